@@ -1,0 +1,95 @@
+/* mcugrad: the public API of the training runtime.  C99, no allocation, no globals, no float.
+ *
+ * A generated model is one `const mcg_model_t` in flash.  The user supplies two blocks of SRAM, the arena (activations,
+ * gradients, scratch) and the state (everything that learning changes), and a context that names them.
+ */
+#ifndef MCUGRAD_H
+#define MCUGRAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MCG_ABI 1u        /* changes whenever a struct below changes */
+#define MCG_ALIGN 16u     /* both SRAM blocks are aligned to this */
+
+typedef enum {
+  MCG_OK = 0,
+  MCG_E_SIZE = 1,   /* a block is missing, too small or misaligned */
+  MCG_E_LABEL = 2,  /* label outside [0, classes) */
+  MCG_E_CRC = 3,    /* imported parameters are damaged */
+  MCG_E_MODEL = 4,  /* imported parameters belong to another model, or the ABI differs */
+  MCG_E_ROW = 5     /* the row source failed */
+} mcg_status_t;
+
+/* How far a training step went. */
+typedef enum {
+  MCG_STEP_FULL = 0,     /* forward, loss, backward, update */
+  MCG_STEP_SKIPPED = 1,  /* the sample was already right: forward and loss only */
+  MCG_STEP_HEAD = 2      /* no gradient left the head: head update only */
+} mcg_step_t;
+
+/* Fills `dst` with row `row` of the input (width x channels bytes).  Returns 0, or non-zero to abandon the call. */
+typedef int (*mcg_row_source_t)(void *user, int32_t row, int8_t *dst);
+
+typedef struct {
+  uint8_t *arena;              /* model->arena_bytes */
+  uint8_t *state;              /* model->state_bytes */
+  mcg_row_source_t row_source; /* used only when model->input_rows is set */
+  void *row_user;
+  uint32_t seed;               /* of stochastic rounding */
+  uint32_t step;               /* training steps done; counts skipped ones too */
+  int32_t halvings;            /* learning rate = compiled rate / 2^halvings */
+  int32_t skip;                /* no backward pass when p_label >= skip (Q15); above 32768: never skip */
+} mcg_context_t;
+
+typedef struct {
+  int32_t p_label;    /* probability of the true class before the update, Q15 */
+  int32_t predicted;  /* class of the largest logit, lowest index on a tie */
+  int32_t progress;   /* mcg_step_t */
+  int32_t saturated;  /* gradient elements clamped at +-127 in this step */
+} mcg_result_t;
+
+/* One mutable parameter inside the state block; `name` is the model's own. */
+typedef struct {
+  const char *name;
+  uint32_t offset, bytes;
+} mcg_parameter_t;
+
+typedef struct mcg_model {
+  uint32_t abi;
+  uint32_t fingerprint;          /* CRC-32 of everything that fixes the meaning of the state block */
+  uint32_t arena_bytes, state_bytes;
+  uint32_t input_offset;         /* of the input inside the arena; the caller writes it before each call */
+  uint32_t input_bytes;          /* the whole input: rows x row_bytes */
+  uint32_t rows, row_bytes;
+  uint32_t input_rows;           /* 1: the input is pulled row by row through row_source, 0: it is resident */
+  uint32_t classes;              /* logits, int32 accumulator units */
+  uint32_t parameter_count;
+  const uint8_t *initial_state;  /* state_bytes, flash */
+  const mcg_parameter_t *parameters;
+  mcg_status_t (*infer)(const mcg_context_t *c, int32_t *logits);
+  mcg_status_t (*train)(const mcg_context_t *c, int32_t label, mcg_result_t *result); /* NULL: inference only */
+} mcg_model_t;
+
+/* Checks the blocks, loads the initial parameters, sets seed, step and halvings to 0 and skip to "never". */
+mcg_status_t mcg_init(const mcg_model_t *m, mcg_context_t *c, void *arena, size_t arena_bytes, void *state,
+                      size_t state_bytes);
+
+/* Where the caller writes the input (int8, NHWC) before infer or train_step when the input is resident. */
+int8_t *mcg_input(const mcg_model_t *m, const mcg_context_t *c);
+
+mcg_status_t mcg_infer(const mcg_model_t *m, const mcg_context_t *c, int32_t *logits);
+mcg_status_t mcg_train_step(const mcg_model_t *m, mcg_context_t *c, int32_t label, mcg_result_t *result);
+
+/* Learned parameters: an image of 16 header bytes (magic "MCGP", ABI, fingerprint, CRC-32 of the state) + the state. */
+size_t mcg_export_bytes(const mcg_model_t *m);
+mcg_status_t mcg_export(const mcg_model_t *m, const mcg_context_t *c, uint8_t *image, size_t bytes);
+mcg_status_t mcg_import(const mcg_model_t *m, mcg_context_t *c, const uint8_t *image, size_t bytes);
+
+/* CRC-32 (IEEE 802.3, reflected); crc = 0 to start, the previous result to go on. */
+uint32_t mcg_crc32(uint32_t crc, const uint8_t *data, size_t bytes);
+
+/* Index of the largest of n logits, the lowest on a tie. */
+int32_t mcg_argmax(const int32_t *logits, int32_t n);
+
+#endif
