@@ -1,0 +1,81 @@
+"""Residual addition of two int8 activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
+from mcugrad.ops.conv2d import need_quant
+from mcugrad.quant.affine import clamp8, round_half_up, rsh
+
+Array = NDArray[Any]
+
+ADD_BITS = 15
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """y = clamp8(RSH((x1 - z1) * A1 + (x2 - z2) * A2, 15) + z), A = round(s / s_y * 2**15); `out` None: float."""
+
+    out: Quant | None = None
+    in_place = ((0, 0), (1, 0))
+    splits_rows = True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        a, b = types
+        if a.shape != b.shape:
+            raise GraphError(f"cannot add {list(a.shape)} and {list(b.shape)}: shapes must be equal")
+        if self.out is None:
+            return (TensorType(a.shape, "f32"),)
+        if any(self.factor(t) >= 1 << 21 for t in types):
+            raise GraphError("the scales of the two sides differ too much for a 32-bit addition")
+        return (TensorType(a.shape, "s8", self.out),)
+
+    def factor(self, type_: TensorType) -> int:
+        out = self.out or Quant((1.0,))
+        return round_half_up(need_quant(type_)[0].scale[0] / out.scale[0] * (1 << ADD_BITS))
+
+    def _sides(self, node: Node) -> list[tuple[int, int]]:
+        return [(self.factor(v.type), need_quant(v.type)[0].zero) for v in node.inputs]
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        acc = sum((x.astype(np.int64) - z) * a for x, (a, z) in zip(arrays, self._sides(node), strict=True))
+        return (clamp8(rsh(np.asarray(acc), ADD_BITS) + (self.out or Quant((1.0,))).zero),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        if self.out is None:
+            return (arrays[0] + arrays[1],)
+        quants = need_quant(*(v.type for v in node.inputs))
+        total = sum((x - q.zero) * (q.scale[0] / self.out.scale[0]) for x, q in zip(arrays, quants, strict=True))
+        return (clamp8(np.asarray(total) + self.out.zero),)
+
+    def gradient(self, node: Node, build: Any) -> None:
+        a = build.mask(build.incoming(node.outputs[0]), node.outputs[0])
+        for x in node.inputs:
+            if build.wants(x):
+                build.pass_on(x, a)
+
+    def kernel(self, node: Node) -> Kernel:
+        (a1, z1), (a2, z2) = self._sides(node)
+        y = node.outputs[0]
+        fields = (
+            ("rows", y.type.shape[1]),
+            ("row", y.type.shape[2] * y.type.shape[3]),
+            ("factor1", a1),
+            ("factor2", a2),
+            ("zero1", z1),
+            ("zero2", z2),
+            ("y_zero", (self.out or Quant((1.0,))).zero),
+        )
+        args = (Struct("mcg_add_t", fields), RowRange(), *map(Operand, node.inputs), Operand(y, const=False))
+        return Kernel("mcg_add", args)
+
+    def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
+        return RowNeed(0, first, last), RowNeed(1, first, last)
+
+    def crop(self, node: Node, first: int, last: int) -> Op:
+        return replace(self)

@@ -1,0 +1,323 @@
+"""Convolution with any kernel, stride, padding and groups; a fully connected layer is its 1x1 case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import (
+    GraphError,
+    Kernel,
+    Node,
+    Op,
+    Operand,
+    Quant,
+    RowNeed,
+    RowRange,
+    Scratch,
+    Struct,
+    Table,
+    TensorType,
+    Work,
+)
+from mcugrad.ops.spatial import Window, nhwc
+from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
+
+Array = NDArray[Any]
+
+
+def merge(channels: tuple[int, ...] | None, live: Array, rest: Array | None) -> Array:
+    """The canonical weight [O,kh,kw,I] of its live (updated) and resting input channels."""
+    if channels is None or rest is None:
+        return live
+    full = np.empty((*live.shape[:3], live.shape[3] + rest.shape[3]), live.dtype)
+    full[..., list(channels)] = live
+    full[..., others(channels, full.shape[3])] = rest
+    return full
+
+
+def others(channels: tuple[int, ...], total: int) -> list[int]:
+    """Input channels that are not live, ascending."""
+    return [c for c in range(total) if c not in set(channels)]
+
+
+def correlate(x: Array, weight: Array, window: Window, groups: int) -> Array:
+    """float64 [1,OH,OW,O] of x [1,H,W,C] (zero point removed) and weight [O,kh,kw,C/groups]; exact for integers < 2^53."""
+    height, width = x.shape[1:3]
+    out = np.zeros((1, *window.output(height, width), weight.shape[0]))
+    padded, per_out, per_in = window.pad(x.astype(np.float64)), weight.shape[0] // groups, weight.shape[3]
+    for ky, kx, rows, columns in window.taps(height, width):
+        taps = padded[:, rows, columns]
+        for g in range(groups):
+            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
+            out[..., o] += taps[..., i] @ weight[o, ky, kx].astype(np.float64).T
+    return out
+
+
+def correlate_back(h: Array, weight: Array, window: Window, groups: int, height: int, width: int) -> Array:
+    """float64 input gradient [1,H,W,C] of `correlate` for output gradient h [1,OH,OW,O]."""
+    per_out, per_in = weight.shape[0] // groups, weight.shape[3]
+    padded = window.pad(np.zeros((1, height, width, per_in * groups)))
+    for ky, kx, rows, columns in window.taps(height, width):
+        for g in range(groups):
+            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
+            padded[:, rows, columns, i] += h[..., o].astype(np.float64) @ weight[o, ky, kx].astype(np.float64)
+    top, left = window.padding[:2]
+    return padded[:, top : top + height, left : left + width]
+
+
+def correlate_weight(x: Array, h: Array, window: Window, groups: int) -> Array:
+    """float64 weight gradient [O,kh,kw,C/groups] of `correlate`."""
+    out_c, per_in = h.shape[3], x.shape[3] // groups
+    per_out = out_c // groups
+    grad = np.zeros((out_c, *window.kernel, per_in))
+    padded, flat = window.pad(x.astype(np.float64)), h.reshape(-1, out_c).astype(np.float64)
+    for ky, kx, rows, columns in window.taps(*x.shape[1:3]):
+        taps = padded[:, rows, columns].reshape(-1, x.shape[3])
+        for g in range(groups):
+            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
+            grad[o, ky, kx] += flat[:, o].T @ taps[:, i]
+    return grad
+
+
+def output_multipliers(x: Quant, weight: Quant, y: Quant, channels: int) -> tuple[Array, Array]:
+    """Requantization (M, sh) per output channel: s_x * s_w[o] / s_y."""
+    scales = weight.scale * channels if len(weight.scale) == 1 else weight.scale
+    try:
+        return multipliers(tuple(x.scale[0] * s / y.scale[0] for s in scales))
+    except ValueError as error:
+        raise GraphError(f"requantization: {error}; repair the dead channels of this layer") from None
+
+
+def shift_table(shifts: Array) -> Table:
+    return Table("uint8_t", tuple(int(s) for s in shifts))
+
+
+def need_quant(*types: TensorType) -> list[Quant]:
+    """The quantization of each type; raises GraphError where one is missing."""
+    quants = [t.quant for t in types]
+    if any(q is None for q in quants):
+        raise GraphError("integer operands need a quantization")
+    return [q for q in quants if q is not None]
+
+
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y); with `out` None it is a float convolution.
+
+    Inputs: x [1,H,W,C], weight [O,kh,kw,C/groups], bias [O].  With `channels`, weight holds only those (updated) input
+    channels and a fourth input holds the others.
+    """
+
+    window: Window
+    out: Quant | None = None
+    groups: int = 1
+    channels: tuple[int, ...] | None = None
+    splits_rows = True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        x, weight, bias = types[:3]
+        height, width, channels = nhwc(x)
+        kept = weight.shape[3] + (types[3].shape[3] if len(types) == 4 else 0)
+        if len(weight.shape) != 4 or weight.shape[1:3] != self.window.kernel:
+            raise GraphError(f"a weight {list(weight.shape)} does not fit a {self.window.kernel} kernel")
+        if kept * self.groups != channels or weight.shape[0] % self.groups:
+            raise GraphError(f"{channels} input channels in {self.groups} groups do not fit weight {list(weight.shape)}")
+        if bias.shape != weight.shape[:1]:
+            raise GraphError(f"a bias of shape {list(bias.shape)} does not fit {weight.shape[0]} output channels")
+        if (self.channels is None) != (len(types) == 3) or (self.channels and self.groups != 1):
+            raise GraphError("live channels need a second weight segment and one group")
+        shape = (1, *self.window.output(height, width), weight.shape[0])
+        if self.out is None:
+            return (TensorType(shape, "f32"),)
+        if 255 * 127 * kept * self.window.kernel[0] * self.window.kernel[1] >= BIAS_LIMIT:
+            raise GraphError(f"{kept} inputs per output could overflow an int32 accumulator; split the layer")
+        output_multipliers(*need_quant(x, weight), self.out, weight.shape[0])
+        return (TensorType(shape, "s8", self.out),)
+
+    def _accumulate(self, node: Node, *arrays: Array) -> Array:
+        x, weight, bias = arrays[:3]
+        quant = node.inputs[0].type.quant
+        full = merge(self.channels, weight, arrays[3] if len(arrays) == 4 else None)
+        return correlate(x - np.float64(quant.zero if quant else 0), full, self.window, self.groups) + bias
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        out = self.out or Quant((1.0,))
+        acc = self._accumulate(node, *arrays).astype(np.int64)
+        m, sh = output_multipliers(*need_quant(node.inputs[0].type, node.inputs[1].type), out, acc.shape[3])
+        return (clamp8(mbqm(acc, m, sh) + out.zero),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        acc = self._accumulate(node, *arrays)
+        if self.out is None:
+            return (acc,)
+        x, weight = need_quant(node.inputs[0].type, node.inputs[1].type)
+        return (clamp8(acc * (x.scale[0] * np.array(weight.scale) / self.out.scale[0]) + self.out.zero),)
+
+    def gradient(self, node: Node, build: Any) -> None:
+        x, weight, bias = node.inputs[:3]
+        rest = node.inputs[3:]
+        h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
+        if build.wants(x):
+            back = Conv2dInputGrad(self.window, self.groups, self.channels, x.type.shape)
+            build.contribute(x, back, h, weight, *rest)
+        build.update_bias(bias, h, x, weight)
+        build.update_weight(weight, Conv2dWeightGrad(self.window, self.groups, self.channels), x, h, bias)
+
+    def work(self, node: Node) -> Work:
+        macs = conv_macs(node.outputs[0].type, self.window, node.inputs[0].type.shape[3] // self.groups)
+        return replace(super().work(node), macs=macs)
+
+    def kernel(self, node: Node) -> Kernel:
+        x, weight, bias = node.inputs[:3]
+        rest = node.inputs[3] if len(node.inputs) == 4 else None
+        xq, wq = need_quant(x.type, weight.type)
+        out = self.out or Quant((1.0,))
+        m, sh = output_multipliers(xq, wq, out, weight.type.shape[0])
+        fields = (
+            *conv_fields(x.type, node.outputs[0].type, self.window, self.groups),
+            *segment_fields(self.channels, weight.type, rest.type if rest else None),
+            ("x_zero", xq.zero),
+            ("y_zero", out.zero),
+            ("multiplier", Table("int32_t", tuple(int(v) for v in m))),
+            ("shift", shift_table(sh)),
+        )
+        args = (
+            Struct("mcg_conv2d_t", fields),
+            RowRange(),
+            Operand(x),
+            Operand(weight),
+            Operand(rest),
+            Operand(bias, "int32_t"),
+            Operand(node.outputs[0], const=False),
+            Scratch(),
+        )
+        taps = self.window.kernel[0] * self.window.kernel[1] * x.type.shape[3] // self.groups
+        return Kernel("mcg_conv2d", args, scratch=2 * 2 * ((taps + 3) // 4 * 4))
+
+    def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
+        return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
+
+    def crop(self, node: Node, first: int, last: int) -> Op:
+        return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+
+def conv_macs(y: TensorType, window: Window, inputs: int) -> int:
+    return y.elements * window.kernel[0] * window.kernel[1] * inputs
+
+
+def conv_fields(x: TensorType, y: TensorType, window: Window, groups: int) -> tuple[tuple[str, Any], ...]:
+    """Geometry fields common to the convolution structs."""
+    return (
+        ("in_h", x.shape[1]),
+        ("in_w", x.shape[2]),
+        ("in_c", x.shape[3]),
+        ("out_h", y.shape[1]),
+        ("out_w", y.shape[2]),
+        ("out_c", y.shape[3]),
+        ("kernel_h", window.kernel[0]),
+        ("kernel_w", window.kernel[1]),
+        ("stride_h", window.stride[0]),
+        ("stride_w", window.stride[1]),
+        ("pad_top", window.padding[0]),
+        ("pad_left", window.padding[1]),
+        ("groups", groups),
+    )
+
+
+def segment_fields(channels: tuple[int, ...] | None, live: TensorType, rest: TensorType | None) -> tuple[tuple[str, Any], ...]:
+    """`live` counts the input channels of the first segment; `order` lists live, then resting channels (0: identity)."""
+    if channels is None or rest is None:
+        return (("live", live.shape[3]), ("order", 0))
+    order = (*channels, *others(channels, live.shape[3] + rest.shape[3]))
+    return (("live", len(channels)), ("order", Table("uint16_t", order)))
+
+
+@dataclass(frozen=True)
+class Conv2dInputGrad(Op):
+    """a[i] = sum over taps and outputs of w * h: int32 at the exponent of h.  Inputs: h, weight (, rest)."""
+
+    window: Window
+    groups: int
+    channels: tuple[int, ...] | None
+    shape: tuple[int, ...]
+    phase = "backward"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        h, weight = types[:2]
+        if 127 * 127 * weight.shape[0] * self.window.kernel[0] * self.window.kernel[1] >= BIAS_LIMIT:
+            raise GraphError(f"{weight.shape[0]} outputs could overflow the int32 input gradient")
+        (quant,) = need_quant(h)
+        return (TensorType(self.shape, "s32", Quant((1.0,), exponent=quant.exponent)),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        full = merge(self.channels, arrays[1], arrays[2] if len(arrays) == 3 else None)
+        return (correlate_back(arrays[0], full, self.window, self.groups, self.shape[1], self.shape[2]),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.real(node, *arrays)
+
+    def work(self, node: Node) -> Work:
+        return Work(conv_macs(node.inputs[0].type, self.window, self.shape[3] // self.groups))
+
+    def kernel(self, node: Node) -> Kernel:
+        h, weight = node.inputs[:2]
+        rest = node.inputs[2] if len(node.inputs) == 3 else None
+        x = TensorType(self.shape, "s8")
+        fields = (
+            *conv_fields(x, h.type, self.window, self.groups),
+            *segment_fields(self.channels, weight.type, rest.type if rest else None),
+        )
+        args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
+        return Kernel("mcg_conv2d_input_grad", args, scratch=4 * self.shape[2] * self.shape[3])
+
+
+@dataclass(frozen=True)
+class Conv2dWeightGrad(Op):
+    """dW[o,tap,i] = sum_p (x - z - mu_i) * h over the live channels: int32.  Inputs: x, h (, mu int16[C])."""
+
+    window: Window
+    groups: int
+    channels: tuple[int, ...] | None
+    phase = "update"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        x, h = types[:2]
+        if 511 * 127 * h.shape[1] * h.shape[2] >= 2**31:
+            raise GraphError(f"a {h.shape[1]}x{h.shape[2]} map could overflow the int32 weight gradient; freeze the layer")
+        kept = len(self.channels) if self.channels is not None else x.shape[3] // self.groups
+        return (TensorType((h.shape[3], *self.window.kernel, kept), "s32"),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        (quant,) = need_quant(node.inputs[0].type)
+        x = arrays[0] - np.float64(quant.zero)
+        if len(arrays) == 3:
+            x = x - arrays[2]
+        if self.channels is not None:
+            x = x[..., list(self.channels)]
+        return (correlate_weight(x, arrays[1], self.window, self.groups),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.real(node, *arrays)
+
+    def work(self, node: Node) -> Work:
+        return Work(conv_macs(node.inputs[1].type, self.window, node.outputs[0].type.shape[3]))
+
+    def kernel(self, node: Node) -> Kernel:
+        x, h = node.inputs[:2]
+        mu = node.inputs[2] if len(node.inputs) == 3 else None
+        weight = node.outputs[0].type
+        order = Table("uint16_t", self.channels) if self.channels is not None else 0
+        fields = (
+            *conv_fields(x.type, h.type, self.window, self.groups),
+            ("live", weight.shape[3]),
+            ("order", order),
+            ("x_zero", need_quant(x.type)[0].zero),
+        )
+        args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
+        return Kernel("mcg_conv2d_update", args, scratch=4 * weight.elements // weight.shape[0])

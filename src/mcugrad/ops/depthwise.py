@@ -1,0 +1,198 @@
+"""Depthwise convolution: one filter per channel, weight [1,kh,kw,C]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import (
+    GraphError,
+    Kernel,
+    Node,
+    Op,
+    Operand,
+    Quant,
+    RowNeed,
+    RowRange,
+    Scratch,
+    Struct,
+    Table,
+    TensorType,
+    Work,
+)
+from mcugrad.ops.conv2d import conv_fields, need_quant, output_multipliers, shift_table
+from mcugrad.ops.spatial import Window, nhwc
+from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
+
+Array = NDArray[Any]
+
+
+def slide(x: Array, weight: Array, window: Window) -> Array:
+    """float64 [1,OH,OW,C] of x [1,H,W,C] (zero point removed) and weight [1,kh,kw,C]."""
+    out = np.zeros((1, *window.output(*x.shape[1:3]), x.shape[3]))
+    padded = window.pad(x.astype(np.float64))
+    for ky, kx, rows, columns in window.taps(*x.shape[1:3]):
+        out += padded[:, rows, columns] * weight[0, ky, kx].astype(np.float64)
+    return out
+
+
+@dataclass(frozen=True)
+class DepthwiseConv2d(Op):
+    """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y) per channel; `out` None: float.  Inputs: x, weight, bias."""
+
+    window: Window
+    out: Quant | None = None
+    splits_rows = True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        x, weight, bias = types
+        height, width, channels = nhwc(x)
+        if weight.shape != (1, *self.window.kernel, channels):
+            raise GraphError(f"a depthwise weight {list(weight.shape)} does not fit {channels} channels")
+        if bias.shape != (channels,):
+            raise GraphError(f"a bias of shape {list(bias.shape)} does not fit {channels} channels")
+        shape = (1, *self.window.output(height, width), channels)
+        if self.out is None:
+            return (TensorType(shape, "f32"),)
+        if 255 * 127 * self.window.kernel[0] * self.window.kernel[1] >= BIAS_LIMIT:
+            raise GraphError(f"a {self.window.kernel} kernel could overflow an int32 accumulator")
+        output_multipliers(*need_quant(x, weight), self.out, channels)
+        return (TensorType(shape, "s8", self.out),)
+
+    def _accumulate(self, node: Node, *arrays: Array) -> Array:
+        quant = node.inputs[0].type.quant
+        return slide(arrays[0] - np.float64(quant.zero if quant else 0), arrays[1], self.window) + arrays[2]
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        out, acc = self.out or Quant((1.0,)), self._accumulate(node, *arrays).astype(np.int64)
+        m, sh = output_multipliers(*need_quant(node.inputs[0].type, node.inputs[1].type), out, acc.shape[3])
+        return (clamp8(mbqm(acc, m, sh) + out.zero),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        acc = self._accumulate(node, *arrays)
+        if self.out is None:
+            return (acc,)
+        x, weight = need_quant(node.inputs[0].type, node.inputs[1].type)
+        return (clamp8(acc * (x.scale[0] * np.array(weight.scale) / self.out.scale[0]) + self.out.zero),)
+
+    def gradient(self, node: Node, build: Any) -> None:
+        x, weight, bias = node.inputs
+        h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
+        if build.wants(x):
+            build.contribute(x, DepthwiseInputGrad(self.window, x.type.shape), h, weight)
+        build.update_bias(bias, h, x, weight)
+        build.update_weight(weight, DepthwiseWeightGrad(self.window), x, h, bias)
+
+    def work(self, node: Node) -> Work:
+        return replace(super().work(node), macs=depthwise_macs(node.outputs[0].type, self.window))
+
+    def kernel(self, node: Node) -> Kernel:
+        x, weight, bias = node.inputs
+        xq, wq = need_quant(x.type, weight.type)
+        out = self.out or Quant((1.0,))
+        m, sh = output_multipliers(xq, wq, out, x.type.shape[3])
+        fields = (
+            *conv_fields(x.type, node.outputs[0].type, self.window, x.type.shape[3]),
+            ("x_zero", xq.zero),
+            ("y_zero", out.zero),
+            ("multiplier", Table("int32_t", tuple(int(v) for v in m))),
+            ("shift", shift_table(sh)),
+        )
+        args = (
+            Struct("mcg_conv2d_t", fields),
+            RowRange(),
+            Operand(x),
+            Operand(weight),
+            Operand(bias, "int32_t"),
+            Operand(node.outputs[0], const=False),
+            Scratch(),
+        )
+        return Kernel("mcg_depthwise", args, scratch=4 * ((x.type.shape[3] + 3) // 4 * 4))
+
+    def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
+        return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
+
+    def crop(self, node: Node, first: int, last: int) -> Op:
+        return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+
+def depthwise_macs(y: TensorType, window: Window) -> int:
+    return y.elements * window.kernel[0] * window.kernel[1]
+
+
+@dataclass(frozen=True)
+class DepthwiseInputGrad(Op):
+    """a = sum over taps of w * h: int32 at the exponent of h.  Inputs: h, weight."""
+
+    window: Window
+    shape: tuple[int, ...]
+    phase = "backward"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        (quant,) = need_quant(types[0])
+        return (TensorType(self.shape, "s32", Quant((1.0,), exponent=quant.exponent)),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        h, weight = arrays
+        top, left = self.window.padding[:2]
+        padded = self.window.pad(np.zeros(self.shape))
+        for ky, kx, rows, columns in self.window.taps(*self.shape[1:3]):
+            padded[:, rows, columns] += h.astype(np.float64) * weight[0, ky, kx].astype(np.float64)
+        return (padded[:, top : top + self.shape[1], left : left + self.shape[2]],)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.real(node, *arrays)
+
+    def work(self, node: Node) -> Work:
+        return Work(depthwise_macs(node.inputs[0].type, self.window))
+
+    def kernel(self, node: Node) -> Kernel:
+        h, weight = node.inputs
+        fields = conv_fields(TensorType(self.shape, "s8"), h.type, self.window, self.shape[3])
+        args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight))
+        return Kernel("mcg_depthwise_input_grad", args, scratch=4 * self.shape[2] * self.shape[3])
+
+
+@dataclass(frozen=True)
+class DepthwiseWeightGrad(Op):
+    """dW[tap,c] = sum_p (x - z - mu_c) * h: int32.  Inputs: x, h (, mu int16[C])."""
+
+    window: Window
+    channels = None
+    phase = "update"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        x, h = types[:2]
+        if 511 * 127 * h.shape[1] * h.shape[2] >= 2**31:
+            raise GraphError(f"a {h.shape[1]}x{h.shape[2]} map could overflow the int32 weight gradient; freeze the layer")
+        return (TensorType((1, *self.window.kernel, x.shape[3]), "s32"),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        (quant,) = need_quant(node.inputs[0].type)
+        x, h = arrays[0] - np.float64(quant.zero), arrays[1].astype(np.float64)
+        padded = self.window.pad(x - arrays[2] if len(arrays) == 3 else x)
+        grad = np.zeros((1, *self.window.kernel, x.shape[3]))
+        for ky, kx, rows, columns in self.window.taps(*x.shape[1:3]):
+            grad[0, ky, kx] = (padded[:, rows, columns] * h).sum(axis=(0, 1, 2))
+        return (grad,)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.real(node, *arrays)
+
+    def work(self, node: Node) -> Work:
+        return Work(depthwise_macs(node.inputs[1].type, self.window))
+
+    def kernel(self, node: Node) -> Kernel:
+        x, h = node.inputs[:2]
+        mu = node.inputs[2] if len(node.inputs) == 3 else None
+        fields = (
+            *conv_fields(x.type, h.type, self.window, x.type.shape[3]),
+            ("x_zero", need_quant(x.type)[0].zero),
+        )
+        args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
+        return Kernel("mcg_depthwise_update", args, scratch=4 * node.outputs[0].type.elements)

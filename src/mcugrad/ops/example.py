@@ -1,0 +1,1 @@
+"""Small graphs for the generic op tests: odd shapes, edges, saturation."""

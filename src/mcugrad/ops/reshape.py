@@ -1,0 +1,68 @@
+"""Reshape and flatten: the same bytes under another shape, and the way back for gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, TensorType
+from mcugrad.ops.backprop import grad_quant
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """x under another shape, in NHWC order."""
+
+    shape: tuple[int, ...]
+    aliased = ((0, 0),)
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        if math.prod(self.shape) != types[0].elements:
+            raise GraphError(f"cannot reshape {list(types[0].shape)} to {list(self.shape)}")
+        quant = types[0].quant
+        if quant is not None and quant.axis is not None:
+            raise GraphError("cannot reshape a per-channel quantized value")
+        return (replace(types[0], shape=self.shape),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0].reshape(self.shape),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.eval(node, *arrays)
+
+    def gradient(self, node: Node, build: Any) -> None:
+        (x,) = node.inputs
+        if build.wants(x):
+            g = build.add(Reshape(x.type.shape), build.stored(node.outputs[0], wide=False))
+            build.contribute(x, GradLoad(), g)
+
+    def kernel(self, node: Node) -> Kernel | None:
+        return None
+
+
+@dataclass(frozen=True)
+class GradLoad(Op):
+    """a = g: a stored int8 gradient as the start of a chain."""
+
+    phase = "backward"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        quant = grad_quant(types[0])
+        return (TensorType(types[0].shape, "s32", Quant(quant.scale, exponent=quant.exponent)),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0],)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0],)
+
+    def kernel(self, node: Node) -> Kernel:
+        g = node.inputs[0]
+        rows, row = (g.type.shape[1], g.type.shape[2] * g.type.shape[3]) if len(g.type.shape) == 4 else (1, g.type.elements)
+        return Kernel("mcg_grad_load", (rows, row, Operand(g)), scratch=4 * row)

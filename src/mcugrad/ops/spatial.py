@@ -1,0 +1,68 @@
+"""What all sliding-window ops share: geometry, numpy windows and row ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import GraphError, RowNeed, TensorType
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Kernel (h, w), stride (h, w) and zero padding (top, left, bottom, right) of a sliding window."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def output(self, height: int, width: int) -> tuple[int, int]:
+        """Output height and width; raises GraphError when the window does not fit."""
+        top, left, bottom, right = self.padding
+        h = (height + top + bottom - self.kernel[0]) // self.stride[0] + 1
+        w = (width + left + right - self.kernel[1]) // self.stride[1] + 1
+        if min(self.stride) < 1 or min(self.kernel) < 1 or min(self.padding) < 0:
+            raise GraphError(f"kernel {self.kernel}, stride {self.stride} or padding {self.padding} makes no sense")
+        if h < 1 or w < 1:
+            raise GraphError(f"a {self.kernel} window with padding {self.padding} does not fit a {height}x{width} map")
+        return h, w
+
+    def pad(self, x: Array, value: float = 0) -> Array:
+        """x [1,H,W,C] with its padding."""
+        top, left, bottom, right = self.padding
+        return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
+
+    def taps(self, height: int, width: int) -> Iterator[tuple[int, int, slice, slice]]:
+        """(ky, kx, rows, columns) of the padded input that meet each output position at that tap."""
+        h, w = self.output(height, width)
+        for ky in range(self.kernel[0]):
+            for kx in range(self.kernel[1]):
+                rows = slice(ky, ky + (h - 1) * self.stride[0] + 1, self.stride[0])
+                yield ky, kx, rows, slice(kx, kx + (w - 1) * self.stride[1] + 1, self.stride[1])
+
+    def need(self, first: int, last: int, height: int) -> RowNeed:
+        """Input rows that output rows [first, last) read."""
+        low = first * self.stride[0] - self.padding[0]
+        high = (last - 1) * self.stride[0] - self.padding[0] + self.kernel[0]
+        return RowNeed(0, min(max(low, 0), height), max(min(high, height), 0))
+
+    def crop(self, first: int, last: int, height: int) -> Window:
+        """The window that computes output rows [first, last) from the rows of `need` alone."""
+        low = first * self.stride[0] - self.padding[0]
+        high = (last - 1) * self.stride[0] - self.padding[0] + self.kernel[0]
+        need = self.need(first, last, height)
+        _, left, _, right = self.padding
+        return replace(self, padding=(need.first - low, left, high - need.last, right))
+
+
+def nhwc(type_: TensorType, what: str = "input") -> tuple[int, int, int]:
+    """(H, W, C) of an activation; raises GraphError for another rank or batch."""
+    if len(type_.shape) != 4 or type_.shape[0] != 1:
+        raise GraphError(f"the {what} must be [1, H, W, C], got {list(type_.shape)}")
+    return type_.shape[1], type_.shape[2], type_.shape[3]

@@ -1,0 +1,286 @@
+"""Weight and bias updates at the rate that quantization-aware scaling gives: powers of two, at once, in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import (
+    Context,
+    GraphError,
+    Kernel,
+    Node,
+    Op,
+    Operand,
+    Scratch,
+    Struct,
+    Table,
+    TensorType,
+    Value,
+    Work,
+)
+from mcugrad.quant.affine import BIAS_LIMIT, random_bits, rsh, shift_down
+
+Array = NDArray[Any]
+
+RESIDUAL = {4: "s4", 8: "s8"}
+
+
+@dataclass(frozen=True)
+class Control:
+    """Fields of the graph's `control` input int32[4]."""
+
+    seed: int
+    step: int
+    halvings: int
+    skip: int
+
+    @staticmethod
+    def of(array: Array) -> Control:
+        return Control(int(array[0]) & 0xFFFFFFFF, int(array[1]) & 0xFFFFFFFF, int(array[2]), int(array[3]))
+
+
+@dataclass(frozen=True)
+class BiasGrad(Op):
+    """db[o] = sum over positions of h[o]: int32."""
+
+    phase = "update"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        return (TensorType(types[0].shape[-1:], "s32"),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0].reshape(-1, arrays[0].shape[-1]).sum(axis=0, dtype=np.int64),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0].reshape(-1, arrays[0].shape[-1]).sum(axis=0),)
+
+    def kernel(self, node: Node) -> Kernel:
+        h = node.inputs[0]
+        channels = h.type.shape[-1]
+        args = (Operand(h), h.type.elements // channels, channels)
+        return Kernel("mcg_bias_update", args, scratch=4 * channels)
+
+
+@dataclass(frozen=True)
+class BiasStep(Op):
+    """b' = b - RSH(db, base[o] - E - e_s + halvings), kept within +-2**30.
+
+    base[o] = -round(log2(lr / (s_x * s_w[o]**2))).  Inputs: db, bias, e_s, exponents, control.
+    """
+
+    base: tuple[int, ...]
+    exponent: int | None
+    phase = "update"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        if types[0].shape != types[1].shape or len(self.base) != types[1].shape[0]:
+            raise GraphError(f"a bias gradient {types[0]} does not fit {types[1]}")
+        return (types[1],)
+
+    def shifts(self, e_s: Array, exponents: Array, control: Array) -> Array:
+        e = 0 if self.exponent is None else int(exponents[self.exponent])
+        return np.array(self.base) - e - int(e_s[0]) + Control.of(control).halvings
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        db, bias, e_s, exponents, control = arrays
+        moved = bias.astype(np.int64) - rsh(db, self.shifts(e_s, exponents, control))
+        return (np.clip(moved, -BIAS_LIMIT, BIAS_LIMIT),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        db, bias, e_s, exponents, control = arrays
+        return (bias - db * 2.0 ** -self.shifts(e_s, exponents, control),)
+
+    def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
+        _bias, e_s, exponents, _ = operands
+        fixed = (("slot", slot_number(self.exponent)), ("base", Table("int8_t", self.base)))
+        return Struct(
+            "mcg_bias_step_t",
+            (
+                ("p", Struct("mcg_bias_params_t", fixed)),
+                ("bias", Operand(outputs[0], "int32_t", const=False)),
+                ("sample_exponent", Operand(e_s, "int32_t")),
+                ("exponents", Operand(exponents)),
+                ("c", Context()),
+            ),
+        )
+
+
+def slot_number(exponent: int | None) -> int:
+    return -1 if exponent is None else exponent
+
+
+@dataclass(frozen=True)
+class WeightStep(Op):
+    """One SGD step of an int8 weight with F residual bits.
+
+    u = (dW + r) >> k, k = base[o] - E - e_s - F + halvings; W = (w << F) + res - u, kept within +-(127 << F);
+    w' = RSH(W, F), res' = W - (w' << F).  r rounds to nearest for F = 8, at random below.
+    base[o] = -round(log2(lr * s_x / s_w[o]**2)); `axis` is the output channel's axis in the weight.
+    Inputs: dW, w (, res when F > 0), e_s, exponents, control (, mu, bias when centred: b_o -= sum mu_i * dw).
+    Outputs: w' (, res') (, bias').  `total` is the full number of input channels; `channels` those in this weight.
+    """
+
+    base: tuple[int, ...]
+    exponent: int | None
+    residual_bits: int
+    tensor: int
+    axis: int = 0
+    channels: tuple[int, ...] | None = None
+    total: int = 0
+    centred: bool = False
+    phase = "update"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        if self.residual_bits not in (0, 4, 8):
+            raise GraphError(f"residual bits must be 0, 4 or 8, not {self.residual_bits}")
+        if types[0].shape != types[1].shape or len(self.base) != types[1].shape[self.axis]:
+            raise GraphError(f"a weight gradient {types[0]} does not fit {types[1]}")
+        outs = types[1:3] if self.residual_bits else types[1:2]
+        return (*outs, types[-1]) if self.centred else outs
+
+    def shifts(self, e_s: Array, exponents: Array, control: Array) -> Array:
+        """k per output channel, shaped to broadcast against the weight."""
+        e = 0 if self.exponent is None else int(exponents[self.exponent])
+        k = np.array(self.base) - e - int(e_s[0]) - self.residual_bits + Control.of(control).halvings
+        return k.reshape([-1 if i == self.axis else 1 for i in range(4)])
+
+    def rounding(self, shape: tuple[int, ...], k: Array, control: Array) -> Array:
+        if self.residual_bits == 8:
+            return np.where(k > 0, np.int64(1) << np.clip(k - 1, 0, 62), 0)
+        c = Control.of(control)
+        bits = random_bits(c.seed, c.step, self.tensor, self.index(shape)).astype(np.int64)
+        return bits & ((np.int64(1) << np.clip(k, 0, 32)) - 1)
+
+    def index(self, shape: tuple[int, ...]) -> Array:
+        """Output-major index of each element in the full weight, frozen channels counted."""
+        o, kh, kw, kept = shape
+        if self.axis == 3:
+            taps = np.arange(kh * kw).reshape(1, kh, kw, 1)
+            return np.arange(kept) * (kh * kw) + taps
+        where = np.array(self.channels if self.channels is not None else range(kept))
+        rows = np.arange(o * kh * kw).reshape(o, kh, kw, 1)
+        return rows * (self.total or kept) + where
+
+    def _split(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array, Array, Array, Array, tuple[Array, ...]]:
+        grad, w = arrays[:2]
+        res = arrays[2] if self.residual_bits else np.zeros_like(w)
+        e_s, exponents, control, *rest = arrays[2 + bool(self.residual_bits) :]
+        return grad, w, res, e_s, exponents, control, tuple(rest)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        grad, w, res, e_s, exponents, control, rest = self._split(arrays)
+        k, f = self.shifts(e_s, exponents, control), self.residual_bits
+        u = shift_down(grad, k, self.rounding(w.shape, k, control))
+        moved = np.clip((w.astype(np.int64) << f) + res - u, -(127 << f), 127 << f)
+        new = rsh(moved, f)
+        outs = (new, moved - (new << f)) if f else (new,)
+        return (*outs, self.centre(new - w, *rest)) if self.centred else outs
+
+    def centre(self, dw: Array, mu: Array, bias: Array) -> Array:
+        """b_o - sum mu_i * dw: the output mean stays where it was."""
+        m = mu[list(self.channels)] if self.channels is not None else mu
+        axes = tuple(i for i in range(4) if i != self.axis)
+        groups = 1 if self.axis == 3 or m.shape[0] == dw.shape[3] else m.shape[0] // dw.shape[3]
+        per = m if groups == 1 else np.repeat(m.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
+        moved: Array = np.clip(bias - (dw * per).sum(axis=axes), -BIAS_LIMIT, BIAS_LIMIT)
+        return moved
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        grad, w, res, e_s, exponents, control, rest = self._split(arrays)
+        unit = 2.0**self.residual_bits
+        step = grad * 2.0 ** -self.shifts(e_s, exponents, control).astype(np.float64) / unit
+        new = w + res / unit - step
+        outs = (new, np.zeros_like(new)) if self.residual_bits else (new,)
+        return (*outs, self.centre(new - w, *rest)) if self.centred else outs
+
+    def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
+        e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]
+        shape = outputs[0].type.shape
+        channels = self.channels
+        fixed = (
+            ("slot", slot_number(self.exponent)),
+            ("residual_bits", self.residual_bits),
+            ("tensor", self.tensor),
+            ("taps", shape[1] * shape[2]),
+            ("live", shape[3]),
+            ("total", self.total or shape[3]),
+            ("order", Table("uint16_t", channels) if channels is not None else 0),
+            ("base", Table("int8_t", self.base)),
+        )
+        residual = outputs[1] if self.residual_bits else None
+        return Struct(
+            "mcg_weight_step_t",
+            (
+                ("p", Struct("mcg_weight_params_t", fixed)),
+                ("weight", Operand(outputs[0], const=False)),
+                ("residual", Operand(residual, "void", const=False)),
+                ("sample_exponent", Operand(e_s, "int32_t")),
+                ("exponents", Operand(exponents)),
+                ("mu", Operand(rest[0] if rest else None, "int16_t")),
+                ("bias", Operand(outputs[-1] if rest else None, "int32_t", const=False)),
+                ("c", Context()),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Update(Op):
+    """A gradient and its step in one node, so that the gradient is never stored.
+
+    Inputs: those of `grad`, then those of `step` without the gradient.  Outputs: those of `step`, in the bytes of the
+    old parameters.
+    """
+
+    grad: Op
+    grad_inputs: int
+    step: BiasStep | WeightStep
+    phase = "update"
+
+    @property
+    def aliased(self) -> tuple[tuple[int, int], ...]:
+        """(input, output) pairs that are one buffer."""
+        first = self.grad_inputs
+        if isinstance(self.step, BiasStep):
+            return ((first, 0),)
+        pairs = [(first + i, i) for i in range(2 if self.step.residual_bits else 1)]
+        extra = first + len(pairs) + 4
+        return (*pairs, (extra, len(pairs))) if self.step.centred else tuple(pairs)
+
+    def _parts(self, node: Node) -> tuple[Node, Node]:
+        ins, rest = node.inputs[: self.grad_inputs], node.inputs[self.grad_inputs :]
+        (type_,) = self.grad.infer(*(v.type for v in ins))
+        gradient = Value("gradient", type_)
+        return Node(self.grad, ins, (gradient,)), Node(self.step, (gradient, *rest), node.outputs)
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        (gradient,) = self.grad.infer(*types[: self.grad_inputs])
+        return self.step.infer(gradient, *types[self.grad_inputs :])
+
+    def _run(self, node: Node, how: str, *arrays: Array) -> tuple[Array, ...]:
+        grad, step = self._parts(node)
+        (gradient,) = getattr(self.grad, how)(grad, *arrays[: self.grad_inputs])
+        outputs: tuple[Array, ...] = getattr(self.step, how)(step, gradient, *arrays[self.grad_inputs :])
+        return outputs
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self._run(node, "eval", *arrays)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self._run(node, "real", *arrays)
+
+    def work(self, node: Node) -> Work:
+        return replace(super().work(node), macs=self.grad.work(self._parts(node)[0]).macs)
+
+    def kernel(self, node: Node) -> Kernel:
+        kernel = self.grad.kernel(self._parts(node)[0])
+        if kernel is None:
+            raise GraphError(f"{self.grad.name} has no kernel to update with")
+        struct = self.step.struct(node.inputs[self.grad_inputs :], node.outputs)
+        return replace(kernel, args=(*kernel.args, struct, Scratch()))
