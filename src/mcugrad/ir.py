@@ -164,7 +164,9 @@ class Op:
     phase: ClassVar[str] = "forward"
     lowers: ClassVar[bool] = True
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ()  # (input, output) pairs that may share bytes
+    aliased: ClassVar[tuple[tuple[int, int], ...]] = ()  # pairs that must share bytes
     splits_rows: ClassVar[bool] = False
+    weight_axis: ClassVar[int | None] = None  # a layer (inputs x, weight, bias): the weight's output channel axis
 
     @property
     def name(self) -> str:
@@ -188,6 +190,10 @@ class Op:
             f"{self.name} at {node.where} has no gradient: freeze it and everything before it "
             f"(update only layers that come after it)"
         )
+
+    def partial(self, channels: tuple[int, ...]) -> Op:
+        """The layer with its weight in two segments, the live input channels and the others."""
+        raise GraphError(f"{self.name} is updated whole or not at all: use ratio 1")
 
     def work(self, node: Node) -> Work:
         return Work(nbytes=sum(v.type.nbytes for v in (*node.inputs, *node.outputs)))

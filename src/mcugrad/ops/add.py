@@ -71,7 +71,13 @@ class Add(Op):
             ("zero2", z2),
             ("y_zero", (self.out or Quant((1.0,))).zero),
         )
-        args = (Struct("mcg_add_t", fields), RowRange(), *map(Operand, node.inputs), Operand(y, const=False))
+        args = (
+            Struct("mcg_add_t", fields),
+            RowRange(),
+            Operand(node.inputs[0]),
+            Operand(node.inputs[1]),
+            Operand(y, const=False),
+        )
         return Kernel("mcg_add", args)
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:

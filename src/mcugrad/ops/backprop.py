@@ -243,7 +243,7 @@ class Chain(Op):
         add = next(operands) if stage.add else None
         mask = next(operands) if stage.mask else None
         out, clamped = next(outs) if stage.out else (None, None)
-        fixed = [
+        fixed: list[tuple[str, Any]] = [
             ("acc_slot", slot_field(acc)),
             ("add_slot", slot_field(add.type) if add else -1),
             ("mask_bits", int(mask is not None and mask.type.dtype == "u1")),

@@ -117,6 +117,7 @@ class Conv2d(Op):
     groups: int = 1
     channels: tuple[int, ...] | None = None
     splits_rows = True
+    weight_axis = 0
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         x, weight, bias = types[:3]
@@ -135,8 +136,13 @@ class Conv2d(Op):
             return (TensorType(shape, "f32"),)
         if 255 * 127 * kept * self.window.kernel[0] * self.window.kernel[1] >= BIAS_LIMIT:
             raise GraphError(f"{kept} inputs per output could overflow an int32 accumulator; split the layer")
-        output_multipliers(*need_quant(x, weight), self.out, weight.shape[0])
+        self._multipliers(x, weight, self.out)
         return (TensorType(shape, "s8", self.out),)
+
+    @staticmethod
+    def _multipliers(x: TensorType, weight: TensorType, out: Quant) -> tuple[Array, Array]:
+        xq, wq = need_quant(x, weight)
+        return output_multipliers(xq, wq, out, weight.shape[0])
 
     def _accumulate(self, node: Node, *arrays: Array) -> Array:
         x, weight, bias = arrays[:3]
@@ -147,7 +153,7 @@ class Conv2d(Op):
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         out = self.out or Quant((1.0,))
         acc = self._accumulate(node, *arrays).astype(np.int64)
-        m, sh = output_multipliers(*need_quant(node.inputs[0].type, node.inputs[1].type), out, acc.shape[3])
+        m, sh = self._multipliers(node.inputs[0].type, node.inputs[1].type, out)
         return (clamp8(mbqm(acc, m, sh) + out.zero),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -167,6 +173,11 @@ class Conv2d(Op):
         build.update_bias(bias, h, x, weight)
         build.update_weight(weight, Conv2dWeightGrad(self.window, self.groups, self.channels), x, h, bias)
 
+    def partial(self, channels: tuple[int, ...]) -> Op:
+        if self.groups != 1:
+            raise GraphError("a grouped convolution is updated whole or not at all: use ratio 1")
+        return replace(self, channels=channels)
+
     def work(self, node: Node) -> Work:
         macs = conv_macs(node.outputs[0].type, self.window, node.inputs[0].type.shape[3] // self.groups)
         return replace(super().work(node), macs=macs)
@@ -174,9 +185,9 @@ class Conv2d(Op):
     def kernel(self, node: Node) -> Kernel:
         x, weight, bias = node.inputs[:3]
         rest = node.inputs[3] if len(node.inputs) == 4 else None
-        xq, wq = need_quant(x.type, weight.type)
+        (xq,) = need_quant(x.type)
         out = self.out or Quant((1.0,))
-        m, sh = output_multipliers(xq, wq, out, weight.type.shape[0])
+        m, sh = self._multipliers(x.type, weight.type, out)
         fields = (
             *conv_fields(x.type, node.outputs[0].type, self.window, self.groups),
             *segment_fields(self.channels, weight.type, rest.type if rest else None),

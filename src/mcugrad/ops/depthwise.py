@@ -46,6 +46,7 @@ class DepthwiseConv2d(Op):
     window: Window
     out: Quant | None = None
     splits_rows = True
+    weight_axis = 3
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         x, weight, bias = types
@@ -59,8 +60,13 @@ class DepthwiseConv2d(Op):
             return (TensorType(shape, "f32"),)
         if 255 * 127 * self.window.kernel[0] * self.window.kernel[1] >= BIAS_LIMIT:
             raise GraphError(f"a {self.window.kernel} kernel could overflow an int32 accumulator")
-        output_multipliers(*need_quant(x, weight), self.out, channels)
+        self._multipliers(x, weight, self.out)
         return (TensorType(shape, "s8", self.out),)
+
+    @staticmethod
+    def _multipliers(x: TensorType, weight: TensorType, out: Quant) -> tuple[Array, Array]:
+        xq, wq = need_quant(x, weight)
+        return output_multipliers(xq, wq, out, weight.shape[3])
 
     def _accumulate(self, node: Node, *arrays: Array) -> Array:
         quant = node.inputs[0].type.quant
@@ -68,7 +74,7 @@ class DepthwiseConv2d(Op):
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         out, acc = self.out or Quant((1.0,)), self._accumulate(node, *arrays).astype(np.int64)
-        m, sh = output_multipliers(*need_quant(node.inputs[0].type, node.inputs[1].type), out, acc.shape[3])
+        m, sh = self._multipliers(node.inputs[0].type, node.inputs[1].type, out)
         return (clamp8(mbqm(acc, m, sh) + out.zero),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -91,9 +97,9 @@ class DepthwiseConv2d(Op):
 
     def kernel(self, node: Node) -> Kernel:
         x, weight, bias = node.inputs
-        xq, wq = need_quant(x.type, weight.type)
+        (xq,) = need_quant(x.type)
         out = self.out or Quant((1.0,))
-        m, sh = output_multipliers(xq, wq, out, x.type.shape[3])
+        m, sh = self._multipliers(x.type, weight.type, out)
         fields = (
             *conv_fields(x.type, node.outputs[0].type, self.window, x.type.shape[3]),
             ("x_zero", xq.zero),

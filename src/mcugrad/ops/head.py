@@ -95,7 +95,8 @@ class HeadInputGrad(Op):
     def kernel(self, node: Node) -> Kernel:
         weight, g = node.inputs
         args = (
-            *weight.type.shape,
+            weight.type.shape[0],
+            weight.type.shape[1],
             Operand(weight, "int16_t"),
             Operand(g, "int32_t"),
             Operand(node.outputs[0], "int32_t", const=False),

@@ -47,14 +47,14 @@ class Reshape(Op):
 
 @dataclass(frozen=True)
 class GradLoad(Op):
-    """a = g: a stored int8 gradient as the start of a chain."""
+    """a = g: a stored gradient (int8, or the int32 of the head) as the start of a chain."""
 
     phase = "backward"
     lowers = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         quant = grad_quant(types[0])
-        return (TensorType(types[0].shape, "s32", Quant(quant.scale, exponent=quant.exponent)),)
+        return (TensorType(types[0].shape, "s32", Quant(quant.scale, axis=quant.axis, exponent=quant.exponent)),)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         return (arrays[0],)
@@ -65,4 +65,6 @@ class GradLoad(Op):
     def kernel(self, node: Node) -> Kernel:
         g = node.inputs[0]
         rows, row = (g.type.shape[1], g.type.shape[2] * g.type.shape[3]) if len(g.type.shape) == 4 else (1, g.type.elements)
-        return Kernel("mcg_grad_load", (rows, row, Operand(g)), scratch=4 * row)
+        if g.type.dtype == "s32":
+            return Kernel("mcg_grad_load_s32", (rows, row, Operand(g, "int32_t")), scratch=4 * row)
+        return Kernel("mcg_grad_load_s8", (rows, row, Operand(g)), scratch=4 * row)

@@ -156,7 +156,8 @@ class WeightStep(Op):
             return np.where(k > 0, np.int64(1) << np.clip(k - 1, 0, 62), 0)
         c = Control.of(control)
         bits = random_bits(c.seed, c.step, self.tensor, self.index(shape)).astype(np.int64)
-        return bits & ((np.int64(1) << np.clip(k, 0, 32)) - 1)
+        masked: Array = bits & ((np.int64(1) << np.clip(k, 0, 32)) - 1)
+        return masked
 
     def index(self, shape: tuple[int, ...]) -> Array:
         """Output-major index of each element in the full weight, frozen channels counted."""
@@ -244,7 +245,7 @@ class Update(Op):
     phase = "update"
 
     @property
-    def aliased(self) -> tuple[tuple[int, int], ...]:
+    def aliased(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
         """(input, output) pairs that are one buffer."""
         first = self.grad_inputs
         if isinstance(self.step, BiasStep):

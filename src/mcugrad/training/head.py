@@ -1,0 +1,35 @@
+"""The classifier that learns: a fresh zero head of any number of classes, or the model's own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mcugrad.errors import McugradError
+from mcugrad.ir import Array, Builder, Graph, TensorType
+from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
+from mcugrad.quant.affine import BIAS_LIMIT
+
+MAX_CLASSES = 4096
+
+
+def attach_head(graph: Graph, classes: int, weight: Array | None = None, bias: Array | None = None) -> Graph:
+    """The quantized backbone plus a Head: zero-initialised, or with float `weight` [F,K] and `bias` [K] in Q12.
+
+    Raises McugradError when the number of classes makes no sense or the features have no quantization."""
+    (features,) = graph.outputs
+    if not 2 <= classes <= MAX_CLASSES:
+        raise McugradError(f"a classifier needs between 2 and {MAX_CLASSES} classes, got {classes}")
+    if features.type.quant is None:
+        raise McugradError(f"{features.name} is not quantized: give calibration data")
+    scale = features.type.quant.scale[0] / HEAD_ONE
+    limit = weight_limit(features.type)
+    w = np.zeros((features.type.elements, classes)) if weight is None else weight * HEAD_ONE
+    b = np.zeros(classes) if bias is None else bias / scale
+    build = Builder()
+    build.inputs, build.params, build.nodes = list(graph.inputs), list(graph.params), list(graph.nodes)
+    build.reserve([v.name for v in graph.inputs] + [p.value.name for p in graph.params])
+    build.reserve([v.name for n in graph.nodes for v in n.outputs])
+    head_w = build.param("head_weight", TensorType(w.shape, "s16"), np.clip(np.rint(w), -limit, limit))
+    head_b = build.param("head_bias", TensorType(b.shape, "s32"), np.clip(np.rint(b), -BIAS_LIMIT, BIAS_LIMIT))
+    logits = build.one(Head(), features, head_w, head_b, name="logits")
+    return build.graph((logits,), (), graph.meta)
