@@ -1,1 +1,1 @@
-
+"""Printers of C: all decisions are made before they are called."""

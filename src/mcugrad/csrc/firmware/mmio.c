@@ -1,0 +1,92 @@
+/* The only file that touches registers.  `board.h` is printed by the build from the target's facts. */
+#include "mmio.h"
+
+#include "board.h"
+
+#define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
+#define UART(offset) REGISTER(BOARD_UART_BASE + (offset))
+
+#if BOARD_FPU
+static void fpu_enable(void) {
+  REGISTER(0xE000ED88u) |= 0xFu << 20; /* CPACR: full access to CP10 and CP11 */
+  __asm__ volatile("dsb\n\tisb" ::: "memory");
+}
+#else
+static void fpu_enable(void) {}
+#endif
+
+uint32_t mmio_fault_status(void) {
+#if BOARD_CFSR
+  return REGISTER(0xE000ED28u);
+#else
+  return 0u;
+#endif
+}
+
+#if defined(BOARD_UART_VIRTUAL)
+/* 0x00 RX: the next byte, or all ones while there is none.  0x04 TX. */
+static void uart_open(void) {}
+
+uint8_t mmio_read(void) {
+  uint32_t word = UART(0x00u);
+  while (word > 255u) word = UART(0x00u);
+  return (uint8_t)word;
+}
+
+void mmio_write(uint8_t byte) {
+  UART(0x04u) = byte;
+}
+
+#elif defined(BOARD_UART_CMSDK)
+/* 0x00 DATA, 0x04 STATE (1: transmitter full, 2: receiver full), 0x08 CTRL, 0x10 BAUDDIV */
+static void uart_open(void) {
+  UART(0x10u) = 16u;
+  UART(0x08u) = 3u;
+  (void)UART(0x00u); /* QEMU holds back bytes that came before the receiver was enabled until DATA is read */
+}
+
+uint8_t mmio_read(void) {
+  while ((UART(0x04u) & 2u) == 0u) {
+  }
+  return (uint8_t)UART(0x00u);
+}
+
+void mmio_write(uint8_t byte) {
+  while ((UART(0x04u) & 1u) != 0u) {
+  }
+  UART(0x00u) = byte;
+}
+
+#elif defined(BOARD_UART_NRF51)
+/* 0x000 STARTRX, 0x008 STARTTX, 0x108 RXDRDY, 0x11C TXDRDY, 0x500 ENABLE, 0x518 RXD, 0x51C TXD, 0x524 BAUDRATE */
+static void uart_open(void) {
+  UART(0x50Cu) = 24u;        /* TXD pin of the board's USB bridge */
+  UART(0x514u) = 25u;        /* RXD pin */
+  UART(0x524u) = 0x01D7E000u; /* 115200 baud */
+  UART(0x500u) = 4u;
+  UART(0x000u) = 1u;
+  UART(0x008u) = 1u;
+}
+
+uint8_t mmio_read(void) {
+  while (UART(0x108u) == 0u) {
+  }
+  UART(0x108u) = 0u;
+  return (uint8_t)UART(0x518u);
+}
+
+void mmio_write(uint8_t byte) {
+  UART(0x11Cu) = 0u;
+  UART(0x51Cu) = byte;
+  while (UART(0x11Cu) == 0u) {
+  }
+}
+
+#else
+#error "board.h names no UART driver"
+#endif
+
+void mmio_open(void) {
+  fpu_enable();
+  uart_open();
+}

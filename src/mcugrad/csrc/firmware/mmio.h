@@ -1,0 +1,12 @@
+/* Every access to a peripheral register of the firmware goes through these five functions. */
+#ifndef MMIO_H
+#define MMIO_H
+
+#include <stdint.h>
+
+void mmio_open(void);            /* floating-point unit (where there is one) and UART */
+uint8_t mmio_read(void);         /* waits for a byte */
+void mmio_write(uint8_t byte);   /* waits until the byte is accepted */
+uint32_t mmio_fault_status(void); /* CFSR, 0 on cores without one */
+
+#endif

@@ -1,0 +1,223 @@
+/* All kernels of the runtime and their parameters.
+ *
+ * Activations and gradients are NHWC with batch 1, contiguous.  A weight is [O][kh][kw][C/groups] and contiguous per
+ * output; a partly updated one is two such arrays, its live (updated) and its resting input channels.  Bit masks hold
+ * element i of a row in bit (i & 7) of byte i >> 3, rows padded to whole bytes; 4-bit residuals hold element 2i in the
+ * low nibble of byte i.  int8 operands may have any alignment, scratch and wider operands that of int32_t; a null pointer
+ * stands for an absent operand.  Kernels never allocate, and write only outputs and scratch.
+ */
+#ifndef MCG_KERNELS_H
+#define MCG_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mcugrad.h"
+
+/* Output rows [first, last) to compute, and how many rows each operand keeps: row r of a value lies at
+ * base + (r % rows) * row bytes.  rows == height for a resident value. */
+typedef struct {
+  int32_t first, last;
+  int32_t x_rows, y_rows, x2_rows;
+} mcg_rows_t;
+
+/* ---- forward ---- */
+
+/* Geometry of every sliding window (convolutions, pools, their gradients) and, where the kernel wants them, the
+ * channel order, zero points and requantization.  x is [in_h][in_w][in_c], y [out_h][out_w][out_c]. */
+typedef struct {
+  int16_t in_h, in_w, in_c;
+  int16_t out_h, out_w, out_c;
+  int16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+  int16_t groups;
+  int16_t live;              /* input channels of the first weight segment (per group) */
+  int16_t x_zero, y_zero;
+  const uint16_t *order;     /* [in_c] live, then resting channels; the update's lists live ones only; null: identity */
+  const int32_t *multiplier; /* [out_c] */
+  const uint8_t *shift;      /* [out_c] */
+} mcg_conv2d_t;
+
+/* weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null, bias [O].
+ * scratch: 4 * (round4(taps * live) + round4(taps * (C - live))) bytes. */
+void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
+                const int32_t *bias, int8_t *y, void *scratch);
+
+/* The same function in the simplest way; mcg_conv2d falls back on it for groups. */
+void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                      const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
+
+/* weight [kh][kw][C], bias [C]; scratch: 8 * taps bytes. */
+void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                   const int32_t *bias, int8_t *y, void *scratch);
+
+/* The same function in the simplest way. */
+void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                         const int32_t *bias, int8_t *y, void *scratch);
+
+typedef struct {
+  int32_t rows, row; /* row: elements */
+  int32_t factor1, factor2;
+  int16_t zero1, zero2, y_zero;
+} mcg_add_t;
+
+/* y = clamp8(RSH((x1 - zero1) * factor1 + (x2 - zero2) * factor2, 15) + y_zero); y may be x1 or x2. */
+void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y);
+
+typedef struct {
+  int32_t rows, row; /* row: elements */
+  int32_t multiplier;
+  int16_t shift, x_zero, y_zero;
+} mcg_clamp_t;
+
+/* y = clamp8(MBQM(x - x_zero) + y_zero); y may be x. */
+void mcg_clamp(const mcg_clamp_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
+/* scratch: 4 * C bytes. */
+void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y, void *scratch);
+
+void mcg_max_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
+/* mask bit = the value passed its clamp: -128 < y < 127.  y [rows][row], mask [rows][(row + 7) / 8]. */
+void mcg_clamp_mask(const int8_t *y, uint8_t *mask, int32_t rows, int32_t row);
+
+/* Input rows [first, last) into dst, a ring of y_rows rows of row_bytes.  Non-zero: the row source failed. */
+int32_t mcg_load_rows(const mcg_context_t *c, const mcg_rows_t *r, int8_t *dst, int32_t row_bytes);
+
+/* One piece of a row-streamed segment: which call, and the output rows [first, last) of it. */
+typedef struct {
+  int16_t call, first, last;
+} mcg_piece_t;
+
+/* ---- head and loss ---- */
+
+typedef struct {
+  int32_t features, classes;
+  int32_t zero;  /* of the features */
+  int32_t limit; /* largest |weight| */
+  int32_t weight_shift, bias_shift;
+} mcg_head_t;
+
+/* x [F], weight [F][K], bias [K], logits [K]. */
+void mcg_head(const mcg_head_t *p, const int8_t *x, const int16_t *weight, const int32_t *bias, int32_t *logits);
+
+/* gf [F] = weight [F][K] * g [K]. */
+void mcg_head_input_grad(int32_t features, int32_t classes, const int16_t *weight, const int32_t *g, int32_t *gf);
+
+/* x [F], g [K], weight [F][K], bias [K]. */
+void mcg_head_update(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x, const int32_t *g, int16_t *weight,
+                     int32_t *bias);
+
+typedef struct {
+  int32_t classes;
+  int32_t multiplier, shift;
+} mcg_softmax_t;
+
+/* logits [K], label [1], p_label [1], g [K]. */
+void mcg_softmax_cross_entropy(const mcg_softmax_t *p, const int32_t *logits, const int32_t *label, int32_t *p_label,
+                               int32_t *g);
+
+/* Non-zero: the step ends here. */
+int32_t mcg_stop_if_easy(const mcg_context_t *c, const int32_t *p_label);
+int32_t mcg_stop_if_zero(const int32_t *gf, int32_t n);
+
+/* gf [n], scaled [n] (may be gf), sample_exponent [1]. */
+void mcg_sample_scale(int32_t n, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent);
+
+/* ---- backward: an input gradient is computed row by row in scratch (int32) and leaves through a chain ---- */
+
+/* The constant part of a stage.  A slot indexes the exponents; -1 stands for exponent 0. */
+typedef struct {
+  int16_t acc_slot;          /* of the int32 row */
+  int16_t add_slot;          /* of `add` */
+  int16_t mask_bits;         /* 1: mask is a bit mask, 0: the clamp's int8 output */
+  int16_t out_slot;          /* of `out` */
+  int16_t channels;          /* of multiplier and shift: C, or 1 for one of each */
+  const int32_t *multiplier; /* null: out is rounded by RSH */
+  const uint8_t *shift;
+} mcg_stage_params_t;
+
+/* In this order: acc += RSH(add, E_acc - E_add); acc *= mask; out = clampg(acc * multiplier * 2^(E_acc - E_out)).
+ * Absent operands are null.  *clamped is set to the number of elements of `out` that the clamp changed. */
+typedef struct {
+  const mcg_stage_params_t *p;
+  const int8_t *add;
+  const void *mask;
+  int8_t *out;
+  int32_t *clamped;
+} mcg_stage_t;
+
+typedef struct {
+  const int8_t *exponents;
+  int32_t count;
+  const mcg_stage_t *stages;
+} mcg_chain_t;
+
+/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d.  scratch: 4 * in_w * in_c bytes. */
+void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
+                           const mcg_chain_t *chain, void *scratch);
+
+/* weight [kh][kw][C]; scratch: 4 * in_w * in_c bytes. */
+void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                              void *scratch);
+
+/* g [out_h][out_w][C]; scratch: 4 * in_w * in_c bytes. */
+void mcg_avg_pool_grad_s8(const mcg_conv2d_t *p, const int8_t *g, const mcg_chain_t *chain, void *scratch);
+void mcg_avg_pool_grad_s32(const mcg_conv2d_t *p, const int32_t *g, const mcg_chain_t *chain, void *scratch);
+
+/* g [out_h][out_w][C], x [in_h][in_w][C]; scratch: 4 * in_w * in_c bytes. */
+void mcg_max_pool_grad(const mcg_conv2d_t *p, const int8_t *g, const int8_t *x, const mcg_chain_t *chain,
+                       void *scratch);
+
+/* g [rows][row]; scratch: 4 * row bytes. */
+void mcg_grad_load_s8(int32_t rows, int32_t row, const int8_t *g, const mcg_chain_t *chain, void *scratch);
+void mcg_grad_load_s32(int32_t rows, int32_t row, const int32_t *g, const mcg_chain_t *chain, void *scratch);
+
+/* ---- updates, in place ---- */
+
+typedef struct {
+  int16_t slot;       /* of the gradient; -1: exponent 0 */
+  const int8_t *base; /* [C] */
+} mcg_bias_params_t;
+
+typedef struct {
+  const mcg_bias_params_t *p;
+  int32_t *bias; /* [C] */
+  const int32_t *sample_exponent;
+  const int8_t *exponents;
+  const mcg_context_t *c;
+} mcg_bias_step_t;
+
+typedef struct {
+  int16_t slot;          /* of the gradient; -1: exponent 0 */
+  int16_t residual_bits; /* 0, 4 or 8 */
+  int16_t tensor;        /* of the random numbers */
+  int16_t taps;          /* kh * kw */
+  int16_t live;          /* input channels in this weight */
+  int16_t total;         /* input channels of the whole weight */
+  const uint16_t *order; /* [live] channel numbers; null: identity */
+  const int8_t *base;    /* [O] */
+} mcg_weight_params_t;
+
+typedef struct {
+  const mcg_weight_params_t *p;
+  int8_t *weight;
+  void *residual; /* int8_t, or packed 4-bit; null without residual bits */
+  const int32_t *sample_exponent;
+  const int8_t *exponents;
+  const int16_t *mu; /* [C]; null: not centred */
+  int32_t *bias;     /* [O] moved by centring; null: not centred */
+  const mcg_context_t *c;
+} mcg_weight_step_t;
+
+/* h [positions][channels]; scratch: 4 * channels bytes. */
+void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch);
+
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null; scratch: 4 * taps * live bytes. */
+void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                       const mcg_weight_step_t *step, void *scratch);
+
+/* The same for a weight [kh][kw][C]; scratch: 4 * taps * C bytes. */
+void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                          const mcg_weight_step_t *step, void *scratch);
+
+#endif

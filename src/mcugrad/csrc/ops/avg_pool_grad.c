@@ -1,0 +1,36 @@
+/* Input gradient of average pooling: each element collects the windows that hold it; the 1/P is in the chain. */
+#include "backward.h"
+
+/* acc [in_w][C]: `step` hands over one output position's gradient; int8 and int32 share the walk. */
+#define GATHER_ROW(p, g, r, acc)                                                                              \
+  do {                                                                                                        \
+    const int32_t channels = (p)->in_c;                                                                       \
+    mcg_zero(acc, (p)->in_w * channels);                                                                      \
+    for (int32_t ky = 0; ky < (p)->kernel_h; ++ky) {                                                          \
+      const int32_t oy = mcg_reader(r, ky, (p)->stride_h, (p)->pad_top, (p)->out_h);                          \
+      for (int32_t kx = 0; oy >= 0 && kx < (p)->kernel_w; ++kx) {                                             \
+        const mcg_span_t span = mcg_span(kx, (p)->stride_w, (p)->pad_left, (p)->in_w, (p)->out_w);            \
+        for (int32_t ox = span.first; ox < span.last; ++ox) {                                                 \
+          int32_t *to = (acc) + (ox * (p)->stride_w + kx - (p)->pad_left) * channels;                         \
+          for (int32_t c = 0; c < channels; ++c) to[c] += (g)[(oy * (p)->out_w + ox) * channels + c];         \
+        }                                                                                                     \
+      }                                                                                                       \
+    }                                                                                                         \
+  } while (0)
+
+/* g [out_h][out_w][C], scratch int32 [in_w][C] */
+void mcg_avg_pool_grad_s8(const mcg_conv2d_t *p, const int8_t *g, const mcg_chain_t *chain, void *scratch) {
+  int32_t *acc = (int32_t *)scratch;
+  for (int32_t r = 0; r < p->in_h; ++r) {
+    GATHER_ROW(p, g, r, acc);
+    mcg_chain_row(chain, r, p->in_w * p->in_c, acc);
+  }
+}
+
+void mcg_avg_pool_grad_s32(const mcg_conv2d_t *p, const int32_t *g, const mcg_chain_t *chain, void *scratch) {
+  int32_t *acc = (int32_t *)scratch;
+  for (int32_t r = 0; r < p->in_h; ++r) {
+    GATHER_ROW(p, g, r, acc);
+    mcg_chain_row(chain, r, p->in_w * p->in_c, acc);
+  }
+}

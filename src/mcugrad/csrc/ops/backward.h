@@ -1,0 +1,50 @@
+/* What the backward kernels share: the chain's row, the steps and their helpers. */
+#ifndef MCG_BACKWARD_H
+#define MCG_BACKWARD_H
+
+#include <stdint.h>
+
+#include "kernels.h"
+#include "port.h"
+
+/* Exponent of a gradient; slot -1 stands for 0. */
+static inline int32_t mcg_exponent(const int8_t *exponents, int32_t slot) { return slot < 0 ? 0 : exponents[slot]; }
+
+static inline int32_t mcg_min(int32_t a, int32_t b) { return a < b ? a : b; }
+
+static inline int32_t mcg_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* Output positions [first, last) of a sliding window whose tap `tap` lies inside an input of `size`. */
+typedef struct {
+  int32_t first, last;
+} mcg_span_t;
+
+static inline mcg_span_t mcg_span(int32_t tap, int32_t stride, int32_t pad, int32_t size, int32_t outputs) {
+  const int32_t low = pad - tap, high = size - 1 + pad - tap;
+  const mcg_span_t span = {low <= 0 ? 0 : (low + stride - 1) / stride,
+                           high < 0 ? 0 : mcg_min(outputs, high / stride + 1)};
+  return span;
+}
+
+/* Output row (or column) whose tap `tap` reads input row `at`; -1 when there is none. */
+static inline int32_t mcg_reader(int32_t at, int32_t tap, int32_t stride, int32_t pad, int32_t outputs) {
+  const int32_t reach = at + pad - tap;
+  if (reach < 0 || reach % stride != 0 || reach / stride >= outputs) return -1;
+  return reach / stride;
+}
+
+/* acc [n] = 0 */
+static inline void mcg_zero(int32_t *acc, int32_t n) {
+  for (int32_t i = 0; i < n; ++i) acc[i] = 0;
+}
+
+/* Runs the stages on row `r` of the gradient: acc [n], overwritten. */
+void mcg_chain_row(const mcg_chain_t *chain, int32_t r, int32_t n, int32_t *acc);
+
+/* One output channel of a convolution's weight: grad [taps][live], mu the means of its group's inputs or null. */
+void mcg_weight_step(const mcg_weight_step_t *step, int32_t o, const int32_t *grad, const int16_t *mu);
+
+/* A depthwise weight [taps][C]: grad [taps][C]. */
+void mcg_depthwise_step(const mcg_weight_step_t *step, const int32_t *grad);
+
+#endif

@@ -1,0 +1,58 @@
+/* Input gradient of a convolution, row by row: a[i] = sum over taps and outputs of w * h. */
+#include "backward.h"
+
+/* One position's h [per_out] through one tap: acc [kept] += w [per_out][kept] * h, rows of w `pitch` apart. */
+static void add_outputs(const int8_t *h, const int8_t *w, int32_t pitch, int32_t outputs, int32_t kept, int32_t *acc) {
+  for (int32_t o = 0; o < outputs; ++o, w += pitch) {
+    const int32_t v = h[o];
+    for (int32_t i = 0; v != 0 && i < kept; ++i) acc[i] += w[i] * v;
+  }
+}
+
+/* acc [in_w][in_c] += row r's share of one weight segment [O][kh][kw][kept], whose channels start at `first`. */
+static void add_segment(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, int32_t kept, int32_t first,
+                        int32_t r, int32_t *acc) {
+  const int32_t pitch = p->kernel_h * p->kernel_w * kept, outputs = p->out_c / p->groups;
+  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    const int32_t oy = mcg_reader(r, ky, p->stride_h, p->pad_top, p->out_h);
+    for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
+      const mcg_span_t span = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
+      const int8_t *tap = weight + (ky * p->kernel_w + kx) * kept;
+      for (int32_t ox = span.first; ox < span.last; ++ox) {
+        const int8_t *from = h + (oy * p->out_w + ox) * p->out_c;
+        int32_t *to = acc + (ox * p->stride_w + kx - p->pad_left) * p->in_c + first;
+        for (int32_t g = 0; g < p->groups; ++g) {
+          add_outputs(from + g * outputs, tap + g * outputs * pitch, pitch, outputs, kept, to + g * kept);
+        }
+      }
+    }
+  }
+}
+
+/* acc [in_w][in_c] from segment order (live, then resting channels) to channel order; spare [in_c]. */
+static void reorder(const mcg_conv2d_t *p, int32_t *acc, int32_t *spare) {
+  for (int32_t ix = 0; ix < p->in_w; ++ix, acc += p->in_c) {
+    for (int32_t j = 0; j < p->in_c; ++j) spare[j] = acc[j];
+    for (int32_t j = 0; j < p->in_c; ++j) acc[p->order[j]] = spare[j];
+  }
+}
+
+/* acc [in_w][in_c] of row r for any convolution; spare [in_c] follows it. */
+static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest, int32_t r,
+                      int32_t *acc) {
+  mcg_zero(acc, p->in_w * p->in_c);
+  add_segment(p, h, weight, p->live, 0, r, acc);
+  if (rest != NULL) add_segment(p, h, rest, p->in_c - p->live, p->live, r, acc);
+  if (p->order != NULL) reorder(p, acc, acc + p->in_w * p->in_c);
+}
+
+/* h [out_h][out_w][out_c], weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null,
+ * scratch int32 [in_w][in_c], and [in_c] more when there is an order */
+void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
+                           const mcg_chain_t *chain, void *scratch) {
+  int32_t *acc = (int32_t *)scratch;
+  for (int32_t r = 0; r < p->in_h; ++r) {
+    row_plain(p, h, weight, rest, r, acc);
+    mcg_chain_row(chain, r, p->in_w * p->in_c, acc);
+  }
+}

@@ -1,0 +1,96 @@
+"""QEMU as a second opinion: the same firmware and link on a board model written by others."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import weakref
+
+from mcugrad.build import Firmware
+from mcugrad.devices.link import Link, LinkedDevice, LinkError
+from mcugrad.errors import McugradError
+
+PROGRAM = "qemu-system-arm"
+_READ = 1 << 16
+
+
+class QemuProcess:
+    """A running QEMU whose first serial port is a pair of pipes."""
+
+    window = 8  # the pipe holds back what the UART has not taken yet
+
+    def __init__(self, firmware: Firmware) -> None:
+        machine, program = firmware.target.qemu_machine, shutil.which(PROGRAM)
+        if not machine:
+            raise McugradError(f"QEMU has no board for target {firmware.target.name}; build for mps2-an500 or microbit")
+        if program is None:
+            raise McugradError(f"{PROGRAM} is not installed; install QEMU, or use the virtual MCU")
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes to it
+        command = [program, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        self._process = subprocess.Popen(
+            [*command, "-kernel", str(firmware.elf)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            bufsize=0,
+        )
+        self._end = weakref.finalize(self, _end, self._process)
+
+    def write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except (BrokenPipeError, ValueError) as error:
+            raise self._gone() from error
+
+    def read(self, timeout: float) -> bytes:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+        if not ready:
+            return b""
+        data = os.read(self._process.stdout.fileno(), _READ)
+        if not data:
+            raise self._gone()
+        return data
+
+    def _gone(self) -> LinkError:
+        self.close()
+        self._words.seek(0)
+        said = self._words.read().decode(errors="replace").strip()
+        return LinkError(f"QEMU ended (exit code {self._process.returncode}): {said[:500] or 'without a word'}")
+
+    def close(self) -> None:
+        self._end()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process, by force if need be, and reaps it."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.terminate()
+    try:
+        process.wait(2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Qemu(LinkedDevice):
+    """A Device in QEMU."""
+
+    def __init__(self, firmware: Firmware) -> None:
+        process = QemuProcess(firmware)
+        try:
+            super().__init__(Link(process, firmware.facts.where))
+        except BaseException:
+            process.close()
+            raise
+
+    @classmethod
+    def load(cls, firmware: Firmware) -> Qemu:
+        """A device running that firmware from reset.  Raises McugradError when QEMU is missing or has no such board."""
+        return cls(firmware)

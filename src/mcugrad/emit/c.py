@@ -1,0 +1,282 @@
+"""Prints a Program as C99: model.h, model.c, and beside them the runtime's sources."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mcugrad.emit.call import Call, CallPrinter, Rows, identifier
+from mcugrad.ir import Node, Value
+from mcugrad.layout import to_bytes
+from mcugrad.memory.problem import Home
+from mcugrad.memory.schedule import LoadRows, Step, height
+from mcugrad.ops.loss import StopIfEasy, StopIfZero
+from mcugrad.program import Program
+
+RUNTIME = Path(__file__).resolve().parent.parent / "csrc"
+CTYPES = {"s8": "int8_t", "s16": "int16_t", "s32": "int32_t", "u1": "uint8_t", "s4": "uint8_t"}
+_LABEL, _CONTROL = 1, 2
+_WIDTH = 116
+
+
+def write(program: Program, folder: Path) -> None:
+    """Writes the program and a copy of the runtime into `folder`, which is created when missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.h").write_text(header(program), encoding="utf-8")
+    (folder / "model.c").write_text(source(program), encoding="utf-8")
+    for name in ("ops", "firmware"):
+        shutil.copytree(RUNTIME / name, folder / name, dirs_exist_ok=True)
+    for path in (*RUNTIME.glob("*.h"), *RUNTIME.glob("*.c")):
+        shutil.copy(path, folder / path.name)
+
+
+def header(program: Program) -> str:
+    """model.h: the sizes that the user's two blocks of SRAM must have."""
+    sample = program.sample.type
+    rows = height(sample)
+    facts = {
+        "ARENA_BYTES": program.plan.arena,
+        "STATE_BYTES": program.state.total,
+        "INPUT_BYTES": sample.nbytes,
+        "ROWS": rows,
+        "ROW_BYTES": sample.nbytes // rows,
+        "INPUT_ROWS": int(program.input_rows),
+        "CLASSES": program.logits.type.elements,
+    }
+    lines = [f"/* {program.name}: sizes in bytes. */", "#ifndef MODEL_H", "#define MODEL_H", "", '#include "mcugrad.h"', ""]
+    lines += [f"#define MODEL_{name} {value}" for name, value in facts.items()]
+    return "\n".join([*lines, "", "extern const mcg_model_t mcg_model;", "", "#endif", ""])
+
+
+def source(program: Program) -> str:
+    """model.c: constants, the forward pass, inference and the training step, and the model's descriptor."""
+    return _Source(program).text()
+
+
+class _Source:
+    """Collects the constants while it prints the calls that need them."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.constants: dict[Value, str] = {}
+        self.data = {p.value: p.data for p in program.graph.params}
+        self.printer = CallPrinter(self.address)
+        self.functions: list[str] = []
+
+    def text(self) -> str:
+        body = [self.forward(), self.infer()]
+        if self.program.trains:
+            body.append(self.train())
+        constants = [self.constant(v) for v in self.constants]
+        state, descriptor = self.state(), self.descriptor()
+        head = f"/* {self.program.name}, printed from its program.  A is the arena, S the state; see model.h for sizes. */"
+        parts = [f'{head}\n#include "kernels.h"\n#include "model.h"\n', *constants, *self.printer.definitions, *body]
+        return "\n".join([*parts, *state, descriptor])
+
+    # Places.
+
+    def address(self, value: Value, ctype: str, const: bool) -> str:
+        """C expression of the value's address as a pointer to `ctype`."""
+        program, home = self.program, self.program.homes[value]
+        if home is Home.CALLER:
+            return "&label" if value is program.graph.inputs[_LABEL] else "NULL"
+        if home is Home.FLASH:
+            return self.constants.setdefault(value, identifier(value.name))
+        base, at = ("S", program.state.offsets[value]) if home is Home.STATE else ("A", program.plan.offsets[value])
+        pointer = f"({'const ' if const else ''}{ctype} *)"
+        return f"{pointer}({base} + {at})"
+
+    def constant(self, value: Value) -> str:
+        """Definition of a frozen parameter."""
+        raw = np.frombuffer(to_bytes(self.data[value], value.type), np.dtype(_NUMPY[CTYPES[value.type.dtype]]))
+        ctype = CTYPES[value.type.dtype]
+        numbers = ", ".join(map(str, raw.tolist()))
+        text = "\n".join(textwrap.wrap(f"{{{numbers}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
+        note = f"/* {value.type}{' of ' + value.origin if value.origin else ''} */"
+        return f"{note}\nstatic const {ctype} {self.constants[value]}[{len(raw)}] =\n{text}"
+
+    # Functions.
+
+    def forward(self) -> str:
+        steps = self.program.schedule[: self.program.forward]
+        lines = self.calls(steps)
+        signature = "mcg_status_t mcg_model_forward(const mcg_context_t *c)"
+        return _function(signature, [*_bases(lines), *lines, "return MCG_OK;"], declare=True)
+
+    def infer(self) -> str:
+        logits = self.address(self.program.logits, "int32_t", True)
+        lines = [
+            "uint8_t *const A = c->arena;",
+            f"const int32_t *const result = {logits};",
+            "const mcg_status_t status = mcg_model_forward(c);",
+            "if (status != MCG_OK) return status;",
+            "for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];",
+            "return MCG_OK;",
+        ]
+        return _function("static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits)", lines)
+
+    def train(self) -> str:
+        lines = [
+            "const mcg_status_t status = mcg_model_forward(c);",
+            "if (status != MCG_OK) return status;",
+            *self.calls(self.program.schedule[self.program.forward :]),
+            "result->progress = MCG_STEP_FULL;",
+            *[f"result->saturated += *{self.address(v, 'int32_t', True)};" for v in self.program.counts],
+            "return MCG_OK;",
+        ]
+        signature = "static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result)"
+        return _function(signature, [*_bases(lines), *lines])
+
+    def calls(self, steps: Sequence[Step | LoadRows]) -> list[str]:
+        lines: list[str] = []
+        index = 0
+        while index < len(steps):
+            step = steps[index]
+            if step.segment is not None:
+                stop = next((i for i in range(index, len(steps)) if steps[i].segment != step.segment), len(steps))
+                lines += self.segment(steps[index:stop], step.segment)
+                index = stop
+                continue
+            assert isinstance(step, Step)
+            lines += self.step(step)
+            index += 1
+        return lines
+
+    def step(self, step: Step) -> list[str]:
+        """One node, whole."""
+        node = step.node
+        kernel = node.op.kernel(node)
+        comment = _comment(node)
+        if kernel is None:
+            return [f"{comment}  /* same bytes */"]
+        rows = Rows.whole(node) if node.op.splits_rows else None
+        call = self.printer.call(node, kernel, rows, self.scratch(node))
+        statement = self.statement(node, call)
+        after = self.after(node)
+        if call.setup:
+            inner = textwrap.indent("\n".join([*call.setup, statement]), "  ")
+            return [comment, f"{{\n{inner}\n}}", *after]
+        return [comment, statement, *after]
+
+    def statement(self, node: Node, call: Call) -> str:
+        """The call; one that ends the step when it answers so."""
+        if not isinstance(node.op, StopIfEasy | StopIfZero):
+            return f"{call.expression};"
+        progress = "MCG_STEP_SKIPPED" if isinstance(node.op, StopIfEasy) else "MCG_STEP_HEAD"
+        return f"if ({call.expression}) {{\n  result->progress = {progress};\n  return MCG_OK;\n}}"
+
+    def after(self, node: Node) -> list[str]:
+        """What the caller learns once the loss is known."""
+        if self.program.p_label not in node.outputs or self.program.p_label is None:
+            return []
+        logits = self.address(self.program.logits, "int32_t", True)
+        return [
+            f"result->p_label = *{self.address(self.program.p_label, 'int32_t', True)};",
+            f"result->predicted = mcg_argmax({logits}, MODEL_CLASSES);",
+            "result->saturated = 0;",
+        ]
+
+    def scratch(self, node: Node) -> str:
+        at = self.program.plan.scratch.get(node)
+        return "NULL" if at is None else f"A + {at}"
+
+    def segment(self, steps: Sequence[Step | LoadRows], number: int) -> list[str]:
+        """A row-streamed segment: a table of (call, rows) in flash, one loop, one switch."""
+        cases: dict[Node | Value, int] = {}
+        keys: list[Node | Value] = [s.node if isinstance(s, Step) else s.value for s in steps]
+        for key in keys:
+            cases.setdefault(key, len(cases))
+        entries = ", ".join(f"{{{cases[k]}, {s.first}, {s.last}}}" for k, s in zip(keys, steps, strict=True))
+        name = f"segment{number}"
+        self.printer.definitions.append(_table(name, entries, len(steps)))
+        lines = [f"for (int32_t i = 0; i < {len(steps)}; ++i) {{", f"  const mcg_piece_t *const s = &{name}[i];", "  switch (s->call) {"]
+        for key, case in cases.items():
+            lines += [f"    case {case}: {{", *("      " + line for line in self.case(key)), "      break;", "    }"]
+        return [*lines, "    default: break;", "  }", "}"]
+
+    def case(self, key: Node | Value) -> list[str]:
+        """The call of one node for rows [s->first, s->last)."""
+        if isinstance(key, Value):
+            rows = f"{{s->first, s->last, 0, {self.ring(key)}, 0}}"
+            target = self.address(key, "int8_t", False)
+            pull = f"if (mcg_load_rows(c, &r, {target}, {key.type.row_bytes})) return MCG_E_ROW;"
+            return [f"/* rows of {key}: {key.type} */", f"const mcg_rows_t r = {rows};", pull]
+        needs = key.op.needs(key, 0, height(key.outputs[0].type))
+        kept = [self.ring(key.inputs[n.index]) for n in needs]
+        second = kept[1] if len(kept) > 1 else 0
+        rows = f"{{s->first, s->last, {kept[0]}, {self.ring(key.outputs[0])}, {second}}}"
+        kernel = key.op.kernel(key)
+        assert kernel is not None, "a row-streamed node has a kernel"
+        call = self.printer.call(key, kernel, "&r", self.scratch(key))
+        return [_comment(key), f"const mcg_rows_t r = {rows};", *call.setup, f"{call.expression};"]
+
+    def ring(self, value: Value) -> int:
+        return self.program.plan.ring_rows.get(value, height(value.type))
+
+    # The descriptor.
+
+    def state(self) -> list[str]:
+        """The initial state block and the table of mutable parameters."""
+        program = self.program
+        block = program.initial_state()
+        values = ", ".join(map(str, block)) or "0"
+        text = "\n".join(textwrap.wrap(f"{{{values}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
+        lines = [f"/* What learning starts from. */\nstatic const uint8_t initial_state[{max(len(block), 1)}] =\n{text}"]
+        mutable = [p.value for p in program.graph.mutable()]
+        rows = [f'    {{"{v.name}", {program.state.offsets[v]}, {v.type.nbytes}}},' for v in mutable] or ["    {NULL, 0, 0},"]
+        return [*lines, "\n".join([f"static const mcg_parameter_t parameters[{len(rows)}] = {{", *rows, "};"])]
+
+    def descriptor(self) -> str:
+        program = self.program
+        at = program.plan.offsets.get(program.sample, 0)
+        fields = {
+            "abi": "MCG_ABI",
+            "fingerprint": f"{program.fingerprint:#010x}u",
+            "arena_bytes": "MODEL_ARENA_BYTES",
+            "state_bytes": "MODEL_STATE_BYTES",
+            "input_offset": str(at),
+            "input_bytes": "MODEL_INPUT_BYTES",
+            "rows": "MODEL_ROWS",
+            "row_bytes": "MODEL_ROW_BYTES",
+            "input_rows": "MODEL_INPUT_ROWS",
+            "classes": "MODEL_CLASSES",
+            "parameter_count": str(len(program.graph.mutable())),
+            "initial_state": "initial_state",
+            "parameters": "parameters",
+            "infer": "mcg_model_infer",
+            "train": "mcg_model_train" if program.trains else "NULL",
+        }
+        lines = [f"    .{name} = {value}," for name, value in fields.items()]
+        return "\n".join(["const mcg_model_t mcg_model = {", *lines, "};", ""])
+
+
+_NUMPY = {"int8_t": "i1", "int16_t": "<i2", "int32_t": "<i4", "uint8_t": "u1"}
+
+
+def _comment(node: Node) -> str:
+    outputs = ", ".join(f"{v}: {v.type}" for v in node.outputs)
+    inputs = ", ".join(map(str, node.inputs))
+    text = f"{outputs} = {node.op.name}({inputs})" if outputs else f"{node.op.name}({inputs})"
+    lines = textwrap.wrap(text, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return "/* " + "\n * ".join(lines) + " */"
+
+
+def _bases(lines: Sequence[str]) -> list[str]:
+    """Declarations of the base pointers that the lines use."""
+    text = "\n".join(lines)
+    names = {"A": "arena", "S": "state"}
+    return [f"uint8_t *const {k} = c->{v};" for k, v in names.items() if f"({k} + " in text or f" {k} + " in text]
+
+
+def _function(signature: str, lines: Sequence[str], declare: bool = False) -> str:
+    body = textwrap.indent("\n".join(lines), "  ")
+    return f"\n{signature + ';' + chr(10) if declare else ''}{signature} {{\n{body}\n}}\n"
+
+
+def _table(name: str, entries: str, count: int) -> str:
+    text = "\n".join(textwrap.wrap(f"{{{entries}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
+    return f"static const mcg_piece_t {name}[{count}] =\n{text}"

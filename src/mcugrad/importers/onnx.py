@@ -1,0 +1,193 @@
+"""Float ONNX to a float graph: NHWC, batch 1, batch norm folded, ending in the features."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
+from mcugrad.importers.onnx_fold import FOLDS
+from mcugrad.importers.onnx_ops import HANDLERS
+from mcugrad.importers.onnx_read import Array, OnnxNode, Source, read
+from mcugrad.importers.onnx_state import MAX_ACTIVATION, Blocked, State, bounded_activation, plain_map, vector
+from mcugrad.ir import Graph, GraphError, TensorType, Value, rebuild
+from mcugrad.ops.batch_norm import BatchNorm
+from mcugrad.ops.conv2d import Conv2d
+from mcugrad.passes.clean import CLEAN
+from mcugrad.passes.run import run
+
+FORMAT = "onnx"
+QUANTIZED = "already quantized models are not read yet: export the float model"
+LOGITS = "export the model up to its logits"
+RELU = "use ReLU or ReLU6"
+BRANCH = "join branches by addition"
+CONTROL = "export a network without data-dependent control flow"
+REMEDIES = {
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"), QUANTIZED),
+    **dict.fromkeys(("Sigmoid", "ArgMax", "TopK"), LOGITS),
+    **dict.fromkeys(("HardSwish", "HardSigmoid", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Tanh", "Erf", "Softplus"), RELU),
+    **dict.fromkeys(("Concat", "Split", "Slice", "Gather"), BRANCH),
+    **dict.fromkeys(("If", "Loop", "Scan"), CONTROL),
+    **dict.fromkeys(("Resize", "Upsample", "ConvTranspose"), "end the network before it upsamples"),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "use a convolutional network"),
+}
+DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
+MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, UnicodeDecodeError)
+
+
+def load_onnx(path: Path) -> Imported:
+    """The float model in `path`; raises McugradError for an unreadable file, and for blockers, naming all of them."""
+    return _Import(read(path)).result()
+
+
+def check_onnx(path: Path) -> Report:
+    """Layers and blockers of the model in `path`; raises McugradError for an unreadable file only."""
+    return _Import(read(path)).report
+
+
+class _Import:
+    """One translation: every node is tried, also after a blocker, so that the report is complete."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.state = State(source)
+        self.blockers: list[Blocker] = []
+        self.supported: list[str] = []
+        self.graph: Graph | None = None
+        self._input()
+        for node in source.nodes:
+            self._try(node)
+        self._finish()
+        nodes = self.graph.nodes if self.graph else self.state.builder.nodes
+        self.report = Report(
+            source.name, FORMAT, layer_table(nodes), tuple(self.blockers), tuple(self.state.notes), count_ops(self.supported)
+        )
+
+    def result(self) -> Imported:
+        self.report.require()
+        assert self.graph is not None
+        graph, classifier = split_classifier(self.graph)
+        return Imported(graph, Path(self.source.name).stem, FORMAT, None, classifier, self.report)
+
+    def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
+        self.blockers.append(Blocker(node, op, reason, remedy))
+
+    def _input(self) -> None:
+        try:
+            self._stand_in(self.source.input, self._input_shape(), "input")
+        except Blocked as blocked:
+            self._block(self.source.input, "input", blocked.reason, blocked.remedy)
+
+    def _input_shape(self) -> tuple[int, ...]:
+        shape = self.source.input_shape
+        bounded_activation(shape)
+        if len(shape) not in {1, 2, 4}:
+            raise Blocked(
+                f"the input has shape {list(shape)}", "use [1, C, H, W], [1, H, W, C] followed by a Transpose, or [1, F]"
+            )
+        return shape
+
+    def _stand_in(self, name: str, shape: tuple[int, ...], label: str) -> None:
+        """An input of the graph: the model's own, or in place of what a blocked node would give."""
+        readers = self.state.readers.get(name, [])
+        origin = f"{self.source.name}:{name}"
+        if len(shape) != 4 or shape[0] != 1:
+            value = self.state.builder.input(label, TensorType((1, 1, 1, math.prod(shape)), "f32"), origin)
+            self.state.acts[name] = vector(value, shape)
+        elif readers and all(n.op == "Transpose" and list(n.attributes.get("perm", ())) == [0, 3, 1, 2] for n in readers):
+            value = self.state.builder.input(label, TensorType(shape, "f32"), origin)
+            self.state.acts[name] = vector(value, shape)
+        else:
+            _, c, h, w = shape
+            self.state.acts[name] = plain_map(self.state.builder.input(label, TensorType((1, h, w, c), "f32"), origin))
+
+    def _try(self, node: OnnxNode) -> None:
+        try:
+            if self._translate(node):
+                self.supported.append(node.op)
+            return
+        except Blocked as blocked:
+            self._block(node.name, node.op, blocked.reason, blocked.remedy)
+        except GraphError as error:
+            self._block(node.name, node.op, str(error), "change this layer in the model")
+        except MALFORMED as error:
+            self._block(node.name, node.op, f"the node is malformed ({error})", "export the model again")
+        for name in node.outputs:
+            shape = self.source.shapes.get(name)
+            if shape and math.prod(shape) <= MAX_ACTIVATION:
+                self._stand_in(name, shape, "blocked")
+
+    def _translate(self, node: OnnxNode) -> bool:
+        """True when the node's outputs are known afterwards; False when its inputs are not."""
+        state = self.state
+        self._require_operator(node)
+        if not all(state.known(name) for name in node.inputs if name):
+            return False
+        if node.op == "Shape":
+            state.constants[node.outputs[0]] = _shape_of(state, node)
+        elif all(state.is_constant(name) for name in node.inputs if name):
+            self._fold(node)
+        else:
+            if node.op not in HANDLERS:
+                raise Blocked(f"{node.op} of an activation is not supported", REMEDIES.get(node.op, DEFAULT_REMEDY))
+            HANDLERS[node.op](state, node)
+        return True
+
+    def _require_operator(self, node: OnnxNode) -> None:
+        if node.domain not in {"", "ai.onnx"}:
+            raise Blocked(f"the operator belongs to {node.domain}", "export with standard operators, functions inlined")
+        if node.op not in HANDLERS and node.op not in FOLDS and node.op != "Shape":
+            raise Blocked(f"{node.op} is not supported", REMEDIES.get(node.op, DEFAULT_REMEDY))
+        if not node.outputs:
+            raise Blocked("the node has no output", "export the model again")
+
+    def _fold(self, node: OnnxNode) -> None:
+        if node.op not in FOLDS:
+            raise Blocked(f"{node.op} of constants is not folded", "run onnxsim or constant folding at export")
+        inputs = tuple(self.state.constant(name) for name in node.inputs)
+        self.state.store(node.outputs[0], FOLDS[node.op](inputs, node.attributes))
+
+    def _finish(self) -> None:
+        """Cleans the graph and turns what is left over into blockers."""
+        source, state = self.source, self.state
+        if len(source.outputs) != 1:
+            names = ", ".join(source.outputs)
+            self._block(names, "output", f"{len(source.outputs)} outputs", "export a model with one output, the logits")
+        act = state.acts.get(source.outputs[0])
+        if act is None:
+            if not self.blockers:
+                self._block(source.outputs[0], "output", "the output does not depend on the input", "export the model again")
+            return
+        if act.padding != (0, 0, 0, 0):
+            self._block(source.outputs[0], "output", "the model ends in padding", "remove the last Pad")
+        self.graph = run(state.builder.graph([act.value]), CLEAN)
+        for node in self.graph.nodes:
+            if isinstance(node.op, BatchNorm):
+                name = node.outputs[0].origin.removeprefix(f"{source.name}:")
+                why = "a scale and shift per channel that follow no convolution of their own"
+                self._block(name, "BatchNormalization", why, "put batch norm and constants directly after a convolution")
+
+
+def _shape_of(state: State, node: OnnxNode) -> Array:
+    name = node.inputs[0]
+    shape = state.constant(name).shape if state.is_constant(name) else state.act(name, padded=True).shape
+    return np.array(shape[slice(node.attributes.get("start", 0), node.attributes.get("end"))], np.int64)
+
+
+def split_classifier(graph: Graph) -> tuple[Graph, Classifier | None]:
+    """The graph up to the features, and the last layer if it is fully connected (a kernel that covers the whole map)."""
+    (output,) = graph.outputs
+    last = graph.producers().get(output)
+    if last is None or not isinstance(last.op, Conv2d) or not _covers(last.op, last.inputs[0]):
+        return graph, None
+    weight, bias = (graph.param(v) for v in last.inputs[1:3])
+    assert weight is not None and bias is not None
+    flat = weight.data.reshape(weight.data.shape[0], -1).T.astype(np.float64)
+    classifier = Classifier(flat, bias.data.astype(np.float64), output.origin)
+    return rebuild(graph, [n for n in graph.nodes if n is not last], outputs=(last.inputs[0],)), classifier
+
+
+def _covers(op: Conv2d, x: Value) -> bool:
+    return op.window.kernel == x.type.shape[1:3] and not any(op.window.padding) and op.groups == 1

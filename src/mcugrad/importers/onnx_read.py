@@ -1,0 +1,233 @@
+"""Reads an ONNX file that nobody vouches for: sizes bounded, external data confined to its folder, structure checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from mcugrad.errors import McugradError
+
+Array = NDArray[Any]
+
+MAX_FILE = 128 << 20  # bytes; a microcontroller's network is a hundred times smaller
+MAX_NODES = 10_000
+EXTERNAL = onnx.TensorProto.EXTERNAL
+AGAIN = "export the model again"
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node: `name` is the exporter's, or its first output; unused optional inputs are ''."""
+
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A readable, well-formed model; `shapes` are those that ONNX's own inference could tell, at batch 1."""
+
+    name: str
+    opset: int
+    input: str
+    input_shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[OnnxNode, ...]
+    tensors: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+
+
+def read(path: Path) -> Source:
+    """The model in `path`; raises McugradError when it is no well-formed ONNX model with one input of known shape."""
+    model = _parse(path)
+    graph, name = model.graph, path.name
+    for tensor in _tensors(graph):
+        _inline(tensor, path)
+    _check_structure(graph, name)
+    _check(model, name)
+    tensors = {t.name: t for t in graph.initializer}
+    inputs = [v for v in graph.input if v.name not in tensors]
+    if len(inputs) != 1:
+        names = ", ".join(v.name for v in inputs) or "none"
+        raise McugradError(
+            f"{name}: one input is expected, this model has {len(inputs)} ({names}): export one that takes one tensor"
+        )
+    shape, notes = _batch_one(inputs[0], name)
+    return Source(
+        name=name,
+        opset=next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1),
+        input=inputs[0].name,
+        input_shape=shape,
+        outputs=tuple(v.name for v in graph.output),
+        nodes=tuple(_node(n) for n in graph.node),
+        tensors=tensors,
+        shapes=_shapes(model),
+        notes=notes,
+    )
+
+
+def _parse(path: Path) -> Any:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE:
+            raise McugradError(f"{path.name}: {size:,} bytes is more than the {MAX_FILE:,} this reads: use a smaller model")
+        model = onnx.load_model_from_string(path.read_bytes())
+    except McugradError:
+        raise
+    except Exception as error:  # protobuf's own exceptions differ between its versions
+        raise McugradError(f"{path.name}: this is not a readable ONNX file (truncated or corrupt: {error}): {AGAIN}") from None
+    if not model.graph.node:
+        raise McugradError(f"{path.name}: no ONNX graph in this file, or an empty one (truncated or corrupt): {AGAIN}")
+    if len(model.graph.node) > MAX_NODES:
+        raise McugradError(
+            f"{path.name}: {len(model.graph.node):,} nodes, more than the {MAX_NODES:,} this reads: simplify the model"
+        )
+    return model
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors, those in attributes and subgraphs included (protobuf bounds the nesting)."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors(inner)
+
+
+def _inline(tensor: Any, path: Path) -> None:
+    """Moves external data into the tensor; only from a plain file beside the model."""
+    if tensor.data_location != EXTERNAL:
+        return
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    file = path.parent / location
+    where = f"{path.name}: tensor {tensor.name or '(unnamed)'} keeps its data in {location!r}"
+    if not location or Path(location).name != location or location in {".", ".."} or "\\" in location:
+        raise McugradError(f"{where}, outside the model's folder: save it as one file (onnx.save(onnx.load(...), 'one.onnx'))")
+    if file.is_symlink() or not file.is_file():
+        raise McugradError(f"{where}, which is not a plain file beside the model: put it there, or save the model as one file")
+    offset, length = (_whole(entries.get(key, "0"), where) for key in ("offset", "length"))
+    size = file.stat().st_size
+    length = length or size - offset
+    if not 0 <= offset <= offset + length <= size or length > MAX_FILE:
+        raise McugradError(f"{where} at {offset}+{length}, but that file has {size} bytes: {AGAIN}")
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        tensor.raw_data = stream.read(length)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _whole(text: str, where: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise McugradError(f"{where} at {text[:40]!r}, which is not a number: {AGAIN}")
+    return int(text)
+
+
+def _check_structure(graph: Any, name: str) -> None:
+    """Every value read is written before, and once: no cycles, no missing initializers."""
+    known = {v.name for v in graph.input} | {t.name for t in graph.initializer} | {""}
+    later = {o for n in graph.node for o in n.output}
+    for node in graph.node:
+        label = node.name or (node.output[0] if node.output else node.op_type)
+        for value in node.input:
+            if value not in known:
+                why = "nodes form a cycle or are out of order" if value in later else "nothing computes or stores it"
+                raise McugradError(f"{name}: node {label} ({node.op_type}) reads {value!r}, but {why}: {AGAIN}")
+        for value in node.output:
+            if value and value in known:
+                raise McugradError(f"{name}: {value!r} is written twice, the second time by node {label}: {AGAIN}")
+        known.update(node.output)
+    for value in graph.output:
+        if value.name not in known:
+            raise McugradError(f"{name}: nothing computes the output {value.name!r}: {AGAIN}")
+    if not graph.output:
+        raise McugradError(f"{name}: the model has no output: {AGAIN}")
+
+
+def _check(model: Any, name: str) -> None:
+    """onnx.checker; unknown operators pass, because the report names each of them."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        text = str(error)
+        if "No Op registered" not in text and "No opset import" not in text:
+            raise McugradError(f"{name}: onnx.checker refuses the model ({text.splitlines()[0]}): {AGAIN}") from None
+
+
+def _batch_one(value: Any, name: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Shape of the input at batch 1, written back so that shape inference sees it."""
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise McugradError(f"{name}: the input {value.name} is not a tensor: {AGAIN}")
+    dims = value.type.tensor_type.shape.dim
+    notes: tuple[str, ...] = ()
+    if value.type.tensor_type.elem_type not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}:
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        raise McugradError(f"{name}: the input {value.name} holds {kind}, not FLOAT: export the float model")
+    if len(dims) > 1 and dims[0].dim_value > 1:
+        notes = (f"the model's batch of {dims[0].dim_value} is taken as 1",)
+    if len(dims) > 1 and dims[0].dim_value != 1:
+        dims[0].dim_value = 1
+    shape = tuple(d.dim_value for d in dims)
+    if not shape or min(shape) < 1:
+        said = [d.dim_param or d.dim_value for d in dims]
+        raise McugradError(
+            f"{name}: the input {value.name} has shape {said}; all but the batch must be fixed: export with a fixed size"
+        )
+    return shape, notes
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Static shapes by value name, as far as onnx.shape_inference finds them."""
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # only stand-ins for blocked nodes use these shapes
+        return {}
+    return {v.name: s for v in (*graph.value_info, *graph.output) if (s := _static(v))}
+
+
+def _static(value: Any) -> tuple[int, ...]:
+    return static if min(static := tuple(d.dim_value for d in value.type.tensor_type.shape.dim), default=0) > 0 else ()
+
+
+def _node(node: Any) -> OnnxNode:
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
+    outputs = tuple(node.output)
+    return OnnxNode(
+        node.op_type, node.domain, node.name or next(iter(outputs), node.op_type), tuple(node.input), outputs, attributes
+    )
+
+
+def array(tensor: Any) -> Array:
+    """The contents of a TensorProto; raises ValueError when they do not match its own dims and type."""
+    count = math.prod(tensor.dims)
+    if any(d < 0 for d in tensor.dims) or count > MAX_FILE:
+        raise ValueError(f"absurd dims {list(tensor.dims)}")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if tensor.HasField("raw_data") and len(tensor.raw_data) != count * dtype.itemsize:
+        raise ValueError(f"{len(tensor.raw_data)} bytes for dims {list(tensor.dims)}")
+    data: Array = onnx.numpy_helper.to_array(tensor)
+    return data.astype(np.float32) if dtype in {np.dtype(np.float64), np.dtype(np.float16)} else data
+
+
+def names(nodes: Iterable[OnnxNode]) -> list[str]:
+    return [n.op for n in nodes]

@@ -1,0 +1,198 @@
+"""How each part of a network runs so that the whole fits: the cheapest cut of the forward pass into modes, under a cap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from mcugrad.errors import BudgetError
+from mcugrad.ir import Graph
+from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.problem import Home, StateLayout, build, state_layout, storage
+from mcugrad.memory.schedule import LoadRows, Schedule, ScheduleError, Step, arrange, layerwise, ring_rows, verify_schedule
+from mcugrad.memory.solve import MemoryPlan, solve
+from mcugrad.memory.validate import validate
+
+
+class Mode(Enum):
+    """How a block of nodes runs.  A mode is a schedule over the same kernels; it never changes bits."""
+
+    LAYERWISE = "layerwise"  # one node after the other, every value whole
+    ROWS = "rows"  # row by row through ring buffers, no recompute
+
+
+@dataclass(frozen=True)
+class Block:
+    """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node."""
+
+    start: int
+    stop: int
+    mode: Mode
+    peak: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A graph with its schedule and addresses, validated."""
+
+    graph: Graph
+    schedule: Schedule
+    plan: MemoryPlan
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Programs that share one arena (bytes) and one state block, in the order in which they were given.
+
+    blocks: the modes of the forward nodes that do not run layerwise.  input_rows: the input is pulled through the row
+    source, and is not resident.
+    """
+
+    programs: tuple[Scheduled, ...]
+    blocks: tuple[Block, ...]
+    input_rows: bool
+    arena: int
+    state: StateLayout
+
+
+def plan(
+    graph: Graph, *others: Graph, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0
+) -> Planned:
+    """Schedules and addresses for programs with the same forward nodes (training, inference) in one arena.
+
+    Layerwise when that fits `sram_for_arena` bytes (None: no cap); otherwise the row-streamed segments with the fewest
+    extra calls that fit.  input_rows: True pulls the input row by row, None does so only where nothing else fits.
+    Raises BudgetError that says by how much the smallest plan misses the cap, and ScheduleError when the input cannot be
+    pulled row by row.
+    """
+    tried: list[Planned] = []
+    for rows in (False, True) if input_rows is None else (input_rows,):
+        if input_rows is None and rows and not _can_pull(graph):
+            continue
+        for blocks in _candidates(graph, sram_for_arena, rows):
+            planned = _place((graph, *others), blocks, rows, seed)
+            if sram_for_arena is None or planned.arena <= sram_for_arena:
+                return planned
+            tried.append(planned)
+    raise BudgetError(_too_big(min(tried, key=lambda p: p.arena), sram_for_arena or 0, graph))
+
+
+def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Block, ...]]:
+    """Plans worth placing, cheapest first: no streaming, the fewest extra calls under the cap, the smallest peak."""
+    if not rows:
+        yield ()
+    if rows or cap is not None:
+        edges = _blocks(graph, rows)
+        floor = max(_smallest_peak(edges), _rest_peak(graph, edges))
+        found = {_path(edges, cap or 0), _path(edges, floor)} - {None}
+        yield from sorted((f for f in found if f is not None), key=lambda f: sum(b.steps for b in f))
+
+
+def _blocks(graph: Graph, rows: bool) -> list[Block]:
+    """Every block that a cut of the forward nodes may use, in order of its end.  `rows`: the first one pulls the input."""
+    runs = _runs(graph)
+    whole = build(graph, layerwise(graph))
+    live = live_bytes(whole.buffers, len(graph.nodes))
+    blocks = [Block(i, i + 1, Mode.LAYERWISE, int(live[i]), 0) for i in range(int(rows), runs[-1][-1] if runs else 0)]
+    for cuts in runs:
+        for i, start in enumerate(cuts):
+            pull = rows and start == 0
+            blocks += [_row_block(graph, start, stop, pull) for stop in cuts[i + 1 :] if pull or stop - start > 1]
+    return sorted(blocks, key=lambda b: b.stop)
+
+
+def _row_block(graph: Graph, start: int, stop: int, pull: bool) -> Block:
+    schedule = arrange(graph, [(start, stop)], input_rows=pull)
+    live = live_bytes(build(graph, schedule).buffers, len(schedule))
+    inside = [i for i, step in enumerate(schedule) if step.segment is not None]
+    return Block(start, stop, Mode.ROWS, int(live[inside].max()), len(inside) - (stop - start))
+
+
+def _runs(graph: Graph) -> list[list[int]]:
+    """Places where a row-streamed segment may begin or end, per run of forward nodes that can be split into rows.
+
+    Only the narrow places: where no more bytes cross from one node to the next than at the places beside it."""
+    crossing = _crossing(graph)
+    runs: list[list[int]] = []
+    for i, node in enumerate(graph.nodes):
+        if node.op.phase == "forward" and node.op.splits_rows and len(node.outputs[0].type.shape) == 4:
+            if not runs or runs[-1][-1] != i:
+                runs.append([i])
+            runs[-1].append(i + 1)
+    return [[c for c in run if c in (run[0], run[1], run[-1]) or _narrow(crossing, c)] for run in runs]
+
+
+def _narrow(crossing: Sequence[int], cut: int) -> bool:
+    return crossing[cut] <= min(crossing[cut - 1], crossing[cut + 1])
+
+
+def _crossing(graph: Graph) -> list[int]:
+    """Bytes of the arena values written before and read after each place between two nodes."""
+    home = storage(graph).home
+    bytes_at = [0] * (len(graph.nodes) + 1)
+    made = {v: 0 for v in graph.inputs} | {v: i + 1 for i, n in enumerate(graph.nodes) for v in n.outputs}
+    last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
+    for value, first in made.items():
+        if home[value] is Home.ARENA:
+            for cut in range(first, last.get(value, -1) + 1):
+                bytes_at[cut] += value.type.nbytes
+    return bytes_at
+
+
+def _path(blocks: Sequence[Block], cap: int) -> tuple[Block, ...] | None:
+    """Row-streamed blocks of the chain of blocks under the cap with the fewest extra calls; None where there is none."""
+    best: dict[int, tuple[int, tuple[Block, ...]]] = {0: (0, ())}
+    for block in blocks:
+        if block.peak <= cap and block.start in best:
+            steps, before = best[block.start]
+            if block.stop not in best or steps + block.steps < best[block.stop][0]:
+                best[block.stop] = steps + block.steps, (*before, block)
+    end = max((b.stop for b in blocks), default=0)
+    return tuple(b for b in best[end][1] if b.mode is Mode.ROWS) if end in best else None
+
+
+def _smallest_peak(blocks: Sequence[Block]) -> int:
+    """The lowest cap under which some chain of blocks covers the forward nodes."""
+    best = {0: 0}
+    for block in blocks:
+        if block.start in best:
+            best[block.stop] = min(best.get(block.stop, 1 << 62), max(best[block.start], block.peak))
+    return best.get(max((b.stop for b in blocks), default=0), 0)
+
+
+def _rest_peak(graph: Graph, blocks: Sequence[Block]) -> int:
+    """Live bytes of what follows the blocks: no cut of the forward nodes goes below them."""
+    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
+    return int(live[max((b.stop for b in blocks), default=0) :].max())
+
+
+def _place(graphs: Sequence[Graph], blocks: tuple[Block, ...], rows: bool, seed: int) -> Planned:
+    """Addresses for all programs, with the resident input at one place."""
+    schedules = [arrange(g, _segments(graphs[0], g, blocks), input_rows=rows) for g in graphs]
+    free = [solve(build(g, s), seed=seed) for g, s in zip(graphs[:1], schedules[:1], strict=True)]
+    state = state_layout(graphs[0])
+    programs: list[Scheduled] = []
+    return Planned(tuple(programs), blocks, rows, max(p.plan.arena for p in programs), state)
+
+
+def _can_pull(graph: Graph) -> bool:
+    try:
+        arrange(graph, [(0, 1)], input_rows=True)
+    except ScheduleError:
+        return False
+    return True
+
+
+def _too_big(best: Planned, cap: int, graph: Graph) -> str:
+    peak = best.programs[0].plan.certificate
+    largest = ", ".join(f"{name} {size}" for name, size in peak.alive[:3])
+    advice = "give it that much"
+    if not best.input_rows and _can_pull(graph):
+        advice += ", pull the input row by row (--input rows)"
+    return (
+        f"the arena needs {best.arena} bytes, {best.arena - cap} more than the {cap} bytes left for it. "
+        f"Its peak is at {peak.where}: {largest} bytes. {advice[0].upper() + advice[1:]}, or choose a scheme that "
+        f"updates fewer or later layers"
+    )

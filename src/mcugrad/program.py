@@ -1,0 +1,210 @@
+"""Everything decided: calls with addresses, constants, state.  The same Program is printed, executed, costed and drawn."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mcugrad.errors import McugradError
+from mcugrad.ir import NUMPY, Array, Graph, Node, StopStep, Value
+from mcugrad.layout import from_bytes, parameter_hash, to_bytes
+from mcugrad.memory.problem import Home, StateLayout, state_layout, storage
+from mcugrad.memory.schedule import LoadRows, Schedule, Step
+from mcugrad.memory.solve import MemoryPlan
+from mcugrad.passes.train import prune
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A graph with its schedule and addresses.
+
+    forward: number of leading steps that inference runs too.  logits, p_label, counts: outputs of the graph (p_label None
+    and counts empty when it does not train).
+    """
+
+    name: str
+    graph: Graph
+    schedule: Schedule
+    plan: MemoryPlan
+    state: StateLayout
+    forward: int
+    homes: Mapping[Value, Home]
+
+    @property
+    def sample(self) -> Value:
+        return self.graph.inputs[0]
+
+    @property
+    def logits(self) -> Value:
+        return self.graph.outputs[0]
+
+    @property
+    def p_label(self) -> Value | None:
+        return self.graph.outputs[1] if self.trains else None
+
+    @property
+    def counts(self) -> tuple[Value, ...]:
+        """Clamp counts of the stored gradients."""
+        return self.graph.outputs[2:]
+
+    @property
+    def trains(self) -> bool:
+        return bool(self.graph.updates)
+
+    @property
+    def input_rows(self) -> bool:
+        """Is the input pulled row by row?"""
+        return any(isinstance(s, LoadRows) for s in self.schedule)
+
+    @property
+    def fingerprint(self) -> int:
+        """CRC-32 of what fixes the meaning of the state block: its layout and every frozen constant."""
+        crc = zlib.crc32(self.name.encode())
+        for p in self.graph.params:
+            if self.homes[p.value] is Home.STATE:
+                crc = zlib.crc32(f"{p.value.name} {p.value.type} {self.state.offsets[p.value]}".encode(), crc)
+            else:
+                crc = zlib.crc32(to_bytes(p.data, p.value.type), crc)
+        return crc
+
+    def initial_state(self) -> bytes:
+        """The state block before any learning."""
+        return self.pack_state({p.value.name: p.data for p in self.graph.mutable()})
+
+    def pack_state(self, params: Mapping[str, Array]) -> bytes:
+        """The state block for these contents of the mutable parameters.  Raises McugradError when one is missing."""
+        block = bytearray(self.state.total)
+        for p in self.graph.mutable():
+            if p.value.name not in params:
+                raise McugradError(f"the parameter {p.value.name} is missing")
+            at = self.state.offsets[p.value]
+            block[at : at + p.value.type.nbytes] = to_bytes(params[p.value.name], p.value.type)
+        return bytes(block)
+
+    def unpack_state(self, block: bytes) -> dict[str, Array]:
+        """Mutable parameters by name.  Raises McugradError when the block has another size."""
+        if len(block) != self.state.total:
+            raise McugradError(f"a state block of {self.name} has {self.state.total} bytes, got {len(block)}")
+        where = {p.value: self.state.offsets[p.value] for p in self.graph.mutable()}
+        return {v.name: from_bytes(block[at : at + v.type.nbytes], v.type) for v, at in where.items()}
+
+    def state_hash(self, block: bytes) -> str:
+        """The documented hash of the mutable parameters in a state block."""
+        return parameter_hash(self.unpack_state(block))
+
+
+def lower(graph: Graph, schedule: Schedule, plan: MemoryPlan, name: str) -> Program:
+    """The program of a planned graph.  Raises McugradError when a node has no kernel."""
+    for node in graph.nodes:
+        if not node.op.lowers:
+            raise McugradError(f"{node.where}: {node.op.name} was not fused and has no C kernel")
+    inference = set(inference_graph(graph).nodes)
+    last = max(i for i, s in enumerate(schedule) if isinstance(s, Step) and s.node in inference)
+    return Program(name, graph, schedule, plan, state_layout(graph), last + 1, storage(graph).home)
+
+
+def inference_graph(graph: Graph) -> Graph:
+    """The part that computes the logits."""
+    forward = tuple(n for n in graph.nodes if n.op.phase == "forward")
+    return prune(replace(graph, inputs=graph.inputs[:1], nodes=forward, outputs=graph.outputs[:1], updates=()))
+
+
+class Machine:
+    """Executes a Program in numpy on one arena of bytes: the twin of the generated C.
+
+    poison: dead bytes of the arena are overwritten between calls, which must change nothing.
+    """
+
+    def __init__(self, program: Program, poison: bool = False, seed: int = 0) -> None:
+        self.program, self.poison = program, poison
+        self.rng = np.random.default_rng(seed)
+        self.arena = self.rng.integers(0, 256, program.plan.arena, dtype=np.uint8)
+        self.state = np.frombuffer(program.initial_state(), np.uint8).copy()
+        self.constants = {p.value: p.data for p in program.graph.params}
+
+    def infer(self, x: Array) -> Array:
+        """Logits int32 [K] of a sample int8 of the input's shape."""
+        self._run(self.program.schedule[: self.program.forward], x, {})
+        return self._read(self.program.logits, 0, None, {})
+
+    def train_step(self, x: Array, label: int, control: Array) -> tuple[int, int]:
+        """(p_label, progress) of one training step; control: int32 [4] seed, step, halvings, skip."""
+        label_value, control_value = self.program.graph.inputs[1:]
+        progress = self._run(self.program.schedule, x, {label_value: np.array([label]), control_value: control})
+        assert self.program.p_label is not None
+        return int(self._read(self.program.p_label, 0, None, {})[0]), progress
+
+    def _run(self, steps: Schedule, x: Array, scalars: Mapping[Value, Array]) -> int:
+        if not self.program.input_rows:
+            self._write(self.program.sample, x, 0, None)
+        for index, step in enumerate(steps):
+            if self.poison:
+                self._poison(index)
+            if isinstance(step, LoadRows):
+                self._write(step.value, x[:, step.first : step.last], step.first, step.last)
+                continue
+            try:
+                self._step(step, scalars)
+            except StopStep as stop:
+                return stop.progress
+        return 0
+
+    def _step(self, step: Step, scalars: Mapping[Value, Array]) -> None:
+        node = step.node
+        if step.segment is None:
+            arrays = [self._read(v, 0, None, scalars) for v in node.inputs]
+            outputs = node.op.eval(node, *arrays)
+            for value, array in zip(node.outputs, outputs, strict=True):
+                self._write(value, np.asarray(array).astype(NUMPY[value.type.dtype]), 0, None)
+            return
+        needs = {n.index: n for n in node.op.needs(node, step.first, step.last)}
+        arrays, inputs = [], []
+        for i, value in enumerate(node.inputs):
+            first, last = (needs[i].first, needs[i].last) if i in needs else (0, None)
+            arrays.append(self._read(value, first, last, scalars))
+            inputs.append(Value(value.name, replace(value.type, shape=arrays[-1].shape), value.origin))
+        cropped = Node(node.op.crop(node, step.first, step.last), tuple(inputs), node.outputs)
+        (out,) = cropped.op.eval(cropped, *arrays)
+        self._write(node.outputs[0], np.asarray(out).astype(np.int8), step.first, step.last)
+
+    def _place(self, value: Value) -> tuple[Array, int]:
+        if self.program.homes[value] is Home.STATE:
+            return self.state, self.program.state.offsets[value]
+        return self.arena, self.program.plan.offsets[value]
+
+    def _rows(self, value: Value, first: int, last: int) -> list[tuple[int, int]]:
+        """Byte ranges of rows [first, last) in the value's ring."""
+        ring = self.program.plan.ring_rows.get(value, value.type.shape[1])
+        size = value.type.row_bytes
+        return [((row % ring) * size, size) for row in range(first, last)]
+
+    def _read(self, value: Value, first: int, last: int | None, scalars: Mapping[Value, Array]) -> Array:
+        if value in scalars:
+            return scalars[value]
+        if self.program.homes[value] is Home.FLASH:
+            return self.constants[value]
+        memory, at = self._place(value)
+        if last is None:
+            return from_bytes(memory[at : at + value.type.nbytes], value.type)
+        parts = [memory[at + o : at + o + n] for o, n in self._rows(value, first, last)]
+        shape = (1, last - first, *value.type.shape[2:])
+        return from_bytes(np.concatenate(parts), replace(value.type, shape=shape))
+
+    def _write(self, value: Value, array: Array, first: int, last: int | None) -> None:
+        memory, at = self._place(value)
+        if last is None:
+            memory[at : at + value.type.nbytes] = np.frombuffer(to_bytes(array, value.type), np.uint8)
+            return
+        for row, (o, n) in zip(array[0], self._rows(value, first, last), strict=True):
+            memory[at + o : at + o + n] = np.ascontiguousarray(row).view(np.uint8).reshape(-1)
+
+    def _poison(self, index: int) -> None:
+        """Random bytes wherever no buffer is alive at step `index`."""
+        dead = np.ones(len(self.arena), bool)
+        for buffer, at in self.program.plan.placed:
+            if buffer.first <= index <= buffer.last:
+                dead[at : at + buffer.size] = False
+        self.arena[dead] = self.rng.integers(0, 256, int(dead.sum()), dtype=np.uint8)
