@@ -110,9 +110,7 @@ class Sketch:
         bottom, right = max(kernel[0] - height - top, top - self.pick(0, 0, 1), 0), max(kernel[1] - width - left, left, 0)
         return Window(kernel, stride, (top, left, bottom, right))
 
-    def conv(
-        self, x: Value, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True
-    ) -> Value:
+    def conv(self, x: Value, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True) -> Value:
         window = self.window(x, (kernel, kernel), (stride, stride))
         shape = (outputs, kernel, kernel, x.type.shape[3] // groups)
         return self.layer(lambda out: Conv2d(window, out, groups), x, shape, 0, relu)
@@ -178,7 +176,7 @@ def detour(s: Sketch, x: Value) -> Value:
     """The gradient of a clamp's input waits for the gradient of a convolution that hangs on the same addition."""
     y = s.conv(x, s.pick(3, 4), relu=False)
     c = s.clamp(y)
-    return s.add(c, s.conv(y, y.type.shape[3], s.pick(1, 3), relu=False))
+    return s.add(c, s.conv(y, y.type.shape[3], relu=False))
 
 
 def clamped(s: Sketch, x: Value) -> Value:

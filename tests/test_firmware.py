@@ -75,6 +75,20 @@ def test_every_core_and_compiler_learns_the_same_bits_within_the_bound_of_its_st
     assert firmware.facts.stack_bound <= used + 32, "the bound is loose on a program this small"
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_64_bit_products_come_from_the_compilers_library_where_the_core_has_none(
+    compiler: str, tmp_path: Path, host: Host
+) -> None:
+    folder = tiny_folder(tmp_path / "wide")
+    path = folder / "ops" / "tiny.c"
+    path.write_text(
+        path.read_text().replace("(x[i] * gradient[k] >> shift)", "(int32_t)((int64_t)x[i] * gradient[k] >> shift)")
+    )
+    firmware = build(folder, get_target("cortex-m0plus"), compiler=compiler)
+    assert any("lmul" in symbol.name or "muldi3" in symbol.name for symbol in firmware.facts.functions)
+    check_same_learning(VirtualMcu(firmware), host, 5)
+
+
 @pytest.mark.parametrize("core", CORES)
 def test_rows_pulled_one_by_one_give_the_same_bits_within_the_bound(core: str, make: Make, host: Host) -> None:
     firmware = make(core, "zig", "TINY_ROWS=1")

@@ -12,9 +12,9 @@ __attribute__((noinline)) void mcg_tiny_fault(int32_t label) {
 #elif defined(TINY_RECURSION)
 int32_t mcg_tiny_fault(int32_t label);
 __attribute__((noinline)) int32_t mcg_tiny_fault(int32_t label) {
-  volatile int32_t frame[16] = {0};
-  if (label == 3) frame[1] = mcg_tiny_fault(label);
-  return frame[1] + frame[2];
+  volatile int32_t frame[16];
+  frame[1] = label == 3 ? mcg_tiny_fault(label) : 0;
+  return frame[1];
 }
 #elif defined(TINY_FOREVER)
 void mcg_tiny_fault(int32_t label);

@@ -152,7 +152,8 @@ typedef struct {
   const mcg_stage_t *stages;
 } mcg_chain_t;
 
-/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d.  scratch: 4 * in_w * in_c bytes. */
+/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d.  scratch: 4 * in_w * in_c bytes, 4 * in_c more with an
+ * order. */
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch);
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from cobs import cobs
@@ -31,6 +31,8 @@ from mcugrad.devices.base import (
     status_error,
 )
 from mcugrad.errors import McugradError
+
+Self = TypeVar("Self", bound="LinkedDevice")
 
 VERSION = 1
 PAYLOAD = 256  # bytes, at most
@@ -346,7 +348,7 @@ class LinkedDevice:
     def close(self) -> None:
         self.link.transport.close()
 
-    def __enter__(self) -> LinkedDevice:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

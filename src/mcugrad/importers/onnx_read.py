@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 MAX_FILE = 128 << 20  # bytes; a microcontroller's network is a hundred times smaller
 MAX_NODES = 10_000
+MAX_NAME = 120  # characters of a foreign name in a message
 EXTERNAL = onnx.TensorProto.EXTERNAL
 AGAIN = "export the model again"
 
@@ -209,11 +210,22 @@ def _static(value: Any) -> tuple[int, ...]:
     return static if min(static := tuple(d.dim_value for d in value.type.tensor_type.shape.dim), default=0) > 0 else ()
 
 
+def printable(name: str) -> str:
+    """A foreign name, safe and short enough for a message."""
+    text = "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME])
+    return text if len(name) <= MAX_NAME else f"{text}..."
+
+
 def _node(node: Any) -> OnnxNode:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
     outputs = tuple(node.output)
     return OnnxNode(
-        node.op_type, node.domain, node.name or next(iter(outputs), node.op_type), tuple(node.input), outputs, attributes
+        node.op_type,
+        node.domain,
+        printable(node.name or next(iter(outputs), node.op_type)),
+        tuple(node.input),
+        outputs,
+        attributes,
     )
 
 

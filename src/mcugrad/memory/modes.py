@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph
 from mcugrad.memory.certificate import live_bytes
-from mcugrad.memory.problem import Home, StateLayout, build, state_layout, storage
-from mcugrad.memory.schedule import LoadRows, Schedule, ScheduleError, Step, arrange, layerwise, ring_rows, verify_schedule
+from mcugrad.memory.problem import Home, Problem, StateLayout, build, state_layout, storage
+from mcugrad.memory.schedule import Schedule, ScheduleError, arrange, layerwise, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
 
@@ -67,6 +67,8 @@ def plan(
     Raises BudgetError that says by how much the smallest plan misses the cap, and ScheduleError when the input cannot be
     pulled row by row.
     """
+    if input_rows:
+        arrange(graph, [(0, 1)], input_rows=True)
     tried: list[Planned] = []
     for rows in (False, True) if input_rows is None else (input_rows,):
         if input_rows is None and rows and not _can_pull(graph):
@@ -86,8 +88,8 @@ def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Blo
     if rows or cap is not None:
         edges = _blocks(graph, rows)
         floor = max(_smallest_peak(edges), _rest_peak(graph, edges))
-        found = {_path(edges, cap or 0), _path(edges, floor)} - {None}
-        yield from sorted((f for f in found if f is not None), key=lambda f: sum(b.steps for b in f))
+        found = {_path(edges, c) for c in (floor, _largest_peak(edges) if cap is None else cap)}
+        yield from sorted((f for f in found if f), key=lambda f: sum(b.steps for b in f))
 
 
 def _blocks(graph: Graph, rows: bool) -> list[Block]:
@@ -162,6 +164,10 @@ def _smallest_peak(blocks: Sequence[Block]) -> int:
     return best.get(max((b.stop for b in blocks), default=0), 0)
 
 
+def _largest_peak(blocks: Sequence[Block]) -> int:
+    return max((b.peak for b in blocks), default=0)
+
+
 def _rest_peak(graph: Graph, blocks: Sequence[Block]) -> int:
     """Live bytes of what follows the blocks: no cut of the forward nodes goes below them."""
     live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
@@ -169,12 +175,50 @@ def _rest_peak(graph: Graph, blocks: Sequence[Block]) -> int:
 
 
 def _place(graphs: Sequence[Graph], blocks: tuple[Block, ...], rows: bool, seed: int) -> Planned:
-    """Addresses for all programs, with the resident input at one place."""
+    """Addresses for all programs; a resident input at one place, wherever the first program wants it or else at 0."""
     schedules = [arrange(g, _segments(graphs[0], g, blocks), input_rows=rows) for g in graphs]
-    free = [solve(build(g, s), seed=seed) for g, s in zip(graphs[:1], schedules[:1], strict=True)]
+    problems = [build(g, s) for g, s in zip(graphs, schedules, strict=True)]
+    plans = [solve(problems[0], seed=seed)]
+    arenas = _with_input_at(plans[0].offsets[graphs[0].inputs[0]], problems[1:], seed, rows)
+    if max((p.arena for p in arenas), default=0) > plans[0].arena:
+        at_zero = _with_input_at(0, problems, seed, rows)
+        if max(p.arena for p in at_zero) < max(p.arena for p in arenas):
+            plans, arenas = at_zero[:1], at_zero[1:]
+    plans += arenas
+    arena = max(p.arena for p in plans)
     state = state_layout(graphs[0])
-    programs: list[Scheduled] = []
-    return Planned(tuple(programs), blocks, rows, max(p.plan.arena for p in programs), state)
+    for g, s, p in zip(graphs, schedules, plans, strict=True):
+        verify_schedule(g, s, p.ring_rows)
+        own = state if g.updates else StateLayout({}, 0)
+        validate(
+            g,
+            s,
+            offsets=p.offsets,
+            scratch=p.scratch,
+            rings=p.ring_rows,
+            arena=p.arena,
+            state=own.offsets,
+            state_bytes=own.total,
+        )
+    return Planned(tuple(map(Scheduled, graphs, schedules, plans)), blocks, rows, arena, state)
+
+
+def _with_input_at(offset: int, problems: Sequence[Problem], seed: int, rows: bool) -> list[MemoryPlan]:
+    """Plans whose input lies at `offset`, or anywhere when it is pulled row by row."""
+    return [solve(p, fixed={} if rows else {p.graph.inputs[0]: offset}, seed=seed) for p in problems]
+
+
+def _segments(first: Graph, graph: Graph, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+    """The same blocks as node indices of another program, found by the names of what the nodes compute."""
+    index = {n.outputs[0].name: i for i, n in enumerate(graph.nodes) if n.outputs}
+    segments = []
+    for block in blocks:
+        names = [n.outputs[0].name for n in first.nodes[block.start : block.stop]]
+        start = index.get(names[0], -1)
+        if [n.outputs[0].name for n in graph.nodes[start : start + len(names)] if n.outputs] != names:
+            raise ScheduleError(f"the programs do not share the nodes {names[0]} to {names[-1]}, which are to run row by row")
+        segments.append((start, start + len(names)))
+    return segments
 
 
 def _can_pull(graph: Graph) -> bool:

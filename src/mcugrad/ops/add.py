@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
 from mcugrad.ops.conv2d import need_quant
+from mcugrad.ops.example import activation, single
 from mcugrad.quant.affine import clamp8, round_half_up, rsh
 
 Array = NDArray[Any]
@@ -79,6 +81,11 @@ class Add(Op):
             Operand(y, const=False),
         )
         return Kernel("mcg_add", args)
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        yield single(cls(Quant((0.08,), -7)), a=activation(3, 5, 7, zero=127), b=activation(3, 5, 7, zero=-128, scale=0.03))
+        yield single(cls(Quant((0.02,), 127)), a=activation(4, 1, 3), b=activation(4, 1, 3, scale=0.001))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return RowNeed(0, first, last), RowNeed(1, first, last)

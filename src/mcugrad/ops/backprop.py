@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import (
+    Graph,
     GraphError,
     Kernel,
     Node,
@@ -61,6 +63,12 @@ class ClampMask(Op):
         row = y.shape[2] * y.shape[3]
         mask = Operand(node.outputs[0], "uint8_t", const=False)
         return Kernel("mcg_clamp_mask", (Operand(node.inputs[0]), mask, y.shape[1], row))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_grad import clamp_masks
+
+        return clamp_masks()
 
 
 @dataclass(frozen=True)
@@ -253,7 +261,7 @@ class Chain(Op):
             plain = stage.out.plain
             fixed += [
                 ("out_slot", stage.out.exponent),
-                ("per_channel", int(len(m) > 1)),
+                ("channels", len(m)),
                 ("multiplier", 0 if plain else Table("int32_t", tuple(int(v) for v in m))),
                 ("shift", 0 if plain else Table("uint8_t", tuple(int(v) for v in sh))),
             ]
@@ -267,6 +275,12 @@ class Chain(Op):
                 ("clamped", Operand(clamped, "int32_t", const=False)),
             ),
         )
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_grad import chains
+
+        return chains()
 
 
 def slot_field(type_: TensorType) -> int:

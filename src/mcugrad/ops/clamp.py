@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
 from mcugrad.ops.conv2d import need_quant
+from mcugrad.ops.example import activation, single
 from mcugrad.quant.affine import clamp8, mbqm, multiplier
 
 Array = NDArray[Any]
@@ -69,6 +71,12 @@ class Clamp(Op):
             ("y_zero", (self.out or Quant((1.0,))).zero),
         )
         return Kernel("mcg_clamp", (Struct("mcg_clamp_t", fields), RowRange(), Operand(x), Operand(y, const=False)))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        yield single(cls(out=Quant((0.07,), -128)), x=activation(3, 5, 7, zero=127))
+        yield single(cls(out=Quant((0.01,), 127)), x=activation(4, 1, 3, zero=-128))
+        yield single(cls(out=Quant((0.6,), 5)), x=TensorType((1, 9), "s8", Quant((0.5,), 4)))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (RowNeed(0, first, last),)

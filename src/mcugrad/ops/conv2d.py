@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import (
+    Graph,
     GraphError,
     Kernel,
     Node,
@@ -23,6 +25,7 @@ from mcugrad.ir import (
     TensorType,
     Work,
 )
+from mcugrad.ops.example import conv_cases, filled, single, vector
 from mcugrad.ops.spatial import Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
@@ -206,14 +209,25 @@ class Conv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        taps = self.window.kernel[0] * self.window.kernel[1] * x.type.shape[3] // self.groups
-        return Kernel("mcg_conv2d", args, scratch=2 * 2 * ((taps + 3) // 4 * 4))
+        columns = sum(round4(w.type.elements // w.type.shape[0]) for w in (weight, rest) if w is not None)
+        return Kernel("mcg_conv2d", args, scratch=2 * 2 * columns if self.groups == 1 else 0)
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        for case in conv_cases():
+            op = cls(case.window, filled(case.terms, case.y_zero), case.groups, case.channels)
+            rest = {"rest": case.rest} if case.rest else {}
+            yield single(op, x=case.x, weight=case.weight, bias=vector(case.weight.shape[0]), **rest)
+
+
+def round4(n: int) -> int:
+    return (n + 3) // 4 * 4
 
 
 def conv_macs(y: TensorType, window: Window, inputs: int) -> int:
@@ -284,7 +298,8 @@ class Conv2dInputGrad(Op):
             *segment_fields(self.channels, weight.type, rest.type if rest else None),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
-        return Kernel("mcg_conv2d_input_grad", args, scratch=4 * self.shape[2] * self.shape[3])
+        spare = 0 if self.channels is None else 1  # positions, to bring the channels of one into order
+        return Kernel("mcg_conv2d_input_grad", args, scratch=4 * (self.shape[2] + spare) * self.shape[3])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import (
+    Graph,
     GraphError,
     Kernel,
     Node,
@@ -24,6 +26,7 @@ from mcugrad.ir import (
     Work,
 )
 from mcugrad.ops.conv2d import conv_fields, need_quant, output_multipliers, shift_table
+from mcugrad.ops.example import depthwise_cases, filled, single, vector
 from mcugrad.ops.spatial import Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
 
@@ -116,13 +119,19 @@ class DepthwiseConv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        return Kernel("mcg_depthwise", args, scratch=4 * ((x.type.shape[3] + 3) // 4 * 4))
+        return Kernel("mcg_depthwise", args, scratch=8 * self.window.kernel[0] * self.window.kernel[1])
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        for x, window, weight, zero in depthwise_cases():
+            op = cls(window, filled(window.kernel[0] * window.kernel[1], zero))
+            yield single(op, x=x, weight=weight, bias=vector(x.shape[3]))
 
 
 def depthwise_macs(y: TensorType, window: Window) -> int:

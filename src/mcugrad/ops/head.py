@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import Context, GraphError, Kernel, Node, Op, Operand, Struct, TensorType, Work
+from mcugrad.ir import Context, Graph, GraphError, Kernel, Node, Op, Operand, Struct, TensorType, Work
 from mcugrad.ops.conv2d import need_quant
 from mcugrad.ops.update import Control
 from mcugrad.quant.affine import BIAS_LIMIT, log2_shift, rsh
@@ -68,6 +69,12 @@ class Head(Op):
         )
         return Kernel("mcg_head", args)
 
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import heads
+
+        return heads()
+
 
 def head_fields(x: TensorType, weight: TensorType) -> tuple[tuple[str, Any], ...]:
     zero = need_quant(x)[0].zero
@@ -102,6 +109,12 @@ class HeadInputGrad(Op):
             Operand(node.outputs[0], "int32_t", const=False),
         )
         return Kernel("mcg_head_input_grad", args)
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import head_input_grads
+
+        return head_input_grads()
 
 
 @dataclass(frozen=True)
@@ -154,3 +167,9 @@ class HeadUpdate(Op):
             Operand(node.outputs[1], "int32_t", const=False),
         )
         return Kernel("mcg_head_update", args)
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import head_updates
+
+        return head_updates()

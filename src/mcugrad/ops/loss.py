@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import Context, GraphError, Kernel, Node, Op, Operand, Quant, StopStep, Struct, TensorType
+from mcugrad.ir import Context, Graph, GraphError, Kernel, Node, Op, Operand, Quant, StopStep, Struct, TensorType
 from mcugrad.ops.update import Control
 from mcugrad.quant.affine import rsh, softmax, softmax_multiplier
 
@@ -58,6 +59,12 @@ class SoftmaxCrossEntropy(Op):
         )
         return Kernel("mcg_softmax_cross_entropy", args)
 
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import losses
+
+        return losses()
+
 
 @dataclass(frozen=True)
 class StopIfEasy(Op):
@@ -79,6 +86,12 @@ class StopIfEasy(Op):
 
     def kernel(self, node: Node) -> Kernel:
         return Kernel("mcg_stop_if_easy", (Context(), Operand(node.inputs[0], "int32_t")))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import stops_if_easy
+
+        return stops_if_easy()
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,12 @@ class StopIfZero(Op):
     def kernel(self, node: Node) -> Kernel:
         gf = node.inputs[0]
         return Kernel("mcg_stop_if_zero", (Operand(gf, "int32_t"), gf.type.elements))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import stops_if_zero
+
+        return stops_if_zero()
 
 
 @dataclass(frozen=True)
@@ -137,3 +156,9 @@ class SampleScale(Op):
             Operand(scale, "int32_t", const=False),
         )
         return Kernel("mcg_sample_scale", args)
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_head import sample_scales
+
+        return sample_scales()

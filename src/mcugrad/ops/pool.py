@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Scratch, Struct, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Scratch, Struct, TensorType
 from mcugrad.ops.backprop import grad_quant
 from mcugrad.ops.conv2d import conv_fields, need_quant
+from mcugrad.ops.example import pool_cases, single
 from mcugrad.ops.spatial import Window, nhwc
 
 Array = NDArray[Any]
@@ -27,6 +29,13 @@ def counts(x: tuple[int, ...], window: Window) -> Array:
     return np.asarray(sum(ones[:, rows, columns] for _, _, rows, columns in window.taps(*x[1:3])))
 
 
+def never_empty(window: Window) -> None:
+    """Raises GraphError when padding alone could fill the window."""
+    top, left, bottom, right = window.padding
+    if max(top, bottom) >= window.kernel[0] or max(left, right) >= window.kernel[1]:
+        raise GraphError(f"padding {window.padding} leaves a pooling window of {window.kernel} empty")
+
+
 def pool_fields(x: TensorType, y: TensorType, window: Window) -> tuple[tuple[str, Any], ...]:
     return conv_fields(x, y, window, x.shape[3])
 
@@ -41,6 +50,7 @@ class AvgPool(Op):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if self.window.kernel[0] * self.window.kernel[1] > 1 << 22:
             raise GraphError(f"a {self.window.kernel} pooling window could overflow its int32 sum")
+        never_empty(self.window)
         return (replace(types[0], shape=pooled(types[0], self.window)),)
 
     def _sum(self, x: Array) -> Array:
@@ -78,6 +88,10 @@ class AvgPool(Op):
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        yield from (single(cls(window), x=x) for x, window in pool_cases())
 
 
 @dataclass(frozen=True)
@@ -123,9 +137,7 @@ class MaxPool(Op):
     splits_rows = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        top, left, bottom, right = self.window.padding
-        if max(top, bottom) >= self.window.kernel[0] or max(left, right) >= self.window.kernel[1]:
-            raise GraphError(f"padding {self.window.padding} leaves a max-pooling window empty")
+        never_empty(self.window)
         return (replace(types[0], shape=pooled(types[0], self.window)),)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -151,6 +163,10 @@ class MaxPool(Op):
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        yield from (single(cls(window), x=x) for x, window in pool_cases())
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, Kernel, Node, Op, Operand, Quant, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, TensorType
 from mcugrad.ops.backprop import grad_quant
+from mcugrad.ops.example import activation, single
 
 Array = NDArray[Any]
 
@@ -38,11 +40,22 @@ class Reshape(Op):
     def gradient(self, node: Node, build: Any) -> None:
         (x,) = node.inputs
         if build.wants(x):
-            g = build.add(Reshape(x.type.shape), build.stored(node.outputs[0], wide=False))
+            g = build.add(GradReshape(x.type.shape), build.stored(node.outputs[0], wide=False))
             build.contribute(x, GradLoad(), g)
 
     def kernel(self, node: Node) -> Kernel | None:
         return None
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        yield single(cls((1, 30)), x=activation(2, 3, 5))
+
+
+@dataclass(frozen=True)
+class GradReshape(Reshape):
+    """A stored gradient under the shape of the value before."""
+
+    phase = "backward"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from mcugrad.ir import (
     Context,
+    Graph,
     GraphError,
     Kernel,
     Node,
@@ -167,7 +169,7 @@ class WeightStep(Op):
             return np.arange(kept) * (kh * kw) + taps
         where = np.array(self.channels if self.channels is not None else range(kept))
         rows = np.arange(o * kh * kw).reshape(o, kh, kw, 1)
-        return rows * (self.total or kept) + where
+        return np.asarray(rows * (self.total or kept) + where)
 
     def _split(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array, Array, Array, Array, tuple[Array, ...]]:
         grad, w = arrays[:2]
@@ -285,3 +287,9 @@ class Update(Op):
             raise GraphError(f"{self.grad.name} has no kernel to update with")
         struct = self.step.struct(node.inputs[self.grad_inputs :], node.outputs)
         return replace(kernel, args=(*kernel.args, struct, Scratch()))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example_grad import updates
+
+        return updates()

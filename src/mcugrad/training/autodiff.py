@@ -133,13 +133,25 @@ class Backward:
         """The whole gradient of `value` as int32: all contributions in one exponent, summed."""
         *others, last = self.gradients[value]
         scale = grad_quant(last.type).scale
-        if others and scale != (1.0,):
+        if others and (scale != (1.0,) or self._feeds(last, others)):
             last = self.quantize(last, (1.0,), f"{value.name}.grad")
         if last.type.dtype != "s32" or last in self.materialised:
             last = self.add(GradLoad(), last, name=f"{value.name}.grad")
         for other in others:
             last = self.add(GradSum(), last, other, self.exponents, name=f"{value.name}.sum")
         return last
+
+    def _feeds(self, last: Value, others: list[Value]) -> bool:
+        """Was one of the stored gradients computed from the int32 chain of `last`?  A chain cannot add what waits for it."""
+        producer = {v: n for n in self.build.nodes for v in n.outputs}
+        start = last
+        while isinstance(producer[start].op, GradSum | GradMask):
+            start = producer[start].inputs[0]
+        found = {start}
+        for node in self.build.nodes:
+            if not found.isdisjoint(node.inputs):
+                found.update(node.outputs)
+        return not found.isdisjoint(others)
 
     @property
     def materialised(self) -> set[Value]:

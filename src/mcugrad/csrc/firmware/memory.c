@@ -6,6 +6,20 @@ void *memcpy(void *restrict to, const void *restrict from, size_t bytes);
 void *memmove(void *to, const void *from, size_t bytes);
 void *memset(void *to, int value, size_t bytes);
 
+/* What clang calls instead on Arm: 4 and 8 promise an alignment that the plain ones find out by themselves. */
+void __aeabi_memcpy(void *restrict to, const void *restrict from, size_t bytes);
+void __aeabi_memcpy4(void *restrict to, const void *restrict from, size_t bytes);
+void __aeabi_memcpy8(void *restrict to, const void *restrict from, size_t bytes);
+void __aeabi_memmove(void *to, const void *from, size_t bytes);
+void __aeabi_memmove4(void *to, const void *from, size_t bytes);
+void __aeabi_memmove8(void *to, const void *from, size_t bytes);
+void __aeabi_memset(void *to, size_t bytes, int value);
+void __aeabi_memset4(void *to, size_t bytes, int value);
+void __aeabi_memset8(void *to, size_t bytes, int value);
+void __aeabi_memclr(void *to, size_t bytes);
+void __aeabi_memclr4(void *to, size_t bytes);
+void __aeabi_memclr8(void *to, size_t bytes);
+
 typedef uint32_t __attribute__((may_alias)) word_t;
 
 void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
@@ -51,3 +65,16 @@ void *memset(void *to, int value, size_t bytes) {
   while (bytes-- != 0u) *t++ = (uint8_t)word;
   return to;
 }
+
+void __aeabi_memcpy(void *restrict to, const void *restrict from, size_t bytes) { memcpy(to, from, bytes); }
+void __aeabi_memcpy4(void *restrict to, const void *restrict from, size_t bytes) { memcpy(to, from, bytes); }
+void __aeabi_memcpy8(void *restrict to, const void *restrict from, size_t bytes) { memcpy(to, from, bytes); }
+void __aeabi_memmove(void *to, const void *from, size_t bytes) { memmove(to, from, bytes); }
+void __aeabi_memmove4(void *to, const void *from, size_t bytes) { memmove(to, from, bytes); }
+void __aeabi_memmove8(void *to, const void *from, size_t bytes) { memmove(to, from, bytes); }
+void __aeabi_memset(void *to, size_t bytes, int value) { memset(to, value, bytes); }
+void __aeabi_memset4(void *to, size_t bytes, int value) { memset(to, value, bytes); }
+void __aeabi_memset8(void *to, size_t bytes, int value) { memset(to, value, bytes); }
+void __aeabi_memclr(void *to, size_t bytes) { memset(to, 0, bytes); }
+void __aeabi_memclr4(void *to, size_t bytes) { memset(to, 0, bytes); }
+void __aeabi_memclr8(void *to, size_t bytes) { memset(to, 0, bytes); }

@@ -1,0 +1,240 @@
+"""Small backward graphs for the generic op tests: every producer and stage of a chain, every gradient and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import Builder, Graph, Op, Quant, TensorType, Value
+from mcugrad.ops.backprop import Chain, ClampMask, GradQuantize, Stage
+from mcugrad.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, others
+from mcugrad.ops.depthwise import DepthwiseInputGrad, DepthwiseWeightGrad
+from mcugrad.ops.pool import AvgPoolGrad, MaxPoolGrad
+from mcugrad.ops.reshape import GradLoad
+from mcugrad.ops.spatial import Window
+from mcugrad.ops.update import BiasGrad, BiasStep, Update, WeightStep
+
+Array = NDArray[Any]
+
+RANGE = {"u1": (0, 2), "s4": (-8, 8), "s8": (-128, 128), "s16": (-300, 300), "s32": (-(1 << 14), 1 << 14)}
+STEP = 7  # of the examples' control
+LARGE, SMALL = (0, 2, 9, 8), (0, 1, 1, -1)  # exponents for producers that add up products, and for those that do not
+
+
+@dataclass
+class Sketch:
+    """A graph in the making whose operands are seeded random parameters, so that every run sees the same numbers."""
+
+    seed: int
+    build: Builder = field(default_factory=Builder)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def random(self, name: str, shape: tuple[int, ...], dtype: str = "s8", quant: Quant | None = None) -> Value:
+        """Uniform over the range of the type, its ends more often."""
+        low, high = RANGE[dtype]
+        data = np.clip(self.rng.integers(low - (high - low) // 16, high + (high - low) // 16, shape), low, high - 1)
+        return self.build.param(name, TensorType(shape, dtype, quant), data)
+
+    def constant(self, name: str, values: tuple[int, ...], dtype: str) -> Value:
+        return self.build.param(name, TensorType((len(values),), dtype), np.array(values))
+
+    def gradient(self, name: str, shape: tuple[int, ...], slot: int | None, scale: float = 1.0) -> Value:
+        """A stored int8 gradient, in [-127, 127]."""
+        data = np.clip(self.rng.integers(-140, 141, shape), -127, 127)
+        return self.build.param(name, TensorType(shape, "s8", Quant((scale,), exponent=slot)), data)
+
+    def weight(self, name: str, shape: tuple[int, ...], axis: int = 0) -> Value:
+        data = np.clip(self.rng.integers(-140, 141, shape), -127, 127)
+        scale = tuple(float(s) for s in self.rng.uniform(0.002, 0.02, shape[axis]))
+        return self.build.param(name, TensorType(shape, "s8", Quant(scale, 0, axis)), data)
+
+
+POINT = Window((1, 1))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Input size, output channels and window of a layer."""
+
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    window: Window = POINT
+    groups: int = 1
+    channels: tuple[int, ...] | None = None
+
+    @property
+    def x(self) -> tuple[int, ...]:
+        return (1, self.height, self.width, self.inputs)
+
+    @property
+    def h(self) -> tuple[int, ...]:
+        return (1, *self.window.output(self.height, self.width), self.outputs)
+
+    @property
+    def kept(self) -> int:
+        return self.inputs // self.groups if self.channels is None else len(self.channels)
+
+
+POINTWISE = (
+    Shape(3, 4, 8, 6),
+    Shape(2, 5, 7, 5),
+    Shape(1, 1, 9, 1),
+    Shape(2, 3, 13, 4, channels=(0, 3, 4, 9, 12)),
+    Shape(5, 7, 5, 3, channels=(4,)),
+)
+SPATIAL = (
+    Shape(5, 4, 3, 4, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    Shape(6, 7, 4, 3, Window((3, 3), (2, 2), (0, 1, 1, 0))),
+    Shape(7, 5, 5, 2, Window((2, 3), (2, 1), (1, 0, 0, 2)), channels=(1, 2)),
+    Shape(4, 6, 6, 4, Window((3, 1), (1, 3), (2, 0, 2, 0)), groups=2),
+    Shape(5, 5, 4, 4, Window((1, 1), (2, 2))),
+    Shape(3, 3, 2, 2, Window((1, 1), (1, 1), (1, 1, 0, 1))),
+)
+DEPTHWISE = (
+    Shape(5, 6, 5, 5, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    Shape(7, 6, 8, 8, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    Shape(8, 8, 4, 4, Window((5, 5), (2, 2), (1, 1, 2, 2))),
+    Shape(3, 4, 7, 7, Window((7, 7), (1, 1), (3, 3, 3, 3))),
+    Shape(4, 9, 3, 3, Window((2, 3), (3, 2), (0, 2, 1, 1))),
+    Shape(4, 4, 12, 12, Window((3, 3))),
+)
+POOLS = (
+    Shape(4, 5, 6, 6, Window((4, 5))),
+    Shape(6, 5, 3, 3, Window((2, 2), (2, 2))),
+    Shape(5, 5, 2, 2, Window((3, 3), (1, 1))),
+)
+
+
+def convolution(s: Sketch, shape: Shape) -> tuple[Op, tuple[Value, ...]]:
+    """Producer and operands of a convolution's input gradient at exponent slot 0."""
+    kernel = shape.window.kernel
+    values = [s.gradient("h", shape.h, 0), s.weight("weight", (shape.outputs, *kernel, shape.kept))]
+    if shape.channels is not None:
+        values.append(s.weight("rest", (shape.outputs, *kernel, len(others(shape.channels, shape.inputs)))))
+    return Conv2dInputGrad(shape.window, shape.groups, shape.channels, shape.x), tuple(values)
+
+
+def depthwise(s: Sketch, shape: Shape) -> tuple[Op, tuple[Value, ...]]:
+    values = s.gradient("h", shape.h, 0), s.weight("weight", (1, *shape.window.kernel, shape.inputs), 3)
+    return DepthwiseInputGrad(shape.window, shape.x), values
+
+
+def average(s: Sketch, shape: Shape, wide: bool = False) -> tuple[Op, tuple[Value, ...]]:
+    g = s.random("g", shape.h, "s32", Quant((1.0,))) if wide else s.gradient("g", shape.h, 0)
+    return AvgPoolGrad(shape.window, shape.x), (g,)
+
+
+def maximum(s: Sketch, shape: Shape) -> tuple[Op, tuple[Value, ...]]:
+    x = s.build.param("x", TensorType(shape.x, "s8", Quant((0.1,))), s.rng.integers(-3, 4, shape.x))
+    return MaxPoolGrad(shape.window), (s.gradient("g", shape.h, 0), x)
+
+
+def load(s: Sketch, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return GradLoad(), (s.gradient("g", shape, 0),)
+
+
+def chain(s: Sketch, producer: tuple[Op, tuple[Value, ...]], stages: str, exponents: tuple[int, ...]) -> Graph:
+    """A chain of `producer` with stages in words of letters: a(dd), m(ask by int8), b(it mask), p(lain), c(hannels), t(ensor).
+
+    Exponent slots: 0 the producer's, 1 of added gradients, 2 of plain outputs, 3 of multiplied ones."""
+    op, values = producer
+    (acc,) = op.infer(*(v.type for v in values))
+    slots = s.constant("exponents", exponents, "s8")
+    operands: list[Value] = []
+    out: list[Stage] = []
+    scale = acc.quant.scale[0] if acc.quant else 1.0
+    for word in stages.split():
+        if "a" in word:
+            operands.append(s.gradient(f"add{len(out)}", acc.shape, 1, scale))
+        if "m" in word or "b" in word:
+            operands.append(s.random(f"mask{len(out)}", acc.shape, "u1" if "b" in word else "s8"))
+        factors = s.rng.uniform(0.4, 1.1, acc.shape[-1] if "c" in word else 1)
+        store = "p" in word or "c" in word or "t" in word
+        factor = (1.0,) if "p" in word else tuple(float(f) for f in factors)
+        quantize = GradQuantize(factor, 2 if "p" in word else 3) if store else None
+        out.append(Stage("a" in word, "m" in word or "b" in word, quantize))
+    outputs = s.build.add(Chain(op, len(values), tuple(out)), *values, slots, *operands, name="g")
+    return s.build.graph(outputs)
+
+
+def chains() -> Iterator[Graph]:
+    """Each producer under several chains, each kind of stage under each producer at least once."""
+    words = ("c", "mc", "ap mc", "a bp mc", "bt", "amp abc", "t", "a mt p")
+    producers = [(convolution, shape, LARGE) for shape in (*POINTWISE, *SPATIAL)]
+    producers += [(depthwise, shape, LARGE) for shape in DEPTHWISE]
+    producers += [(make, shape, SMALL) for make in (average, maximum) for shape in POOLS]
+    for i, (make, shape, exponents) in enumerate(producers):
+        s = Sketch(i)
+        yield chain(s, make(s, shape), words[i % len(words)], exponents)
+    s = Sketch(100)
+    yield chain(s, average(s, POOLS[0], wide=True), "bp mc", LARGE)
+    for i, loaded in enumerate(((1, 3, 3, 5), (17,))):
+        s = Sketch(200 + i)
+        yield chain(s, load(s, loaded), "amp bc", (0, -3, 1, 1))
+    for i, extremes in enumerate(((-60, 60, -128, -128), (60, -60, 127, 127), (127, 100, -128, -128), (0, 1, 31, 32))):
+        s = Sketch(300 + i)
+        yield chain(s, convolution(s, POINTWISE[1]), "ap mc", extremes)
+
+
+def clamp_masks() -> Iterator[Graph]:
+    """Rows of whole bytes, and rows that end inside one."""
+    for i, shape in enumerate(((1, 3, 4, 6), (1, 5, 3, 7), (1, 2, 1, 1))):
+        s = Sketch(400 + i)
+        x = s.random("x", shape, "s8", Quant((0.1,)))
+        yield s.build.graph(s.build.add(ClampMask(), x, name="mask"))
+
+
+def control(s: Sketch, halvings: int = 0) -> Value:
+    return s.constant("control", (0x1234567 + s.seed, STEP, halvings, 32769), "s32")
+
+
+def bias_update(seed: int, shape: tuple[int, ...], base: int, halvings: int = 0) -> Graph:
+    s = Sketch(seed)
+    h = s.gradient("h", shape, 0)
+    bases = tuple(int(v) for v in s.rng.integers(base - 3, base + 4, shape[-1]))
+    bias = s.random("bias", shape[-1:], "s32")
+    rest = s.constant("e_s", (-30,), "s32"), s.constant("exponents", (9,), "s8"), control(s, halvings)
+    new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0)), h, bias, *rest, name="new")
+    return s.build.graph(new, ((bias, new[0]),))
+
+
+def weight_update(seed: int, shape: Shape, bits: int, base: int, centred: bool, separate: bool = False) -> Graph:
+    """The update of a convolution's weight, or of a depthwise one (`separate`), with `bits` of residual."""
+    s = Sketch(seed)
+    window, axis = shape.window, 3 if separate else 0
+    quant = Quant((0.02,), -11)
+    x, h = s.random("x", shape.x, "s8", quant), s.gradient("h", shape.h, 0)
+    mu = [s.constant("mu", tuple(int(v) for v in s.rng.integers(-120, 121, shape.inputs)), "s16")] if centred else []
+    form = (1, *window.kernel, shape.inputs) if separate else (shape.outputs, *window.kernel, shape.kept)
+    old = [s.weight("weight", form, axis)]
+    old += [s.random("residual", form, f"s{bits}")] if bits else []
+    rest = [s.constant("e_s", (-31,), "s32"), s.constant("exponents", (20,), "s8"), control(s, seed % 3)]
+    bias = [s.random("bias", (shape.outputs,), "s32")] if centred else []
+    grad = DepthwiseWeightGrad(window) if separate else Conv2dWeightGrad(window, shape.groups, shape.channels)
+    bases = tuple(int(v) for v in s.rng.integers(base - 4, base + 5, form[axis]))
+    total = shape.inputs // shape.groups
+    step = WeightStep(bases, 0, bits, 3 + seed, axis, shape.channels, total, centred)
+    operands = (x, h, *mu, *old, *rest, *mu, *bias)
+    new = s.build.add(Update(grad, 2 + len(mu), step), *operands, name="new")
+    return s.build.graph(new, tuple(zip((*old, *bias), new, strict=True)))
+
+
+def updates() -> Iterator[Graph]:
+    """Biases, and each gradient with each step: the usual shift, one beyond 31 and one to the left."""
+    yield bias_update(1, (1, 3, 5, 7), -15)
+    yield bias_update(2, (1, 1, 1, 1), -35, 2)
+    yield bias_update(3, (1, 19, 17, 6), 12)
+    kinds = [(bits, centred, base) for base in (2, 2, 24, 2, -25) for bits in (8, 4, 0) for centred in (False, True)]
+    layers = [(shape, False) for shape in (*POINTWISE, *SPATIAL)] + [(shape, True) for shape in DEPTHWISE]
+    for i, (shape, separate) in enumerate(layers):
+        for j in range(3):
+            bits, centred, base = kinds[(5 * i + 7 * j) % len(kinds)]
+            yield weight_update(100 + 3 * i + j, shape, bits, base, centred, separate)

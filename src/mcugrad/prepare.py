@@ -1,0 +1,182 @@
+"""From a model file and some data to a quantized graph with a head, ready to be trained or compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mcugrad.data import Calibration
+from mcugrad.errors import McugradError
+from mcugrad.importers import Imported
+from mcugrad.ir import Array, Graph, verify
+from mcugrad.passes import TRAIN, run
+from mcugrad.preprocess import Input, Preprocess
+from mcugrad.quant.assign import assign
+from mcugrad.quant.observe import image_range, observe
+from mcugrad.training.autodiff import TrainingPlan, differentiate
+from mcugrad.training.calibrate import EXPONENT_SAMPLES, MEAN_SAMPLES, gradient_exponents, input_means, temporary_head
+from mcugrad.training.head import attach_head
+from mcugrad.training.scheme import Selection, UpdateScheme, resolve
+
+CALIBRATION_SAMPLES = 64
+"""Samples read from calibration data: activation ranges see all, means and exponents the first of them."""
+
+SYNTHETIC_NOTE = (
+    "no calibration data: gradient exponents come from synthetic images (smooth random fields, seeded); "
+    "give --calibrate DATA for exponents that fit yours"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A quantized network with its head, how raw samples become its input, and calibration inputs.
+
+    x: int8 [N,H,W,C] calibration inputs, y: labels [N] in the head's range; notes: warnings to show.
+    """
+
+    name: str
+    graph: Graph
+    preprocess: Preprocess
+    x: Array
+    y: Array
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return self.graph.outputs[0].type.elements
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        _, h, w, c = self.graph.inputs[0].type.shape
+        return h, w, c
+
+    def quantize(self, raw: Array) -> Array:
+        """Raw samples [N, ...] as the int8 input [N,H,W,C]."""
+        quant = self.graph.inputs[0].type.quant
+        assert quant is not None, "a prepared graph is quantized"
+        q = self.preprocess.quantized(raw, quant.scale[0], quant.zero)
+        return q.reshape(len(q), *self.input_shape)
+
+
+def prepare(
+    imported: Imported,
+    *,
+    classes: int | None = None,
+    keep_head: bool = False,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Quantizes a float model, attaches the head and quantizes the calibration samples.
+
+    Raises McugradError for a float model without calibration data, a model without a head to keep, and labels that the
+    head does not have."""
+    notes = list(imported.report.notes)
+    preprocess = imported.preprocess or _default_preprocess(imported, calibration)
+    backbone = _quantized(imported, preprocess, calibration)
+    graph = _with_head(backbone, imported, classes, keep_head)
+    verify(graph)
+    blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), ())
+    if calibration is None:
+        notes.append(SYNTHETIC_NOTE)
+        x = synthetic(CALIBRATION_SAMPLES, blank.input_shape, seed)
+        y = np.random.default_rng(seed).integers(0, blank.classes, len(x))
+    else:
+        x = blank.quantize(calibration.x)
+        y = _labels(calibration, blank.classes, seed)
+        notes += calibration.notes
+    return replace(blank, x=x, y=y, notes=tuple(notes))
+
+
+def _default_preprocess(imported: Imported, calibration: Calibration | None) -> Preprocess:
+    float_model = _is_float(imported.graph)
+    if calibration is None and float_model:
+        raise McugradError(f"{imported.name} is a float model: give calibration data (--calibrate) to find activation ranges")
+    dtype = np.dtype(np.uint8) if calibration is None else calibration.x.dtype
+    return Preprocess.default(dtype, quantized=not float_model)
+
+
+def _is_float(graph: Graph) -> bool:
+    return graph.inputs[0].type.dtype == "f32"
+
+
+def _quantized(imported: Imported, preprocess: Preprocess, calibration: Calibration | None) -> Graph:
+    if not _is_float(imported.graph):
+        return imported.graph
+    if calibration is None:
+        raise McugradError(f"{imported.name} is a float model: give calibration data (--calibrate) to find activation ranges")
+    ranges = observe(imported.graph, preprocess.apply(calibration.x))
+    if preprocess.kind is Input.FLOAT and calibration.x.dtype == np.uint8:
+        ranges[imported.graph.inputs[0].name] = image_range(preprocess)
+    return assign(imported.graph, ranges)
+
+
+def _with_head(graph: Graph, imported: Imported, classes: int | None, keep_head: bool) -> Graph:
+    own = imported.classifier
+    if keep_head:
+        if own is None:
+            raise McugradError(f"{imported.name} has no classifier of its own to keep: use --classes N")
+        if classes not in (None, own.bias.shape[0]):
+            raise McugradError(f"--keep-head keeps {own.bias.shape[0]} classes, --classes says {classes}: give one of them")
+        return attach_head(graph, own.bias.shape[0], own.weight, own.bias)
+    if classes is None:
+        raise McugradError("how many classes? Give --classes N for a new head, or --keep-head for the model's own")
+    return attach_head(graph, classes)
+
+
+def _labels(calibration: Calibration, classes: int, seed: int) -> Array:
+    if calibration.y is None:
+        return np.random.default_rng(seed).integers(0, classes, len(calibration.x))
+    if calibration.y.max(initial=0) >= classes:
+        raise McugradError(
+            f"{calibration.origin}: label {calibration.y.max()} does not exist in a head of {classes} classes: "
+            f"give --classes {calibration.y.max() + 1} or more"
+        )
+    return calibration.y
+
+
+def synthetic(n: int, shape: tuple[int, int, int], seed: int) -> Array:
+    """int8 [n,H,W,C] smooth random fields: stand-ins for images when there is no data.
+
+    Each channel is a sum of four random plane waves of up to three periods plus noise, spread over the int8 range."""
+    rng = np.random.default_rng(seed)
+    h, w, c = shape
+    v, u = np.meshgrid(np.linspace(0, 1, h), np.linspace(0, 1, w), indexing="ij")
+    waves = rng.uniform(-3, 3, (n, 4, 2, c)), rng.uniform(0, 1, (n, 4, 1, c)), rng.uniform(0, 40, (n, 4, c))
+    frequency, phase, amplitude = waves
+    angle = u[..., None] * frequency[:, :, :1, None, :] + v[..., None] * frequency[:, :, 1:, None, :] + phase[:, :, :, None]
+    fields = (np.sin(2 * np.pi * angle) * amplitude[:, :, None, None]).sum(axis=1)
+    noisy = fields + rng.normal(0, 8, fields.shape) + rng.uniform(-40, 40, (n, 1, 1, c))
+    quantized: Array = np.clip(np.rint(noisy), -128, 127).astype(np.int8)
+    return quantized
+
+
+def default_rate(selection: Selection, graph: Graph) -> float:
+    """Learning rate that suits the scheme at batch 1 (numerics.md): bias or head only, sparse, full."""
+    if not selection.weights:
+        return 4e-3
+    whole = sum(1 for n in graph.nodes if n.op.weight_axis is not None)
+    return 5e-4 if len(selection.weights) == whole else 1.5e-3
+
+
+def training_graph(
+    prepared: Prepared, scheme: UpdateScheme, *, rate: float | None = None, seed: int = 0, compare: bool = False
+) -> Graph:
+    """The fused training graph under a scheme, exponents and means calibrated.
+
+    compare: execute the graph before and after every pass.  Raises McugradError when the scheme does not fit the model."""
+    selection = resolve(scheme, prepared.graph)
+    plan = TrainingPlan(selection, default_rate(selection, prepared.graph) if rate is None else rate)
+    plan = replace(plan, **_calibrated(prepared, selection, seed))
+    graph = differentiate(prepared.graph, plan)
+    control = np.array([seed, 0, 0, 1 << 16], np.int64)
+    feeds = {prepared.graph.inputs[0].name: prepared.x[:1], "label": prepared.y[:1], "control": control}
+    return run(graph, TRAIN, feeds if compare else None)
+
+
+def _calibrated(prepared: Prepared, selection: Selection, seed: int) -> dict[str, Any]:
+    head = temporary_head((prepared.graph.nodes[-1].inputs[1].type.shape[0], prepared.classes), seed)
+    n = EXPONENT_SAMPLES
+    exponents = gradient_exponents(prepared.graph, selection, prepared.x[:n], prepared.y[:n], head)
+    return {"exponents": exponents, "means": input_means(prepared.graph, selection, prepared.x[:MEAN_SAMPLES])}

@@ -1,0 +1,78 @@
+"""Facts of a build: where every byte and every multiply-accumulate goes, as nested JSON values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mcugrad.build import Firmware
+from mcugrad.program import Program
+
+
+def facts(program: Program, firmware: Firmware, folder: Path) -> dict[str, Any]:
+    """Bytes from the linked ELF, counts from the graph.
+
+    sram: arena and parameters are parts of static (.data + .bss without the reserved stack); stack is the worst case of
+    the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).
+    """
+    elf = firmware.facts
+    certificate = program.plan.certificate
+    return {
+        "model": program.name,
+        "target": firmware.target.name,
+        "classes": program.logits.type.elements,
+        "macs": macs(program),
+        "sram": {
+            "arena": program.plan.arena,
+            "parameters": program.state.total,
+            "static": elf.sram_static,
+            "stack": elf.stack_bound,
+            "total": elf.sram_total,
+        },
+        "flash": {"code": elf.flash_code, "constants": elf.flash_constants, "total": elf.flash_total},
+        "plan": {
+            "live_peak": certificate.live_peak,
+            "lower_bound": certificate.lower_bound,
+            "method": certificate.method,
+            "peak_at": certificate.where,
+            "alive_at_peak": [{"name": name, "bytes": size} for name, size in certificate.alive],
+            "input_rows": program.input_rows,
+            "steps": len(program.schedule),
+        },
+        "trainable": {"parameters": trainable(program), "names": [p.value.name for p in program.graph.mutable()]},
+        "fingerprint": program.fingerprint,
+        "elf": str(folder / "build" / firmware.elf.name),
+        "header": str(folder / "model.h"),
+    }
+
+
+def macs(program: Program) -> dict[str, int]:
+    """Multiply-accumulates of the forward pass, and of everything else in a training step."""
+    work = [(n.op.phase, n.op.work(n).macs) for n in program.graph.nodes]
+    forward = sum(m for phase, m in work if phase == "forward")
+    return {"forward": forward, "backward": sum(m for _, m in work) - forward}
+
+
+def trainable(program: Program) -> int:
+    """Elements of the mutable parameters, residual bits not counted."""
+    return sum(p.value.type.elements for p in program.graph.mutable() if not p.value.name.endswith("_residual"))
+
+
+def layer_rows(program: Program) -> list[dict[str, Any]]:
+    """One row per node of the program: what it is, its output, cost and memory."""
+    rows = []
+    for node in program.graph.nodes:
+        value = node.outputs[0] if node.outputs else None
+        rows.append(
+            {
+                "name": value.name if value else "",
+                "op": node.op.name,
+                "phase": node.op.phase,
+                "output": str(value.type) if value else "",
+                "macs": node.op.work(node).macs,
+                "bytes": value.type.nbytes if value else 0,
+                "offset": program.plan.offsets.get(value) if value else None,
+                "origin": value.origin if value else "",
+            }
+        )
+    return rows

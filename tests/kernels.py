@@ -1,0 +1,253 @@
+"""Every example of every op as C: printed, built for this machine and called on guarded buffers.
+
+Run as a program it repeats the bit-for-bit comparison on a library built with sanitizers:
+    python tests/kernels.py LIBRARY
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mcugrad import toolchain
+from mcugrad.emit.call import CallPrinter, Rows
+from mcugrad.ir import NUMPY, Graph, Node, Op, StopStep, TensorType, Value
+from mcugrad.ops import registry
+from mcugrad.ops.example import feeds
+
+CSRC = Path(toolchain.__file__).parent / "csrc"
+STRICT = ("-std=c99", *toolchain.WARNINGS)
+DRAWS = 3  # of the contents of an example whose operands are inputs
+GUARD = 64  # bytes on either side of a buffer
+PATTERN = 0xA5
+NAMES = {v: k for k, v in {"s8": "int8_t", "s16": "int16_t", "s32": "int32_t", "u1": "uint8_t"}.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example: `name` is unique, `number` that of its C function."""
+
+    name: str
+    number: int
+    op: type[Op]
+    graph: Graph
+
+    @property
+    def node(self) -> Node:
+        return self.graph.nodes[0]
+
+    def contents(self, seed: int) -> dict[Value, np.ndarray]:
+        """Contents of the node's inputs; those that are parameters are always the same."""
+        fed = feeds(self.graph, np.random.default_rng([self.number, seed]))
+        arrays = {v: fed[v.name].astype(NUMPY[v.type.dtype]) for v in self.graph.inputs}
+        return arrays | {p.value: p.data for p in self.graph.params}
+
+
+def cases() -> list[Case]:
+    found = [(cls, i, graph) for cls in registry().values() for i, graph in enumerate(cls.examples())]
+    return [Case(f"{cls.__name__}-{i}", n, cls, graph) for n, (cls, i, graph) in enumerate(found)]
+
+
+def operands(node: Node) -> list[Value]:
+    return list(dict.fromkeys((*node.inputs, *node.outputs)))
+
+
+def source(all_cases: Sequence[Case]) -> str:
+    """One function per case: run_N(addresses of its operands and scratch, rows, context)."""
+    functions: list[str] = []
+    place: dict[Value, int] = {}
+    printer = CallPrinter(lambda value, ctype, const: f"({'const ' * const}{ctype} *)b[{place[value]}]")
+    for case in all_cases:
+        kernel = case.node.op.kernel(case.node)
+        if kernel is None:
+            continue
+        place.clear()
+        place.update({v: i for i, v in enumerate(operands(case.node))})
+        call = printer.call(case.node, kernel, "r", f"b[{len(place)}]")
+        result = f"return {call.expression};" if case.op.phase == "loss" and not case.node.outputs else f"{call.expression};"
+        body = "\n  ".join([*call.setup, result])
+        head = f"int32_t run_{case.number}(void **b, const mcg_rows_t *r, const mcg_context_t *c)"
+        functions.append(f"{head};\n{head} {{\n  (void)b, (void)r, (void)c;\n  {body}\n" + ("" if "return" in result else "  return 0;\n") + "}")
+    return "\n\n".join(['#include "kernels.h"', *printer.definitions, *functions]) + "\n"
+
+
+def build(folder: Path, all_cases: Sequence[Case], compiler: toolchain.Compiler, flags: Sequence[str]) -> Path:
+    """A shared library of all kernels and all cases."""
+    path = folder / "cases.c"
+    path.write_text(source(all_cases), encoding="utf-8")
+    everything = ("-fPIC", *STRICT, *flags)
+    sources = [(p, everything) for p in (path, CSRC / "runtime.c", *sorted((CSRC / "ops").glob("*.c")))]
+    objects = toolchain.compile_objects(compiler, sources, (CSRC,))
+    return toolchain.shared_library(compiler, objects, [f for f in flags if f.startswith("-fsanitize")], folder, "cases")
+
+
+class Context(ctypes.Structure):
+    """mcg_context_t"""
+
+    _fields_ = [
+        *[(name, ctypes.c_void_p) for name in ("arena", "state", "row_source", "row_user")],
+        *[(name, ctypes.c_uint32) for name in ("seed", "step")],
+        *[(name, ctypes.c_int32) for name in ("halvings", "skip")],
+    ]
+
+
+class RowRange(ctypes.Structure):
+    """mcg_rows_t"""
+
+    _fields_ = [(name, ctypes.c_int32) for name in ("first", "last", "x_rows", "y_rows", "x2_rows")]
+
+
+def pack(type_: TensorType, array: np.ndarray) -> np.ndarray:
+    """The bytes of a value in memory."""
+    if type_.dtype == "u1":
+        rows = array.reshape(type_.shape[1] if len(type_.shape) == 4 else 1, -1)
+        return np.packbits(rows.astype(np.uint8), axis=1, bitorder="little").reshape(-1)
+    if type_.dtype == "s4":
+        low, high = np.resize(array, (array.size + 1) // 2 * 2).reshape(-1, 2).T.astype(np.uint8) & 15
+        return low | high << 4
+    return np.ascontiguousarray(array, NUMPY[type_.dtype]).reshape(-1).view(np.uint8)
+
+
+def unpack(type_: TensorType, data: np.ndarray) -> np.ndarray:
+    if type_.dtype == "u1":
+        rows = type_.shape[1] if len(type_.shape) == 4 else 1
+        return np.unpackbits(data.reshape(rows, -1), axis=1, count=type_.elements // rows, bitorder="little").reshape(type_.shape)
+    if type_.dtype == "s4":
+        flat = np.stack([data & 15, data >> 4], 1).reshape(-1)[: type_.elements].astype(np.int8)
+        return ((flat ^ 8) - 8).reshape(type_.shape)
+    return data.view(NUMPY[type_.dtype]).reshape(type_.shape)
+
+
+class Buffer:
+    """Bytes at a given remainder of 8, exactly as long as asked for, between guards or in a block of malloc."""
+
+    def __init__(self, size: int, remainder: int, guarded: bool = True) -> None:
+        self.block = None
+        if guarded:
+            self.whole = np.full(size + 2 * GUARD + 8, PATTERN, np.uint8)
+            self.start = GUARD + (remainder - self.whole.ctypes.data - GUARD) % 8
+        else:
+            self.block = LIBC.malloc(size + remainder or 1)
+            self.whole = np.ctypeslib.as_array((ctypes.c_uint8 * (size + remainder)).from_address(self.block))
+            self.start = remainder
+        self.data = self.whole[self.start : self.start + size]
+
+    @property
+    def address(self) -> int:
+        return self.whole.ctypes.data + self.start
+
+    def intact(self) -> bool:
+        """Whether nothing was written outside."""
+        outside = (self.whole[: self.start], self.whole[self.start + self.data.size :])
+        return self.block is not None or all((part == PATTERN).all() for part in outside)
+
+    def free(self) -> None:
+        if self.block is not None:
+            LIBC.free(self.block)
+
+
+LIBC = ctypes.CDLL(None)
+LIBC.malloc.restype, LIBC.malloc.argtypes, LIBC.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+
+@dataclass
+class Run:
+    """A case with memory: bytes of its operands, and of its scratch.
+
+    sizes: bytes of values that are not whole (rings).  shared: (input, output) pairs in one buffer.
+    """
+
+    case: Case
+    library: ctypes.CDLL
+    alignment: int = 0
+    guarded: bool = True
+    shared: tuple[tuple[int, int], ...] = ()
+    sizes: Mapping[Value, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        node, self.buffers = self.case.node, {}
+        same = {node.outputs[o]: node.inputs[i] for i, o in (*node.op.aliased, *self.shared)}
+        for i, value in enumerate(operands(node)):
+            twin = same.get(value)
+            bytewise = value.type.dtype in ("s8", "u1", "s4")
+            remainder = (self.alignment + i) % 4 if bytewise else 4
+            size = self.sizes.get(value, value.type.nbytes)
+            if twin is not None:
+                size = max(size, self.sizes.get(twin, twin.type.nbytes))
+            self.buffers[value] = self.buffers[twin] if twin in self.buffers else Buffer(size, remainder, self.guarded)
+        kernel = node.op.kernel(node)
+        self.scratch = Buffer(kernel.scratch if kernel else 0, 4, self.guarded)
+        self.scratch.data[:] = PATTERN
+
+    def call(self, rows: Rows | None = None, control: np.ndarray | None = None) -> int:
+        """Calls the kernel; returns what it returns (0 when it returns nothing)."""
+        node = self.case.node
+        addresses = [self.buffers[v].address for v in operands(node)] + [self.scratch.address]
+        if rows is None:
+            rows = Rows.whole(node) if node.op.splits_rows else Rows(0, 0, 0, 0)
+        words = [int(c) for c in control] if control is not None else [0, 0, 0, 0]
+        context = Context(None, None, None, None, words[0] & 0xFFFFFFFF, words[1] & 0xFFFFFFFF, words[2], words[3])
+        function = getattr(self.library, f"run_{self.case.number}")
+        vector = (ctypes.c_void_p * len(addresses))(*addresses)
+        stop = int(function(vector, ctypes.byref(RowRange(*vars(rows).values())), ctypes.byref(context)))
+        assert all(b.intact() for b in (*self.buffers.values(), self.scratch)), f"{self.case.name} wrote outside its buffers"
+        return stop
+
+    def load(self, contents: Mapping[Value, np.ndarray]) -> None:
+        for value, array in contents.items():
+            packed = pack(value.type, array)
+            self.buffers[value].data[: packed.size] = packed
+
+    def outputs(self) -> list[np.ndarray]:
+        found = [unpack(v.type, self.buffers[v].data[: v.type.nbytes].copy()) for v in self.case.node.outputs]
+        for buffer in {id(b): b for b in (*self.buffers.values(), self.scratch)}.values():
+            buffer.free()
+        return found
+
+
+def expected(case: Case, contents: Mapping[Value, np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """The outputs by the op's integer semantics, and whether the step stops."""
+    node = case.node
+    try:
+        arrays = node.op.eval(node, *(contents[v] for v in node.inputs))
+    except StopStep:
+        return [], 1
+    return [a.astype(NUMPY[v.type.dtype]).reshape(v.type.shape) for v, a in zip(node.outputs, arrays, strict=True)], 0
+
+
+def control_of(case: Case, contents: Mapping[Value, np.ndarray]) -> np.ndarray | None:
+    return next((a for v, a in contents.items() if v.name == "control"), None)
+
+
+def run(case: Case, library: ctypes.CDLL, contents: Mapping[Value, np.ndarray], **options: object) -> tuple[list[np.ndarray], int]:
+    """The outputs by the C kernel, and whether it says that the step stops."""
+    machine = Run(case, library, **options)  # type: ignore[arg-type]
+    machine.load(contents)
+    stop = machine.call(control=control_of(case, contents))
+    return machine.outputs(), int(stop != 0)
+
+
+def same(case: Case, got: tuple[list[np.ndarray], int], want: tuple[list[np.ndarray], int]) -> bool:
+    return got[1] == want[1] and all(np.array_equal(g, w) for g, w in zip(got[0], want[0], strict=False))
+
+
+def main(path: str) -> int:
+    library = ctypes.CDLL(path)
+    wrong = [
+        f"{case.name} draw {seed}"
+        for case in cases()
+        if case.node.op.kernel(case.node)
+        for seed in range(DRAWS)
+        if not same(case, run(case, library, c := case.contents(seed), alignment=seed, guarded=False), expected(case, c))
+    ]
+    print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

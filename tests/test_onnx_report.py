@@ -1,0 +1,145 @@
+"""What the ONNX importer says about a model: every blocker with node, reason and remedy; the layer table."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import Net, residual_net
+
+from mcugrad.errors import McugradError
+from mcugrad.importers import check, load
+
+
+def blockers(net, path, *outputs):
+    """Blockers of the net, each as one line; load must refuse it with all of them."""
+    report = check(net.save(path / "model.onnx", *outputs))
+    assert not report.ok
+    with pytest.raises(McugradError) as error:
+        load(path / "model.onnx")
+    assert all(b.node in str(error.value) and b.reason in str(error.value) for b in report.blockers)
+    return [str(b) for b in report.blockers]
+
+
+BLOCKED = {
+    "unsupported operator": (lambda n: n.op("Tanh", "x", name="act"), "act (Tanh): Tanh is not supported; use ReLU or ReLU6"),
+    "quantized": (
+        lambda n: n.op("QuantizeLinear", "x", n.const(np.float32(1)), n.const(np.uint8(0)), name="q"),
+        "q (QuantizeLinear): QuantizeLinear is not supported; already quantized models are not read yet",
+    ),
+    "dilation": (lambda n: n.conv("x", 3, 4, dilations=[2, 2]), "dilation [2, 2] is not supported; use dilation 1"),
+    "computed weight": (lambda n: n.op("Conv", "x", n.op("Relu", "x")), "is computed at run time"),
+    "kernel larger than the map": (lambda n: n.conv("x", 3, 4, 12), "window with padding (0, 0, 0, 0) does not fit a 9x9 map"),
+    "lonely batch norm": (lambda n: n.op("Relu", n.norm("x", 3)), "follow no convolution"),
+    "batch norm after a fork": (
+        lambda n: n.op("Add", n.norm(c := n.conv("x", 3, 4), 4), c),
+        "BatchNormalization_1 (BatchNormalization): a scale and shift per channel that follow no convolution of their own",
+    ),
+    "clamp without zero": (
+        lambda n: n.op("Clip", "x", n.const(np.float32(1)), n.const(np.float32(6))),
+        "a clamp to [1, 6]; its range must hold zero",
+    ),
+    "gating": (lambda n: n.op("Mul", n.conv("x", 3, 4), n.conv("x", 3, 4)), "Mul of two activations; only residual additions"),
+    "broadcast addition": (
+        lambda n: n.op("Add", c := n.conv("x", 3, 4), n.op("GlobalAveragePool", c)),
+        "an addition that broadcasts [1, 4, 7, 7] and [1, 4, 1, 1]",
+    ),
+    "constant per position": (
+        lambda n: n.op("Add", n.conv("x", 3, 4), n.normal(1, 1, 7, 7)),
+        "differs between positions of one channel",
+    ),
+    "padding counted": (
+        lambda n: n.op("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+        "set count_include_pad=False",
+    ),
+    "indices": (lambda n: _indices(n), "the indices of the maxima are used"),
+    "mean over channels": (lambda n: n.op("ReduceMean", "x", axes=[1]), "only the mean over height and width is supported"),
+    "reordering": (
+        lambda n: n.conv(n.op("Transpose", "x", perm=[0, 3, 2, 1]), 9, 4),
+        "a reshape or transpose before it reorders the elements",
+    ),
+    "softmax inside": (lambda n: n.op("Relu", n.op("Softmax", "x")), "Softmax inside the model"),
+    "reflected padding": (
+        lambda n: n.conv(n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])), mode="reflect"), 3, 4),
+        "only zero padding of height and width",
+    ),
+    "padding without convolution": (
+        lambda n: n.op("Relu", n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])))),
+        "it reads a Pad that is not followed by a convolution",
+    ),
+    "padding at the end": (
+        lambda n: n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1]))),
+        "the model ends in padding",
+    ),
+    "training mode": (
+        lambda n: n.op("BatchNormalization", "x", *[n.normal(3) for _ in range(4)], training_mode=1, outputs=3),
+        "export in evaluation mode",
+    ),
+    "constant output": (lambda n: n.op("Add", n.normal(3), n.normal(3)), "the output does not depend on the input"),
+    "NaN weights": (
+        lambda n: n.op("Conv", "x", n.const(np.full((4, 3, 3, 3), np.nan, np.float32), "w")),
+        "w holds 108 NaN or infinite values; the training diverged",
+    ),
+    "wrong features": (lambda n: n.op("Relu", n.gemm(n.op("Flatten", "x"), 99, 5)), "do not fit an input [1, 243]"),
+}
+
+
+def _indices(net):
+    pooled = net.op("MaxPool", "x", kernel_shape=[2, 2], outputs=2)
+    return net.op("Cast", pooled.replace("_0", "_1"), to=TensorProto.FLOAT)
+
+
+@pytest.mark.parametrize(("build", "message"), BLOCKED.values(), ids=BLOCKED)
+def test_blocker_names_node_reason_and_remedy(tmp_path, build, message):
+    net = Net()
+    lines = blockers(net, tmp_path, build(net))
+    assert any(message in line for line in lines), lines
+
+
+def test_every_blocker_is_listed_not_the_first_alone(tmp_path):
+    net = Net((1, 3, 12, 12))
+    x = net.op("Tanh", net.conv("x", 3, 4), name="bad1")
+    x = net.op("HardSwish", net.conv(x, 4, 6), name="bad2")
+    x = net.conv(net.op("Erf", x, name="bad3"), 6, 2, 11)
+    lines = blockers(net, tmp_path, x)
+    assert [line.split()[0] for line in lines] == ["bad1", "bad2", "bad3", "Conv_5"]
+    assert "an obstacle" not in lines[0]
+    assert [row.name for row in check(tmp_path / "model.onnx").layers] == ["conv0", "conv1"]
+
+
+def test_custom_domain_and_two_outputs(tmp_path):
+    net = Net()
+    x = net.op("Conv3000", "x", name="mine", domain="acme")
+    model = net.model(net.op("Relu", x), net.op("Relu", "x"))
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    lines = [str(b) for b in check(tmp_path / "m.onnx").blockers]
+    assert lines[0].startswith("mine (Conv3000): the operator belongs to acme; export with standard operators")
+    assert "2 outputs; export a model with one output" in lines[1]
+
+
+def test_one_dimensional_convolution_and_input(tmp_path):
+    net = Net((1, 3, 20))
+    (line,) = blockers(net, tmp_path, net.op("Conv", "x", net.normal(4, 3, 5)))[:1]
+    assert "the input has shape [1, 3, 20]" in line
+
+
+def test_report_is_plain_data(tmp_path):
+    net, out = residual_net()
+    report = check(net.save(tmp_path / "m.onnx", out)).to_dict()
+    assert report["ok"] and report["supported"]["Conv"] == 7
+    assert report["macs"] == sum(row["macs"] for row in report["layers"])
+    assert report["layers"][0] == {
+        "name": "conv0",
+        "kind": "conv 3x3",
+        "origin": "m.onnx:Conv_0",
+        "input": (1, 17, 13, 3),
+        "output": (1, 9, 7, 8),
+        "params": 224,
+        "macs": 9 * 7 * 8 * 27,
+    }
+
+
+def test_names_are_shortened_and_printable(tmp_path):
+    net = Net()
+    path = net.save(tmp_path / "model.onnx", net.op("Tanh", "x", name="\x1b[31m" + "n" * 5000))
+    (blocker,) = check(path).blockers
+    assert "\x1b" not in str(blocker) and len(str(blocker)) < 400

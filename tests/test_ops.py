@@ -1,0 +1,157 @@
+"""Generic tests of every op: its type rule, integer against real semantics, and its C kernel bit for bit."""
+
+import ctypes
+import itertools
+import subprocess
+import sys
+
+import kernels
+import numpy as np
+import pytest
+from kernels import DRAWS, Run, cases, expected, run, same
+
+from mcugrad import toolchain
+from mcugrad.build import sanitizer_environment
+from mcugrad.emit.call import Rows
+from mcugrad.ir import Op, verify
+from mcugrad.ops import registry
+from mcugrad.ops.backprop import Chain
+from mcugrad.ops.update import Update
+
+CASES = cases()
+CALLED = [c for c in CASES if c.node.op.kernel(c.node) is not None]
+SPLIT = [c for c in CALLED if c.node.op.splits_rows]
+BUILDS = {
+    "gcc": (lambda: toolchain.installed("gcc"), ("-O2",)),
+    "gcc-packed": (lambda: toolchain.installed("gcc"), ("-O2", "-DMCG_DUAL_MAC=1")),
+    "zig": (toolchain.zig, ("-O3",)),
+}
+
+# Largest difference of an integer output from the real one, in units of its last place, before both are clamped.
+TOLERANCE = {
+    "Add": 0.52,
+    "AvgPool": 0.5,
+    "Clamp": 0.51,
+    "ClampMask": 0,
+    "Conv2d": 0.51,
+    "DepthwiseConv2d": 0.51,
+    "Head": 0,
+    "HeadInputGrad": 0,
+    "HeadUpdate": 0.5,
+    "MaxPool": 0,
+    "Reshape": 0,
+    "SampleScale": 0.5,
+    "SoftmaxCrossEntropy": 40,
+    "StopIfEasy": 0,
+    "StopIfZero": 0,
+}
+
+
+def each(found):
+    return pytest.mark.parametrize("case", found, ids=[c.name for c in found])
+
+
+@pytest.fixture(scope="session", params=list(BUILDS))
+def library(request, tmp_path_factory):
+    compiler, flags = BUILDS[request.param]
+    return ctypes.CDLL(str(kernels.build(tmp_path_factory.mktemp("kernels"), CALLED, compiler(), flags)))
+
+
+def parts(op):
+    """The op and the ops it fuses."""
+    if isinstance(op, Chain):
+        stages = [part for s in op.stages for part in ("GradSum" * s.add, "GradMask" * s.mask, "GradQuantize" * (s.out is not None))]
+        return {"Chain", type(op.producer).__name__, *stages}
+    return {"Update", type(op.grad).__name__, type(op.step).__name__} if isinstance(op, Update) else {type(op).__name__}
+
+
+def test_every_integer_op_has_an_example():
+    covered = set().union(*(parts(c.node.op) for c in CASES))
+    integer = {name for name, cls in registry().items() if cls.eval is not Op.eval}
+    assert integer <= covered
+
+
+@each(CASES)
+def test_example_obeys_its_type_rule(case):
+    verify(case.graph)
+    assert len(case.graph.nodes) == 1
+
+
+@each([c for c in CASES if type(c.node.op).__name__ in TOLERANCE])
+def test_integer_semantics_stay_close_to_the_real_ones(case):
+    contents = case.contents(0)
+    want, stop = expected(case, contents)
+    if stop:
+        return
+    real = case.node.op.real(case.node, *(contents[v].astype(np.float64) for v in case.node.inputs))
+    for value, exact, whole in zip(case.node.outputs, real, want, strict=True):
+        info = np.iinfo(whole.dtype)
+        inside = np.clip(exact, info.min, info.max)
+        if type(case.node.op).__name__ == "HeadUpdate":
+            inside = np.clip(inside, whole.min(), whole.max())
+        assert np.abs(inside - whole).max() <= TOLERANCE[type(case.node.op).__name__], value
+
+
+@each(CALLED)
+def test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment(case, library):
+    for seed, alignment in itertools.product(range(DRAWS), range(4)):
+        contents = case.contents(seed)
+        assert same(case, run(case, library, contents, alignment=alignment), expected(case, contents)), (seed, alignment)
+
+
+@each([c for c in CALLED if c.node.op.in_place])
+def test_kernel_in_place_gives_the_same_bits(case, library):
+    contents = case.contents(0)
+    for pair in case.node.op.in_place:
+        assert same(case, run(case, library, contents, shared=(pair,)), expected(case, contents)), pair
+
+
+def height(value):
+    return value.type.shape[1] if len(value.type.shape) == 4 else 1
+
+
+def pieces(rows, size):
+    return [(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def stream(case, library, contents, size, spare):
+    """The output, computed `size` rows at a time with rings that hold what a piece needs and `spare` rows more."""
+    node = case.node
+    x = [node.inputs[n.index] for n in node.op.needs(node, 0, height(node.outputs[0]))]
+    (y,) = node.outputs
+    split = pieces(height(y), size)
+    needs = [node.op.needs(node, first, last) for first, last in split]
+    kept = [max(max(n[i].last - n[i].first for n in needs), 1) + spare for i in range(len(x))]
+    row = {v: v.type.nbytes // height(v) for v in (*x, y)}
+    machine = Run(case, library, sizes={**{v: k * row[v] for v, k in zip(x, kept, strict=True)}, y: (size + spare) * row[y]})
+    machine.load({v: a for v, a in contents.items() if v not in x})
+    found = []
+    for (first, last), need in zip(split, needs, strict=True):
+        for v, k, n in zip(x, kept, need, strict=True):
+            ring = machine.buffers[v].data.reshape(k, -1)
+            for r in range(n.first, n.last):
+                ring[r % k] = contents[v].reshape(height(v), -1)[r].view(np.uint8)
+        machine.call(Rows(first, last, kept[0], size + spare, kept[1] if len(kept) > 1 else 0))
+        out = machine.buffers[y].data.reshape(size + spare, -1).view(np.int8)
+        found += [out[r % (size + spare)].copy() for r in range(first, last)]
+    return np.stack(found).reshape(y.type.shape)
+
+
+@each(SPLIT)
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("spare", [0, 1])
+def test_pieces_in_rings_give_the_same_bits(case, library, size, spare):
+    contents = case.contents(1)
+    assert np.array_equal(stream(case, library, contents, size, spare), expected(case, contents)[0][0])
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_kernels_are_clean_under_sanitizers(tmp_path, packed):
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-DMCG_DUAL_MAC={packed}")
+    path = kernels.build(tmp_path, CALLED, toolchain.installed("gcc"), flags)
+    import os
+
+    environment = {**os.environ, **sanitizer_environment()}
+    command = [sys.executable, kernels.__file__, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
