@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,6 @@ STRICT = ("-std=c99", *toolchain.WARNINGS)
 DRAWS = 3  # of the contents of an example whose operands are inputs
 GUARD = 64  # bytes on either side of a buffer
 PATTERN = 0xA5
-NAMES = {v: k for k, v in {"s8": "int8_t", "s16": "int16_t", "s32": "int32_t", "u1": "uint8_t"}.items()}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Case:
         """Contents of the node's inputs; those that are parameters are always the same."""
         fed = feeds(self.graph, np.random.default_rng([self.number, seed]))
         arrays = {v: fed[v.name].astype(NUMPY[v.type.dtype]) for v in self.graph.inputs}
-        return arrays | {p.value: p.data for p in self.graph.params}
+        arrays |= {p.value: p.data for p in self.graph.params}
+        return {v: arrays[v] for v in self.node.inputs}
 
 
 def cases() -> list[Case]:
@@ -69,10 +70,10 @@ def source(all_cases: Sequence[Case]) -> str:
         place.clear()
         place.update({v: i for i, v in enumerate(operands(case.node))})
         call = printer.call(case.node, kernel, "r", f"b[{len(place)}]")
-        result = f"return {call.expression};" if case.op.phase == "loss" and not case.node.outputs else f"{call.expression};"
-        body = "\n  ".join([*call.setup, result])
+        last = f"return {call.expression};" if not case.node.outputs else f"{call.expression};\n  return 0;"
+        body = "\n  ".join(["(void)b, (void)r, (void)c;", *call.setup, last])
         head = f"int32_t run_{case.number}(void **b, const mcg_rows_t *r, const mcg_context_t *c)"
-        functions.append(f"{head};\n{head} {{\n  (void)b, (void)r, (void)c;\n  {body}\n" + ("" if "return" in result else "  return 0;\n") + "}")
+        functions.append(f"{head};\n{head} {{\n  {body}\n}}")
     return "\n\n".join(['#include "kernels.h"', *printer.definitions, *functions]) + "\n"
 
 
@@ -116,7 +117,8 @@ def pack(type_: TensorType, array: np.ndarray) -> np.ndarray:
 def unpack(type_: TensorType, data: np.ndarray) -> np.ndarray:
     if type_.dtype == "u1":
         rows = type_.shape[1] if len(type_.shape) == 4 else 1
-        return np.unpackbits(data.reshape(rows, -1), axis=1, count=type_.elements // rows, bitorder="little").reshape(type_.shape)
+        bits = np.unpackbits(data.reshape(rows, -1), axis=1, bitorder="little")
+        return bits[:, : type_.elements // rows].reshape(type_.shape)
     if type_.dtype == "s4":
         flat = np.stack([data & 15, data >> 4], 1).reshape(-1)[: type_.elements].astype(np.int8)
         return ((flat ^ 8) - 8).reshape(type_.shape)
@@ -210,7 +212,11 @@ class Run:
         return found
 
 
-def expected(case: Case, contents: Mapping[Value, np.ndarray]) -> tuple[list[np.ndarray], int]:
+Answer = tuple[list[np.ndarray], int]
+"""The outputs, and 1 when the step stops."""
+
+
+def expected(case: Case, contents: Mapping[Value, np.ndarray]) -> Answer:
     """The outputs by the op's integer semantics, and whether the step stops."""
     node = case.node
     try:
@@ -224,15 +230,15 @@ def control_of(case: Case, contents: Mapping[Value, np.ndarray]) -> np.ndarray |
     return next((a for v, a in contents.items() if v.name == "control"), None)
 
 
-def run(case: Case, library: ctypes.CDLL, contents: Mapping[Value, np.ndarray], **options: object) -> tuple[list[np.ndarray], int]:
+def run(case: Case, library: ctypes.CDLL, contents: Mapping[Value, np.ndarray], **options: Any) -> Answer:
     """The outputs by the C kernel, and whether it says that the step stops."""
-    machine = Run(case, library, **options)  # type: ignore[arg-type]
+    machine = Run(case, library, **options)
     machine.load(contents)
     stop = machine.call(control=control_of(case, contents))
     return machine.outputs(), int(stop != 0)
 
 
-def same(case: Case, got: tuple[list[np.ndarray], int], want: tuple[list[np.ndarray], int]) -> bool:
+def same(got: Answer, want: Answer) -> bool:
     return got[1] == want[1] and all(np.array_equal(g, w) for g, w in zip(got[0], want[0], strict=False))
 
 
@@ -243,7 +249,7 @@ def main(path: str) -> int:
         for case in cases()
         if case.node.op.kernel(case.node)
         for seed in range(DRAWS)
-        if not same(case, run(case, library, c := case.contents(seed), alignment=seed, guarded=False), expected(case, c))
+        if not same(run(case, library, c := case.contents(seed), alignment=seed, guarded=False), expected(case, c))
     ]
     print("\n".join(wrong))
     return 1 if wrong else 0

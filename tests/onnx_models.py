@@ -45,20 +45,18 @@ class Net:
     def gemm(self, x, inputs, outputs):
         return self.op("Gemm", x, self.normal(outputs, inputs), self.normal(outputs), transB=1)
 
-    @property
-    def unknown(self):
-        """Shape of an output before inference; custom operators keep it."""
-        return [1, None] if any(n.domain for n in self.nodes) else None
-
     def model(self, *outputs):
-        values = [helper.make_tensor_value_info(o, TensorProto.FLOAT, self.unknown) for o in outputs]
+        values = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs]
         first = helper.make_tensor_value_info(self.input, TensorProto.FLOAT, self.shape)
         graph = helper.make_graph(self.nodes, "net", [first], values, self.tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        known = {}
         if not any(n.domain for n in self.nodes):
-            inferred = onnx.shape_inference.infer_shapes(model).graph.output
-            del model.graph.output[:]
-            model.graph.output.extend(inferred)
+            known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.output}
+        for value in model.graph.output:
+            shape = helper.make_tensor_type_proto(TensorProto.FLOAT, [1, None]).tensor_type.shape
+            inferred = known[value.name].type.tensor_type if value.name in known else None
+            value.type.tensor_type.shape.CopyFrom(inferred.shape if inferred and inferred.HasField("shape") else shape)
         return model
 
     def save(self, path, *outputs):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 from onnx import TensorProto
-from onnx_models import Net, features, logits, reference, residual_net
 
 from mcugrad.importers import load
 from mcugrad.ir import interpret, verify
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from onnx_models import Net, features, logits, reference, residual_net
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is the reference")
 

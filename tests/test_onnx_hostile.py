@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from onnx_models import Net, logits, parse, reference, residual_net
+from onnx import TensorProto
 
 from mcugrad.errors import McugradError
 from mcugrad.importers import check, load
+from onnx_models import Net, logits, parse, reference, residual_net
 
 
 def refused(path, *words, seconds=5.0):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from onnx_models import Net, residual_net
 
 from mcugrad.errors import McugradError
 from mcugrad.importers import check, load
+from onnx_models import Net, residual_net
 
 
 def blockers(net, path, *outputs):
@@ -17,6 +17,11 @@ def blockers(net, path, *outputs):
         load(path / "model.onnx")
     assert all(b.node in str(error.value) and b.reason in str(error.value) for b in report.blockers)
     return [str(b) for b in report.blockers]
+
+
+def _indices(net):
+    pooled = net.op("MaxPool", "x", kernel_shape=[2, 2], outputs=2)
+    return net.op("Cast", pooled.replace("_0", "_1"), to=TensorProto.FLOAT)
 
 
 BLOCKED = {
@@ -50,7 +55,7 @@ BLOCKED = {
         lambda n: n.op("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
         "set count_include_pad=False",
     ),
-    "indices": (lambda n: _indices(n), "the indices of the maxima are used"),
+    "indices": (_indices, "the indices of the maxima are used"),
     "mean over channels": (lambda n: n.op("ReduceMean", "x", axes=[1]), "only the mean over height and width is supported"),
     "reordering": (
         lambda n: n.conv(n.op("Transpose", "x", perm=[0, 3, 2, 1]), 9, 4),
@@ -82,11 +87,6 @@ BLOCKED = {
 }
 
 
-def _indices(net):
-    pooled = net.op("MaxPool", "x", kernel_shape=[2, 2], outputs=2)
-    return net.op("Cast", pooled.replace("_0", "_1"), to=TensorProto.FLOAT)
-
-
 @pytest.mark.parametrize(("build", "message"), BLOCKED.values(), ids=BLOCKED)
 def test_blocker_names_node_reason_and_remedy(tmp_path, build, message):
     net = Net()
@@ -101,7 +101,6 @@ def test_every_blocker_is_listed_not_the_first_alone(tmp_path):
     x = net.conv(net.op("Erf", x, name="bad3"), 6, 2, 11)
     lines = blockers(net, tmp_path, x)
     assert [line.split()[0] for line in lines] == ["bad1", "bad2", "bad3", "Conv_5"]
-    assert "an obstacle" not in lines[0]
     assert [row.name for row in check(tmp_path / "model.onnx").layers] == ["conv0", "conv1"]
 
 
@@ -136,6 +135,15 @@ def test_report_is_plain_data(tmp_path):
         "params": 224,
         "macs": 9 * 7 * 8 * 27,
     }
+
+
+def test_layers_too_wide_for_int32_are_known_without_data(tmp_path):
+    net = Net((1, 40_000))
+    lines = blockers(net, tmp_path, net.gemm(net.op("Relu", net.gemm("x", 40_000, 4)), 4, 2))
+    wide = "Gemm_0 (layer): 40000 inputs per output could overflow an int32 accumulator"
+    assert len(lines) == 1 and lines[0].startswith(wide) and "pool or project its input first" in lines[0]
+    net = Net((1, 20_000))
+    assert "20000 features leave the head less than 9 bits" in blockers(net, tmp_path, net.gemm("x", 20_000, 2))[0]
 
 
 def test_names_are_shortened_and_printable(tmp_path):

@@ -2,14 +2,15 @@
 
 import ctypes
 import itertools
+import os
 import subprocess
 import sys
 
-import kernels
 import numpy as np
 import pytest
-from kernels import DRAWS, Run, cases, expected, run, same
 
+import kernels
+from kernels import DRAWS, Run, cases, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import sanitizer_environment
 from mcugrad.emit.call import Rows
@@ -60,8 +61,8 @@ def library(request, tmp_path_factory):
 def parts(op):
     """The op and the ops it fuses."""
     if isinstance(op, Chain):
-        stages = [part for s in op.stages for part in ("GradSum" * s.add, "GradMask" * s.mask, "GradQuantize" * (s.out is not None))]
-        return {"Chain", type(op.producer).__name__, *stages}
+        used = {"GradSum": any(s.add for s in op.stages), "GradMask": any(s.mask for s in op.stages)}
+        return {"Chain", "GradQuantize", type(op.producer).__name__, *(name for name, present in used.items() if present)}
     return {"Update", type(op.grad).__name__, type(op.step).__name__} if isinstance(op, Update) else {type(op).__name__}
 
 
@@ -96,14 +97,16 @@ def test_integer_semantics_stay_close_to_the_real_ones(case):
 def test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment(case, library):
     for seed, alignment in itertools.product(range(DRAWS), range(4)):
         contents = case.contents(seed)
-        assert same(case, run(case, library, contents, alignment=alignment), expected(case, contents)), (seed, alignment)
+        assert same(run(case, library, contents, alignment=alignment), expected(case, contents)), (seed, alignment)
 
 
 @each([c for c in CALLED if c.node.op.in_place])
 def test_kernel_in_place_gives_the_same_bits(case, library):
-    contents = case.contents(0)
-    for pair in case.node.op.in_place:
-        assert same(case, run(case, library, contents, shared=(pair,)), expected(case, contents)), pair
+    contents, node = case.contents(0), case.node
+    for pair in node.op.in_place:
+        if node.inputs[pair[0]].type.nbytes != node.outputs[pair[1]].type.nbytes:
+            continue  # the planner lets only values of one size share bytes
+        assert same(run(case, library, contents, shared=(pair,)), expected(case, contents)), pair
 
 
 def height(value):
@@ -121,7 +124,7 @@ def stream(case, library, contents, size, spare):
     (y,) = node.outputs
     split = pieces(height(y), size)
     needs = [node.op.needs(node, first, last) for first, last in split]
-    kept = [max(max(n[i].last - n[i].first for n in needs), 1) + spare for i in range(len(x))]
+    kept = [max(1, *(n[i].last - n[i].first for n in needs)) + spare for i in range(len(x))]
     row = {v: v.type.nbytes // height(v) for v in (*x, y)}
     machine = Run(case, library, sizes={**{v: k * row[v] for v, k in zip(x, kept, strict=True)}, y: (size + spare) * row[y]})
     machine.load({v: a for v, a in contents.items() if v not in x})
@@ -149,8 +152,6 @@ def test_pieces_in_rings_give_the_same_bits(case, library, size, spare):
 def test_kernels_are_clean_under_sanitizers(tmp_path, packed):
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-DMCG_DUAL_MAC={packed}")
     path = kernels.build(tmp_path, CALLED, toolchain.installed("gcc"), flags)
-    import os
-
     environment = {**os.environ, **sanitizer_environment()}
     command = [sys.executable, kernels.__file__, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -21,10 +21,11 @@ from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.ir import Graph
 from mcugrad.memory import modes
+from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
 from mcugrad.report.ledger import facts, layer_rows
-from mcugrad.report.memory_map import draw
+#from mcugrad.report.memory_map import draw
 from mcugrad.targets import Target, get_target, known_targets
 from mcugrad.training.scheme import UpdateScheme, shipped
 
@@ -108,7 +109,7 @@ def _moved(firmware: Firmware, folder: Path) -> Firmware:
 
 def _fit(graph: Graph, prepared: Prepared, folder: Path, target: Target, budget: Budget) -> tuple[Program, Firmware]:
     """The cheapest plan whose firmware links and fits.  What the shell and the stack need is known only after a link."""
-    cap = target.sram - modes.state_layout(graph).total
+    cap = target.sram - state_layout(graph).total
     roomy = replace(target, sram=max(target.sram, 16 << 20), flash=max(target.flash, 64 << 20))
     rows = {"auto": None, "resident": False, "rows": True}[budget.input_mode]
     for _ in range(3):
@@ -147,7 +148,7 @@ def _write_facts(program: Program, prepared: Prepared, firmware: Firmware, folde
     (folder / "preprocess.json").write_text(json.dumps(prepared.preprocess.to_dict(), indent=1), encoding="utf-8")
     (folder / "graph-forward.txt").write_text(str(prepared.graph), encoding="utf-8")
     (folder / "graph-training.txt").write_text(str(program.graph), encoding="utf-8")
-    draw(program.plan, program.schedule, folder / "memory.png")
+    #    draw(program.plan, program.schedule, folder / "memory.png")
 
 
 @contextmanager

@@ -38,7 +38,8 @@ typedef struct {
 } mcg_conv2d_t;
 
 /* weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null, bias [O].
- * scratch: 4 * (round4(taps * live) + round4(taps * (C - live))) bytes. */
+ * scratch: 8 bytes for each of round4(taps * live) + round4(taps * (C - live)) inputs, and 1 for each of the larger
+ * segment unless x can be read in place (1x1, no padding, no order). */
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch);
 

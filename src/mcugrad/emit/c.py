@@ -193,7 +193,11 @@ class _Source:
         entries = ", ".join(f"{{{cases[k]}, {s.first}, {s.last}}}" for k, s in zip(keys, steps, strict=True))
         name = f"segment{number}"
         self.printer.definitions.append(_table(name, entries, len(steps)))
-        lines = [f"for (int32_t i = 0; i < {len(steps)}; ++i) {{", f"  const mcg_piece_t *const s = &{name}[i];", "  switch (s->call) {"]
+        lines = [
+            f"for (int32_t i = 0; i < {len(steps)}; ++i) {{",
+            f"  const mcg_piece_t *const s = &{name}[i];",
+            "  switch (s->call) {",
+        ]
         for key, case in cases.items():
             lines += [f"    case {case}: {{", *("      " + line for line in self.case(key)), "      break;", "    }"]
         return [*lines, "    default: break;", "  }", "}"]

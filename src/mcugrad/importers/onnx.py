@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,16 @@ from mcugrad.importers.onnx_fold import FOLDS
 from mcugrad.importers.onnx_ops import HANDLERS
 from mcugrad.importers.onnx_read import Array, OnnxNode, Source, read
 from mcugrad.importers.onnx_state import MAX_ACTIVATION, Blocked, State, bounded_activation, plain_map, vector
-from mcugrad.ir import Graph, GraphError, TensorType, Value, rebuild
+from mcugrad.ir import Graph, GraphError, Op, Quant, TensorType, Value, rebuild
 from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.conv2d import Conv2d
+from mcugrad.ops.head import Head
 from mcugrad.passes.clean import CLEAN
 from mcugrad.passes.run import run
 
 FORMAT = "onnx"
 QUANTIZED = "already quantized models are not read yet: export the float model"
-LOGITS = "export the model up to its logits"
+LOGITS = "use ReLU6 inside the network, and export it up to its logits"
 RELU = "use ReLU or ReLU6"
 BRANCH = "join branches by addition"
 CONTROL = "export a network without data-dependent control flow"
@@ -168,12 +170,33 @@ class _Import:
                 name = node.outputs[0].origin.removeprefix(f"{source.name}:")
                 why = "a scale and shift per channel that follow no convolution of their own"
                 self._block(name, "BatchNormalization", why, "put batch norm and constants directly after a convolution")
+        for value, reason in integer_limits(self.graph):
+            self._block(value.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
 
 
 def _shape_of(state: State, node: OnnxNode) -> Array:
     name = node.inputs[0]
     shape = state.constant(name).shape if state.is_constant(name) else state.act(name, padded=True).shape
     return np.array(shape[slice(node.attributes.get("start", 0), node.attributes.get("end"))], np.int64)
+
+
+def integer_limits(graph: Graph) -> list[tuple[Value, str]]:
+    """Layers that no quantization can fit into int32 accumulators, and a classifier with too many features for the head."""
+    unit, (output,) = Quant((1.0,), -128), graph.outputs
+    found = []
+    for node in graph.nodes:
+        if not isinstance(node.op, Conv2d):
+            continue
+        x, weight, bias = (v.type for v in node.inputs)
+        op: Op = replace(node.op, out=unit)
+        types = [replace(x, dtype="s8", quant=unit), replace(weight, dtype="s8", quant=unit), replace(bias, dtype="s32")]
+        if node.outputs[0] is output and _covers(node.op, node.inputs[0]):
+            op, types[1] = Head(), TensorType((x.elements, bias.shape[0]), "s16")
+        try:
+            op.infer(*types)
+        except GraphError as error:
+            found.append((node.outputs[0], str(error)))
+    return found
 
 
 def split_classifier(graph: Graph) -> tuple[Graph, Classifier | None]:

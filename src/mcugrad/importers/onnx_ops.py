@@ -147,7 +147,7 @@ def _clamped(state: State, node: OnnxNode, low: float, high: float) -> None:
     if math.isnan(low) or math.isnan(high) or not low <= 0 <= high or low == high:
         raise Blocked(f"a clamp to [{low:g}, {high:g}]", "its range must hold zero: use ReLU, ReLU6 or a symmetric clip")
     act = state.act(node.inputs[0])
-    value = state.emit(Clamp(low, high), act.value, name=f"{act.value.name}_clamp", node=node)
+    value = state.emit(Clamp(low, high), act.value, name=f"{act.value.name.removesuffix('_norm')}_clamp", node=node)
     state.acts[node.outputs[0]] = Act(value, act.shape, act.index)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ class Source:
     """A readable, well-formed model; `shapes` are those that ONNX's own inference could tell, at batch 1."""
 
     name: str
-    opset: int
     input: str
     input_shape: tuple[int, ...]
     outputs: tuple[str, ...]
@@ -52,7 +51,15 @@ class Source:
 
 def read(path: Path) -> Source:
     """The model in `path`; raises McugradError when it is no well-formed ONNX model with one input of known shape."""
-    model = _parse(path)
+    try:
+        return _source(_parse(path), path)
+    except McugradError:
+        raise
+    except Exception as error:  # protobuf and onnx fail in their own ways on damaged files
+        raise McugradError(f"{path.name}: this is not a readable ONNX file (truncated or corrupt: {error}): {AGAIN}") from None
+
+
+def _source(model: Any, path: Path) -> Source:
     graph, name = model.graph, path.name
     for tensor in _tensors(graph):
         _inline(tensor, path)
@@ -62,13 +69,11 @@ def read(path: Path) -> Source:
     inputs = [v for v in graph.input if v.name not in tensors]
     if len(inputs) != 1:
         names = ", ".join(v.name for v in inputs) or "none"
-        raise McugradError(
-            f"{name}: one input is expected, this model has {len(inputs)} ({names}): export one that takes one tensor"
-        )
+        what = f"one input is expected, this model has {len(inputs)} ({names})"
+        raise McugradError(f"{name}: {what}: export a model that takes one tensor")
     shape, notes = _batch_one(inputs[0], name)
     return Source(
         name=name,
-        opset=next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1),
         input=inputs[0].name,
         input_shape=shape,
         outputs=tuple(v.name for v in graph.output),
@@ -80,15 +85,10 @@ def read(path: Path) -> Source:
 
 
 def _parse(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE:
-            raise McugradError(f"{path.name}: {size:,} bytes is more than the {MAX_FILE:,} this reads: use a smaller model")
-        model = onnx.load_model_from_string(path.read_bytes())
-    except McugradError:
-        raise
-    except Exception as error:  # protobuf's own exceptions differ between its versions
-        raise McugradError(f"{path.name}: this is not a readable ONNX file (truncated or corrupt: {error}): {AGAIN}") from None
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise McugradError(f"{path.name}: {size:,} bytes is more than the {MAX_FILE:,} this reads: use a smaller model")
+    model = onnx.load_model_from_string(path.read_bytes())
     if not model.graph.node:
         raise McugradError(f"{path.name}: no ONNX graph in this file, or an empty one (truncated or corrupt): {AGAIN}")
     if len(model.graph.node) > MAX_NODES:
@@ -239,7 +239,3 @@ def array(tensor: Any) -> Array:
         raise ValueError(f"{len(tensor.raw_data)} bytes for dims {list(tensor.dims)}")
     data: Array = onnx.numpy_helper.to_array(tensor)
     return data.astype(np.float32) if dtype in {np.dtype(np.float64), np.dtype(np.float16)} else data
-
-
-def names(nodes: Iterable[OnnxNode]) -> list[str]:
-    return [n.op for n in nodes]

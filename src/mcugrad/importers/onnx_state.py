@@ -168,14 +168,14 @@ class State:
 
     def affine(self, act: Act, scale: Array, shift: Array, node: OnnxNode) -> Act:
         """y = x * scale + shift with constants that broadcast against the activation and are equal per channel."""
-        channels = act.value.type.shape[-1]
+        channels, stem = act.value.type.shape[-1], act.value.name.removesuffix("_norm")
         params = []
         for key, data in (("scale", scale), ("shift", shift)):
             per = self.per_channel(act, data)
-            params.append(self.parameter(f"{act.value.name}_{key}", per, self.origin(node)))
+            params.append(self.parameter(f"{stem}_{key}", per, self.origin(node)))
             if per.shape != (channels,):
                 raise Blocked(f"{per.shape} constants for {channels} channels", "export the model again")
-        value = self.emit(BatchNorm(), act.value, *params, name=f"{act.value.name}_norm", node=node)
+        value = self.emit(BatchNorm(), act.value, *params, name=f"{stem}_norm", node=node)
         return Act(value, act.shape, act.index)
 
     def per_channel(self, act: Act, data: Array) -> Array:

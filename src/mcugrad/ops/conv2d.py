@@ -209,8 +209,15 @@ class Conv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        columns = sum(round4(w.type.elements // w.type.shape[0]) for w in (weight, rest) if w is not None)
-        return Kernel("mcg_conv2d", args, scratch=2 * 2 * columns if self.groups == 1 else 0)
+        return Kernel("mcg_conv2d", args, scratch=self._scratch(*(w.type for w in (weight, rest) if w is not None)))
+
+    def _scratch(self, *segments: TensorType) -> int:
+        """Bytes of four int16 columns, and of one pixel's inputs where they must be gathered first."""
+        if self.groups != 1:
+            return 0
+        inputs = [(t.elements // t.shape[0] + 3) // 4 * 4 for t in segments]
+        in_place = self.channels is None and self.window.kernel == (1, 1) and not any(self.window.padding)
+        return 8 * sum(inputs) + (0 if in_place else max(inputs))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
@@ -224,10 +231,6 @@ class Conv2d(Op):
             op = cls(case.window, filled(case.terms, case.y_zero), case.groups, case.channels)
             rest = {"rest": case.rest} if case.rest else {}
             yield single(op, x=case.x, weight=case.weight, bias=vector(case.weight.shape[0]), **rest)
-
-
-def round4(n: int) -> int:
-    return (n + 3) // 4 * 4
 
 
 def conv_macs(y: TensorType, window: Window, inputs: int) -> int:

@@ -19,6 +19,7 @@ from mcugrad.quant.repair import DEAD_SCALE, live_scales
 LEVELS = 255  # steps of an int8 activation
 FLAT = 1e-6  # a narrower activation is constant zero
 DEAD_RATIO = 1e-4  # a channel is dead only if it is also this much below the layer's largest scale
+TINY = float(np.finfo(np.float64).tiny)  # zeros are always dead
 ADD_RATIO = 1 / 32  # an addition's output scale is at least this much of each input's
 
 
@@ -123,7 +124,7 @@ def quantize_layer(weight: Array, bias: Array, scales: tuple[float, float], axis
     x_scale, y_scale = scales
     largest = np.abs(weight.astype(np.float64)).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
     scale = largest / 127
-    scale, dead = live_scales(scale, min(DEAD_SCALE, DEAD_RATIO * float(scale.max())))
+    scale, dead = live_scales(scale, min(DEAD_SCALE, max(DEAD_RATIO * float(scale.max()), TINY)))
     scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (x_scale * BIAS_LIMIT))
     scale = np.maximum(scale, y_scale / x_scale * 2.0**-30)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]

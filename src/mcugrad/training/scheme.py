@@ -113,10 +113,19 @@ def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
         biases = tuple(str(b) for b in biases)
     elif not isinstance(biases, int) or isinstance(biases, bool) or biases < 0:
         raise McugradError(f"{path}: biases must be a number of layers (from the last) or a list of layer names")
-    weights = {str(k): _parse_update(v, f"{path}: weights.{k}") for k, v in dict(data.get("weights", {})).items()}
-    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, bool(data.get("head", True)))
-    bits = _bits(data.get("residual_bits", scheme.residual_bits), f"{path}")
-    return replace(scheme, residual_bits=bits, centred=bool(data.get("centred", False)))
+    table = data.get("weights", {})
+    if not isinstance(table, dict):
+        raise McugradError(f"{path}: weights must be a table of layer names, [weights]")
+    weights = {k: _parse_update(v, f"{path}: weights.{k}") for k, v in table.items()}
+    head, centred = (_flag(data.get(k, default), f"{path}: {k}") for k, default in (("head", True), ("centred", False)))
+    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, centred=centred)
+    return replace(scheme, residual_bits=_bits(data.get("residual_bits", scheme.residual_bits), f"{path}"))
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise McugradError(f"{where} must be true or false, not {value!r}")
+    return value
 
 
 def _bits(value: Any, where: str) -> int:
@@ -144,7 +153,7 @@ def _parse_update(value: Any, where: str) -> Update:
         float(ratio),
         None if channels is None else tuple(sorted(set(channels))),
         None if bits is None else _bits(bits, where),
-        value.get("centred"),
+        None if "centred" not in value else _flag(value["centred"], f"{where}: centred"),
     )
 
 

@@ -21,6 +21,7 @@
 /* g [out_h][out_w][C], scratch int32 [in_w][C] */
 void mcg_avg_pool_grad_s8(const mcg_conv2d_t *p, const int8_t *g, const mcg_chain_t *chain, void *scratch) {
   int32_t *acc = (int32_t *)scratch;
+  mcg_chain_start(chain);
   for (int32_t r = 0; r < p->in_h; ++r) {
     GATHER_ROW(p, g, r, acc);
     mcg_chain_row(chain, r, p->in_w * p->in_c, acc);
@@ -29,6 +30,7 @@ void mcg_avg_pool_grad_s8(const mcg_conv2d_t *p, const int8_t *g, const mcg_chai
 
 void mcg_avg_pool_grad_s32(const mcg_conv2d_t *p, const int32_t *g, const mcg_chain_t *chain, void *scratch) {
   int32_t *acc = (int32_t *)scratch;
+  mcg_chain_start(chain);
   for (int32_t r = 0; r < p->in_h; ++r) {
     GATHER_ROW(p, g, r, acc);
     mcg_chain_row(chain, r, p->in_w * p->in_c, acc);

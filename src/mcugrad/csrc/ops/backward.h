@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "fixed.h"
 #include "kernels.h"
 #include "port.h"
 
@@ -38,8 +39,22 @@ static inline void mcg_zero(int32_t *acc, int32_t n) {
   for (int32_t i = 0; i < n; ++i) acc[i] = 0;
 }
 
-/* Runs the stages on row `r` of the gradient: acc [n], overwritten. */
-void mcg_chain_row(const mcg_chain_t *chain, int32_t r, int32_t n, int32_t *acc);
+/* A piece of an int32 gradient [rows][width][channels]: whole rows of n of its channels. */
+typedef struct {
+  int32_t *acc; /* [rows][width][n], overwritten by the chain */
+  int32_t row, rows, width, channels;
+  int32_t n, first;      /* channels first ... first + n - 1 */
+  const uint16_t *order; /* or, unless null, order[0] ... order[n - 1] */
+} mcg_block_t;
+
+/* Sets the counts of clamped elements to 0; before the first block or row. */
+void mcg_chain_start(const mcg_chain_t *chain);
+
+/* Runs the stages on a block. */
+void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *block);
+
+/* Runs the stages on row `row` of a gradient, acc [n]. */
+void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *acc);
 
 /* One output channel of a convolution's weight: grad [taps][live], mu the means of its group's inputs or null. */
 void mcg_weight_step(const mcg_weight_step_t *step, int32_t o, const int32_t *grad, const int16_t *mu);

@@ -1,22 +1,27 @@
 /* Convolution, int8 in and out.
  *
- * The fast path widens the inputs of two output pixels to int16 columns, x - x_zero with the live channels of all taps
- * first, then multiplies the columns with two rows of weights at a time.  With dual MACs each group of four inputs
- * a b c d is stored as a c b d, which is how SXTB16 takes four weights apart.
+ * The fast path widens the inputs of four output pixels to int16, x - x_zero with the live channels of all taps first,
+ * then multiplies them with one row of weights at a time, so that each weight is loaded and widened once for four
+ * products.  The inputs of the four pixels alternate: groups [4 pixels][4 inputs].  With dual MACs the inputs a b c d of
+ * a whole group are stored as a c b d, which is how SXTB16 takes four weights apart.
  */
 #include "fixed.h"
 #include "kernels.h"
 #include "ops/rows.h"
 
-/* Up to two output pixels and all they need. */
+#define PIXELS 4
+#define GROUP (PIXELS * 4) /* int16 elements of a group */
+
+/* Four output pixels and all they need. */
 typedef struct {
   const mcg_conv2d_t *p;
   const int8_t *weight; /* [O][n_live] */
   const int8_t *rest;   /* [O][n_rest] */
   const int32_t *bias;  /* [O] */
   int32_t n_live, n_rest;
-  int16_t *column[2]; /* [round4(n_live) + round4(n_rest)] */
-  int8_t *y[2];       /* [O] */
+  int16_t *columns;  /* [round4(n_live) / 4][4][4], then the same of n_rest */
+  int8_t *bytes;     /* [max(n_live, n_rest)] of one pixel */
+  int8_t *y[PIXELS]; /* [O] each */
 } strip_t;
 
 static inline int32_t round4(int32_t n) { return (n + 3) & ~3; }
@@ -68,27 +73,30 @@ static inline int8_t *fill(int8_t *to, int32_t value, int32_t n) {
   return to + n;
 }
 
-/* column [n] = from - zero, in the order that dot() reads.  `from` may lie in the second half of the column's bytes. */
-static void widen(int16_t *column, const int8_t *from, int32_t n, int32_t zero) {
-  const uint32_t minus = mcg_pair(-zero, -zero);
-  int32_t i = 0;
-  for (; MCG_DUAL_MAC && i + 4 <= n; i += 4) {
-    const uint32_t v = mcg_load4(from + i);
-    mcg_store4_aligned(column + i, mcg_sxtab16(minus, v));
-    mcg_store4_aligned(column + i + 2, mcg_sxtab16_odd(minus, v));
-  }
-  for (; i < n; ++i) column[i] = (int16_t)(from[i] - zero);
+static inline int8_t *pick(int8_t *to, const int8_t *from, const uint16_t *order, int32_t n) {
+  for (int32_t i = 0; i < n; ++i) to[i] = from[order[i]];
+  return to + n;
 }
 
-/* Channels [first, first + n) of the order at every tap of pixel (oy, ox): column [taps * n]. */
-static void gather(const strip_t *s, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t first,
-                   int32_t n, int16_t *column) {
-  const mcg_conv2d_t *p = s->p;
+/* One pixel's column of a segment: columns [n / 4][.][4] = from [n] - zero. */
+static void widen(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
+  const uint32_t minus = mcg_pair(-zero, -zero);
+  for (; MCG_DUAL_MAC && n >= 4; n -= 4, from += 4, columns += GROUP) {
+    const uint32_t v = mcg_load4(from);
+    mcg_store4_aligned(columns, mcg_sxtab16(minus, v));
+    mcg_store4_aligned(columns + 2, mcg_sxtab16_odd(minus, v));
+  }
+  for (; n >= 4; n -= 4, from += 4, columns += GROUP) {
+    for (int32_t i = 0; i < 4; ++i) columns[i] = (int16_t)(from[i] - zero);
+  }
+  for (int32_t i = 0; i < n; ++i) columns[i] = (int16_t)(from[i] - zero);
+}
+
+/* to [taps][n] = channels [first, first + n) of the order at every tap of output pixel (oy, ox). */
+static void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t first,
+                   int32_t n, int8_t *to) {
   const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
-  const int32_t total = p->kernel_h * p->kernel_w * n;
   const mcg_taps_t h = mcg_taps(left, p->kernel_w, p->in_w);
-  int8_t *const bytes = (int8_t *)column + round4(total);
-  int8_t *to = bytes;
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
     const int32_t iy = top + ky;
     if (iy < 0 || iy >= p->in_h || h.first >= h.last) {
@@ -100,102 +108,82 @@ static void gather(const strip_t *s, const mcg_rows_t *r, const int8_t *x, int32
     if (p->order == NULL) {
       to = copy(to, at, (h.last - h.first) * n);
     } else {
-      for (int32_t kx = h.first; kx < h.last; ++kx, at += p->in_c) {
-        for (int32_t i = 0; i < n; ++i) *to++ = at[p->order[first + i]];
-      }
+      for (int32_t kx = h.first; kx < h.last; ++kx, at += p->in_c) to = pick(to, at, p->order + first, n);
     }
     to = fill(to, p->x_zero, (p->kernel_w - h.last) * n);
   }
-  widen(column, bytes, total, p->x_zero);
 }
 
-/* The column of output pixel (oy, ox). */
-static void fetch(const strip_t *s, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int16_t *column) {
+/* The columns of output pixel (oy, ox), as number `slot` of the strip. */
+static void fetch(const strip_t *s, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t slot) {
   const mcg_conv2d_t *p = s->p;
   const int32_t iy = oy * p->stride_h - p->pad_top, ix = ox * p->stride_w - p->pad_left;
+  int16_t *columns = s->columns + 4 * slot;
   if (s->n_live == p->in_c && p->order == NULL && iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
-    widen(column, mcg_row(x, iy, r->x_rows, p->in_w * p->in_c) + ix * p->in_c, p->in_c, p->x_zero);
+    widen(columns, mcg_row(x, iy, r->x_rows, p->in_w * p->in_c) + ix * p->in_c, p->in_c, p->x_zero);
     return;
   }
-  gather(s, r, x, oy, ox, 0, p->live, column);
-  if (s->n_rest > 0) gather(s, r, x, oy, ox, p->live, p->in_c - p->live, column + round4(s->n_live));
+  gather(p, r, x, oy, ox, 0, p->live, s->bytes);
+  widen(columns, s->bytes, s->n_live, p->x_zero);
+  if (s->n_rest == 0) return;
+  gather(p, r, x, oy, ox, p->live, p->in_c - p->live, s->bytes);
+  widen(columns + PIXELS * round4(s->n_live), s->bytes, s->n_rest, p->x_zero);
 }
 
-/* acc[pixel][output] += column . weight over four inputs; the weights of the second output lie `pitch` bytes on. */
-MCG_INLINE void dot4(int32_t acc[2][2], const int16_t *c0, const int16_t *c1, const int8_t *w0, const int8_t *w1,
-                     int pixels, int outputs) {
-  const uint32_t even0 = mcg_load4_aligned(c0), odd0 = mcg_load4_aligned(c0 + 2);
-  const uint32_t even1 = pixels > 1 ? mcg_load4_aligned(c1) : 0u, odd1 = pixels > 1 ? mcg_load4_aligned(c1 + 2) : 0u;
-  for (int o = 0; o < outputs; ++o) {
-    const uint32_t v = mcg_load4(o == 0 ? w0 : w1), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
-    acc[0][o] = mcg_smlad(odd0, odd, mcg_smlad(even0, even, acc[0][o]));
-    if (pixels > 1) acc[1][o] = mcg_smlad(odd1, odd, mcg_smlad(even1, even, acc[1][o]));
+/* acc [pixel] += columns [n / 4][4][4] . w [n]. */
+static void dot(const int16_t *columns, const int8_t *w, int32_t n, int32_t acc[PIXELS]) {
+  for (; MCG_DUAL_MAC && n >= 4; n -= 4, w += 4, columns += GROUP) {
+    const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
+    for (int j = 0; j < PIXELS; ++j) {
+      acc[j] = mcg_smlad(mcg_load4_aligned(columns + 4 * j), even, acc[j]);
+      acc[j] = mcg_smlad(mcg_load4_aligned(columns + 4 * j + 2), odd, acc[j]);
+    }
   }
-}
-
-/* acc[pixel][output] += column [n] . weight [n]. */
-MCG_INLINE void dot(int32_t acc[2][2], const int16_t *c0, const int16_t *c1, const int8_t *w0, const int8_t *w1,
-                    int32_t n, int pixels, int outputs) {
-  int32_t i = 0;
-  for (; MCG_DUAL_MAC && i + 8 <= n; i += 8) {
-    dot4(acc, c0 + i, c1 + i, w0 + i, w1 + i, pixels, outputs);
-    dot4(acc, c0 + i + 4, c1 + i + 4, w0 + i + 4, w1 + i + 4, pixels, outputs);
-  }
-  if (MCG_DUAL_MAC && i + 4 <= n) {
-    dot4(acc, c0 + i, c1 + i, w0 + i, w1 + i, pixels, outputs);
-    i += 4;
-  }
-  for (; i < n; ++i) {
-    acc[0][0] += c0[i] * w0[i];
-    if (pixels > 1) acc[1][0] += c1[i] * w0[i];
-    if (outputs > 1) acc[0][1] += c0[i] * w1[i];
-    if (pixels > 1 && outputs > 1) acc[1][1] += c1[i] * w1[i];
-  }
-}
-
-/* Outputs [o, o + outputs) of the strip's pixels. */
-MCG_INLINE void block(const strip_t *s, int32_t o, int pixels, int outputs) {
-  const int16_t *c0 = s->column[0], *c1 = s->column[1];
-  const int8_t *w = s->weight + o * s->n_live;
-  int32_t acc[2][2];
-  for (int i = 0; i < outputs; ++i) acc[0][i] = acc[1][i] = s->bias[o + i];
-  dot(acc, c0, c1, w, w + s->n_live, s->n_live, pixels, outputs);
-  if (s->n_rest > 0) {
-    const int32_t skip = round4(s->n_live);
-    w = s->rest + o * s->n_rest;
-    dot(acc, c0 + skip, c1 + skip, w, w + s->n_rest, s->n_rest, pixels, outputs);
-  }
-  for (int i = 0; i < outputs; ++i) {
-    const int32_t m = s->p->multiplier[o + i], shift = s->p->shift[o + i];
-    for (int j = 0; j < pixels; ++j) s->y[j][o + i] = mcg_requantize(acc[j][i], m, shift, s->p->y_zero);
+  for (; n > 0; n -= 4, w += 4, columns += GROUP) {
+    for (int j = 0; j < PIXELS; ++j) {
+      for (int i = 0; i < (n < 4 ? n : 4); ++i) acc[j] += columns[4 * j + i] * w[i];
+    }
   }
 }
 
 /* All outputs of the strip's pixels. */
-MCG_INLINE void strip(const strip_t *s, int pixels) {
-  int32_t o = 0;
-  for (; o + 2 <= s->p->out_c; o += 2) block(s, o, pixels, 2);
-  if (o < s->p->out_c) block(s, o, pixels, 1);
+static void strip(const strip_t *s) {
+  const mcg_conv2d_t *p = s->p;
+  const int8_t *weight = s->weight, *rest = s->rest;
+  for (int32_t o = 0; o < p->out_c; ++o, weight += s->n_live) {
+    int32_t acc[PIXELS];
+    for (int j = 0; j < PIXELS; ++j) acc[j] = s->bias[o];
+    dot(s->columns, weight, s->n_live, acc);
+    if (s->n_rest > 0) {
+      dot(s->columns + PIXELS * round4(s->n_live), rest, s->n_rest, acc);
+      rest += s->n_rest;
+    }
+    for (int j = 0; j < PIXELS; ++j) s->y[j][o] = mcg_requantize(acc[j], p->multiplier[o], p->shift[o], p->y_zero);
+  }
 }
 
+/* A strip that is not full ends with copies of its last pixel. */
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
-  const int32_t taps = p->kernel_h * p->kernel_w;
-  strip_t s = {p, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live), {scratch, scratch}, {y, y}};
-  int waiting = 0;
+  const int32_t taps = p->kernel_h * p->kernel_w, n_live = taps * p->live, n_rest = taps * p->in_c - n_live;
+  strip_t s = {p, weight, rest, bias, n_live, n_rest, scratch, NULL, {NULL, NULL, NULL, NULL}};
+  int32_t waiting = 0;
   if (p->groups != 1) {
     mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
     return;
   }
-  s.column[1] += round4(s.n_live) + round4(s.n_rest);
+  s.bytes = (int8_t *)(s.columns + PIXELS * (round4(n_live) + round4(n_rest)));
   for (int32_t oy = r->first; oy < r->last; ++oy) {
     int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);
     for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
-      fetch(&s, r, x, oy, ox, s.column[waiting]);
-      s.y[waiting] = to;
-      waiting ^= 1;
-      if (waiting == 0) strip(&s, 2);
+      const int last = oy == r->last - 1 && ox == p->out_w - 1;
+      do {
+        fetch(&s, r, x, oy, ox, waiting);
+        s.y[waiting++] = to;
+      } while (last && waiting < PIXELS);
+      if (waiting < PIXELS) continue;
+      strip(&s);
+      waiting = 0;
     }
   }
-  if (waiting != 0) strip(&s, 1);
 }

@@ -51,6 +51,7 @@ static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch) {
   int32_t *acc = (int32_t *)scratch;
+  mcg_chain_start(chain);
   for (int32_t r = 0; r < p->in_h; ++r) {
     row_plain(p, h, weight, rest, r, acc);
     mcg_chain_row(chain, r, p->in_w * p->in_c, acc);

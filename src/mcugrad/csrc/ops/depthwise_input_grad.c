@@ -23,6 +23,7 @@ static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
   int32_t *acc = (int32_t *)scratch;
+  mcg_chain_start(chain);
   for (int32_t r = 0; r < p->in_h; ++r) {
     row_plain(p, h, weight, r, acc);
     mcg_chain_row(chain, r, p->in_w * p->in_c, acc);

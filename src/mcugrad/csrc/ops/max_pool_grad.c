@@ -31,6 +31,7 @@ static void scatter(const mcg_conv2d_t *p, const int8_t *g, const int8_t *x, int
 void mcg_max_pool_grad(const mcg_conv2d_t *p, const int8_t *g, const int8_t *x, const mcg_chain_t *chain,
                        void *scratch) {
   int32_t *acc = (int32_t *)scratch;
+  mcg_chain_start(chain);
   for (int32_t r = 0; r < p->in_h; ++r) {
     mcg_zero(acc, p->in_w * p->in_c);
     for (int32_t ky = 0; ky < p->kernel_h; ++ky) {

@@ -1,0 +1,184 @@
+"""Learning on a device, sample by sample: order, learning-rate schedule, evaluation and what was measured."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mcugrad.compiler import Compiled
+from mcugrad.data import Dataset
+from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
+from mcugrad.devices.host import Host
+from mcugrad.errors import McugradError
+from mcugrad.ir import Array
+
+SCHEDULES = ("halving", "constant")
+HALVE_AT = (0.5, 0.75, 0.9)  # fractions of the run at which the learning rate is halved
+AGREEMENT_SAMPLES = 8  # test samples that an emulated device classifies too
+CHUNK = 256  # steps between two looks at the progress
+
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and in which way to learn; skip: no backward pass for samples with at least this probability."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    schedule: str = "halving"
+    skip: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise McugradError(f"unknown schedule {self.schedule!r}: use {' or '.join(SCHEDULES)}")
+        if self.steps is not None and self.epochs is not None:
+            raise McugradError("give --steps or --epochs, not both")
+        if min(v for v in (self.steps, self.epochs, 1) if v is not None) < 1:
+            raise McugradError("--steps and --epochs must be at least 1")
+        if not 0 < self.skip <= 2:
+            raise McugradError(f"--skip is a probability (above 1: never skip), got {self.skip}")
+
+    def length(self, samples: int) -> int:
+        """Number of training steps for a training set of that size."""
+        return self.steps if self.steps is not None else (self.epochs or 1) * samples
+
+    @property
+    def threshold(self) -> int:
+        """`skip` in Q15; anything above 1 never skips."""
+        return NEVER_SKIP if self.skip > 1 else round(self.skip * 32768)
+
+    def halvings(self, step: int, total: int) -> int:
+        """How often the learning rate has been halved by that step."""
+        return sum(step >= f * total for f in HALVE_AT) if self.schedule == "halving" else 0
+
+    def order(self, samples: int, total: int) -> Array:
+        """Sample index of each step: a fresh seeded permutation per epoch."""
+        epochs = math.ceil(total / samples)
+        parts = [np.random.default_rng([self.seed, e]).permutation(samples) for e in range(epochs)]
+        return np.concatenate(parts)[:total]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One entry per step: loss -ln((p + 1/2) / 32768), how far it went (mcg_step_t), instructions (None: not counted)."""
+
+    losses: tuple[float, ...]
+    progress: tuple[int, ...]
+    saturated: int
+    instructions: tuple[int, ...] | None
+    seconds: float
+
+    @property
+    def full_steps(self) -> int:
+        """Steps whose backward pass ran."""
+        return sum(p == 0 for p in self.progress)
+
+    def step_instructions(self) -> tuple[int | None, int | None]:
+        """(maximum over steps whose backward pass ran, mean over all steps)."""
+        if self.instructions is None:
+            return None, None
+        full = [i for i, p in zip(self.instructions, self.progress, strict=True) if p == 0]
+        return max(full, default=None), round(sum(self.instructions) / len(self.instructions))
+
+
+def loss_of(p_label: int) -> float:
+    """-ln((p + 1/2) / 32768) of a probability in Q15."""
+    return -math.log((p_label + 0.5) / 32768)
+
+
+def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress = quiet) -> Learned:
+    """Trains `device` on int8 inputs x [N,H,W,C] with labels y [N]; it starts from the parameters it holds."""
+    total = course.length(len(x))
+    order = course.order(len(x), total)
+    device.set_control(seed=course.seed, step=0, skip=course.threshold)
+    results: list[StepResult] = []
+    start = time.perf_counter()
+    for first, last in _spans(course, total, isinstance(device, Host)):
+        device.set_control(halvings=course.halvings(first, total))
+        chosen = order[first:last]
+        if isinstance(device, Host):
+            results += device.train_many(x[chosen], y[chosen].astype(np.int32))
+        else:
+            results += [device.train_step(x[i], int(y[i])) for i in chosen]
+        progress("learning", last, total)
+    seconds = time.perf_counter() - start
+    counted = [r.instructions for r in results if r.instructions is not None]
+    return Learned(
+        tuple(loss_of(r.p_label) for r in results),
+        tuple(r.progress for r in results),
+        sum(r.saturated for r in results),
+        tuple(counted) if len(counted) == len(results) else None,
+        seconds,
+    )
+
+
+def _spans(course: Course, total: int, fast: bool) -> Iterator[tuple[int, int]]:
+    """[first, last) runs of steps with one learning rate, short enough to show progress."""
+    size = CHUNK if fast else 8
+    cuts = {math.ceil(f * total) for f in HALVE_AT} if course.schedule == "halving" else set()
+    edges = sorted({*range(0, total, size), *cuts, total})
+    yield from itertools.pairwise(edges)
+
+
+def accuracy(device: Device, x: Array, y: Array) -> float:
+    """Share of int8 samples x [N,H,W,C] that the device classifies as y [N]."""
+    seen, correct = device.evaluate(x, y.astype(np.int32))
+    return correct / seen
+
+
+def agree(device: Device, twin: Device, x: Array) -> int:
+    """Number of samples on which device and twin were compared; raises McugradError unless all logits are equal."""
+    for i, sample in enumerate(x):
+        if not np.array_equal(device.infer(sample), twin.infer(sample)):
+            raise McugradError(f"the device and the host twin disagree on test sample {i}: report this as a bug of mcugrad")
+    return len(x)
+
+
+def train(compiled: Compiled, data: Dataset, course: Course, on: str = "host", progress: Progress = quiet) -> dict[str, Any]:
+    """Evaluates, trains and evaluates again; the result as nested JSON values.
+
+    On emulated devices the whole evaluation runs on the host twin with the parameters read back, and a sample of it on
+    the device, which must agree.  Raises McugradError when there is nothing to learn from or to test on."""
+    (x, y), (test_x, test_y) = data.train, data.test
+    if not len(x) or not len(test_x):
+        raise McugradError(f"{data.origin}: needs training and test samples, has {len(x)} and {len(test_x)}")
+    x, test_x = compiled.prepared.quantize(x), compiled.prepared.quantize(test_x)
+    with compiled.device("host") as twin, compiled.device(on) as device:
+        before = accuracy(twin, test_x, test_y)
+        learned = learn(device, x, y, course, progress)
+        state = device.read_params()
+        twin.write_params(state)
+        after = accuracy(twin, test_x, test_y)
+        agree(device, twin, test_x[:AGREEMENT_SAMPLES])
+        counters = device.counters()
+    (compiled.folder / "parameters.bin").write_bytes(state)
+    return _report(compiled, learned, (before, after), state, counters.forward if counters else None)
+
+
+def _report(
+    compiled: Compiled, learned: Learned, accuracies: tuple[float, float], state: bytes, forward: int | None
+) -> dict[str, Any]:
+    step, mean = learned.step_instructions()
+    sram = compiled.facts()["sram"]
+    return {
+        "accuracy": {"before": accuracies[0], "after": accuracies[1]},
+        "losses": list(learned.losses),
+        "steps": {"total": len(learned.losses), "full": learned.full_steps},
+        "saturated": learned.saturated,
+        "instructions": {"forward": forward, "step": step, "step_mean": mean},
+        "parameters_sha256": compiled.program.state_hash(state),
+        "sram": {k: sram[k] for k in ("static", "stack", "total")},
+        "samples_per_second": round(len(learned.losses) / learned.seconds, 2),
+    }

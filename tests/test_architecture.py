@@ -1,0 +1,142 @@
+"""The shape of the code: who may import whom, how long a file or function may be, and no trace of one machine."""
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "mcugrad"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports from its own row and from those above; the longest name that matches decides.
+ROWS = (
+    ("errors", "quant.affine", "data", "preprocess", "npz", "images", "digits", "targets", "toolchain", "__init__"),
+    ("ir", "layout"),
+    ("ops",),
+    ("importers", "quant", "training", "passes"),
+    ("prepare",),
+    ("memory",),
+    ("program",),
+    ("emit", "devices", "build"),
+    ("report.ledger",),
+    ("compiler",),
+    ("trainer",),
+    ("search",),
+    ("report", "api", "demo", "cli"),
+)
+# These import nothing of mcugrad but each other and the errors.
+LEAVES = ROWS[0]
+LONGEST_FILE = 400
+LONGER = {"ir.py": 480}  # the one graph: its types, verifier and interpreter stand together
+LONGEST_FUNCTION = 60
+MACHINE = re.compile(r"(?<![\w.$}])/(?:home|work|root|Users|mnt|media|private)/\w")
+TEXT = {".py", ".c", ".h", ".S", ".toml", ".md", ".json", ".cfg", ".txt", ".ld", ".yml", ".yaml", ""}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(p): p for p in FILES}
+
+
+def row(module: str) -> int:
+    rows = {prefix: i for i, names in enumerate(ROWS) for prefix in names}
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (prefix := ".".join(parts[:length])) in rows:
+            return rows[prefix]
+    raise AssertionError(f"{module} has no place in the import order of this test: decide who may import it")
+
+
+def imports(module: str, everywhere: bool = True) -> Iterator[str]:
+    """Modules of mcugrad that `module` imports: all, or at its top level only."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            names = [a.name.removeprefix("mcugrad.") for a in node.names if a.name.startswith("mcugrad.")]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(module, node)
+            names = [] if base is None else [f"{base}.{a.name}".strip(".") for a in node.names]
+        else:
+            continue
+        yield from (n for name in names if (n := known(name)) is not None)
+
+
+def absolute(module: str, node: ast.ImportFrom) -> str | None:
+    """The module below mcugrad that a from-import names; None for another package."""
+    if node.level == 0:
+        name = node.module or ""
+        return name.removeprefix("mcugrad").strip(".") if name.split(".")[0] == "mcugrad" else None
+    is_package = MODULES[module].name == "__init__.py"
+    package = module.split(".") if is_package and module != "__init__" else module.split(".")[:-1]
+    above = package[: len(package) - (node.level - 1)]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def known(name: str) -> str | None:
+    """The module that `from name` reads: itself, or the one that defines its last part."""
+    if name in MODULES:
+        return name
+    parent = name.rpartition(".")[0]
+    return parent if parent in MODULES else "__init__"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_from_its_own_row_and_those_above(module: str) -> None:
+    late = {name for name in imports(module) if row(name) > row(module)}
+    assert not late
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if row(m) == 0])
+def test_leaves_import_only_leaves(module: str) -> None:
+    assert {name for name in imports(module) if row(name) > 0} == set()
+
+
+def test_the_order_of_rows_is_that_of_the_design() -> None:
+    line = ["ir", "ops", "training", "memory", "program", "devices", "search", "cli"]
+    assert [row(name) for name in line] == sorted({row(name) for name in line})
+    assert len({row(name) for name in ("importers", "quant", "training", "passes")}) == 1
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    table = {m: {n for n in imports(m, everywhere=False) if n != m} for m in MODULES if m != "__init__"}
+    assert len(list(TopologicalSorter(table).static_order())) >= len(table)
+
+
+def test_only_the_importers_read_onnx() -> None:
+    for module, path in MODULES.items():
+        if not module.startswith("importers"):
+            assert not re.search(r"^\s*(?:import|from) onnx\b", path.read_text(encoding="utf-8"), re.M), module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text, name = path.read_text(encoding="utf-8"), str(path.relative_to(PACKAGE))
+    assert len(text.splitlines()) <= LONGER.get(name, LONGEST_FILE)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_begins_with_one_sentence_that_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""') or not text.strip()
+
+
+def test_nothing_names_a_folder_of_one_machine() -> None:
+    found = []
+    for path in (p for p in ROOT.rglob("*") if p.is_file() and p.suffix in TEXT):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in {"src", "tests", "docs", "examples", "benchmarks"} or len(parts) == 1:
+            if "__pycache__" in parts or any(p.endswith(".egg-info") for p in parts):
+                continue
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            found += [f"{path.relative_to(ROOT)}: {m.group()}" for m in MACHINE.finditer(text)]
+    assert not found
