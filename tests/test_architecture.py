@@ -130,13 +130,16 @@ def test_a_module_begins_with_one_sentence_that_says_what_it_is(path: Path) -> N
     assert text.startswith('"""') or not text.strip()
 
 
+def texts() -> Iterator[Path]:
+    """Every text file of the project."""
+    yield from (p for p in ROOT.iterdir() if p.is_file() and p.suffix in TEXT)
+    for folder in ("src", "tests", "docs", "examples", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            skipped = "__pycache__" in path.parts or any(p.endswith(".egg-info") for p in path.parts)
+            if path.is_file() and path.suffix in TEXT and not skipped:
+                yield path
+
+
 def test_nothing_names_a_folder_of_one_machine() -> None:
-    found = []
-    for path in (p for p in ROOT.rglob("*") if p.is_file() and p.suffix in TEXT):
-        parts = path.relative_to(ROOT).parts
-        if parts[0] in {"src", "tests", "docs", "examples", "benchmarks"} or len(parts) == 1:
-            if "__pycache__" in parts or any(p.endswith(".egg-info") for p in parts):
-                continue
-            text = path.read_text(encoding="utf-8", errors="ignore")
-            found += [f"{path.relative_to(ROOT)}: {m.group()}" for m in MACHINE.finditer(text)]
+    found = [f"{p.relative_to(ROOT)}: {m.group()}" for p in texts() for m in MACHINE.finditer(p.read_text("utf-8", "ignore"))]
     assert not found

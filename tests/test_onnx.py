@@ -1,15 +1,18 @@
 """The ONNX importer against onnxruntime: every supported operator, small nets, exports of PyTorch."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
+from mcugrad.errors import McugradError
 from mcugrad.importers import load
 from mcugrad.ir import interpret, verify
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.preprocess import Input, Preprocess
 from onnx_models import Net, features, logits, reference, residual_net
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is the reference")
@@ -92,6 +95,10 @@ POOLS = {
     "max": ("MaxPool", {"kernel_shape": [3, 2], "strides": [1, 2]}),
     "max, pads": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 1, 1]}),
     "max, ceil": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    "max, ceil, nothing in the last window": (
+        "MaxPool",
+        {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [0, 0, 1, 1], "ceil_mode": 1},
+    ),
     "max, same": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     "global average": ("GlobalAveragePool", {}),
     "global max": ("GlobalMaxPool", {}),
@@ -205,6 +212,12 @@ def test_convolution_as_classifier_and_model_without_one(tmp_path):
     assert imported.graph.outputs[0].type.shape == (1, 1, 1, 4)
 
 
+@pytest.mark.parametrize("options", [{"kernel": 3, "pads": [1, 1, 1, 1], "strides": [3, 3]}, {"kernel": 3, "group": 2}])
+def test_padded_or_grouped_layers_are_no_classifier(tmp_path, options):
+    net = Net((1, 4, 3, 3))
+    assert same(net, tmp_path, net.conv("x", 4, 6, **options)).classifier is None
+
+
 def test_batch_is_taken_as_one(tmp_path):
     net = Net((4, 3, 6, 5))
     net.save(tmp_path / "m.onnx", net.conv("x", 3, 4))
@@ -233,8 +246,12 @@ def test_digits_asset_imports(tmp_path):
     np.testing.assert_allclose(logits(imported, x)[None], reference(tmp_path / "d.onnx", x), atol=1e-4)
 
 
-def test_torch_exports(tmp_path):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_torch_exports(tmp_path, dynamo):
     torch = pytest.importorskip("torch", reason="torch is not installed")
+    if dynamo:
+        pytest.importorskip("onnxscript", reason="the dynamo exporter needs onnxscript")
     nn = torch.nn
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -242,5 +259,18 @@ def test_torch_exports(tmp_path):
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 5),
     ).eval()  # fmt: skip
     x = torch.randn(1, 3, 16, 16)
-    torch.onnx.export(net, (x,), str(tmp_path / "m.onnx"), dynamo=False)
+    torch.onnx.export(net, (x,), str(tmp_path / "m.onnx"), dynamo=dynamo)
     np.testing.assert_allclose(logits(load(tmp_path / "m.onnx"), x.numpy())[None], net(x).detach().numpy(), atol=1e-5)
+
+
+def test_preprocessing_stored_with_the_model(tmp_path):
+    net = Net()
+    wanted = Preprocess(Input.FLOAT, scale=1 / 255, mean=(0.5,), std=(0.25,), size=(9, 9))
+    model = net.model(net.conv("x", 3, 4))
+    entry = model.metadata_props.add(key="mcugrad.preprocess", value=json.dumps(wanted.to_dict()))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert load(tmp_path / "m.onnx").preprocess == wanted
+    entry.value = "{}"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(McugradError, match=r"m.onnx: its metadata mcugrad.preprocess cannot be used"):
+        load(tmp_path / "m.onnx")

@@ -150,6 +150,11 @@ def test_a_huge_bias_widens_the_scale_instead_of_being_cut():
     assert abs(q[0, 0, 0, 0]) <= 127 and scale[1] == pytest.approx(1 / 127)
 
 
+def test_a_vanishing_multiplier_widens_the_scale():
+    scale, _, _ = quantize_layer(np.array([[[[1e-5]]], [[[1.0]]]]), np.zeros(2), (1e-6, 1e3), 0)
+    assert scale == pytest.approx([1e9 / 2**30] * 2)
+
+
 def test_a_layer_of_zeros_only():
     scale, q, b = quantize_layer(np.zeros((2, 1, 1, 1)), np.array([1.0, -1.0]), (0.5, 0.1), 0)
     assert scale.tolist() == [1, 1] and not q.any() and b.tolist() == [2, -2]

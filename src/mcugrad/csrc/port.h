@@ -20,6 +20,11 @@
 #define MCG_DUAL_MAC MCG_HAS_SIMD32
 #endif
 
+/* Hand-scheduled inner loops; each has a twin in C that it replaces. */
+#ifndef MCG_ASM
+#define MCG_ASM MCG_HAS_SIMD32
+#endif
+
 /* Long multiplication in one instruction (everything but Armv6-M and Armv8-M baseline). */
 #if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB < 2
 #define MCG_HAS_LONG_MULTIPLY 0
@@ -28,6 +33,13 @@
 #endif
 
 #define MCG_RARE static __attribute__((noinline, cold, unused))
+/* Before a loop whose rounds are few: unrolling would only add code. */
+#if defined(__clang__)
+#define MCG_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
+#else
+#define MCG_ROLLED
+#endif
+
 #define MCG_INLINE static inline __attribute__((always_inline))
 
 /* Four bytes from / to any address: LDR, STR where the core allows it unaligned, bytes elsewhere. */

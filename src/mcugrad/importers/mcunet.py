@@ -25,6 +25,7 @@ from mcugrad.quant.affine import BIAS_LIMIT
 from mcugrad.quant.repair import repair_dead_channels
 
 MAX_BYTES = 64 << 20
+MAX_PIXELS = 1024  # per side of the input
 ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -91,7 +92,9 @@ def read_pickle(path: Path) -> Model:
         raise McugradError(f"{path.name} is damaged or not a tiny-training pickle ({type(error).__name__}: {error})") from None
     try:
         return _model(data)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except McugradError as error:
+        raise McugradError(f"{path.name}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise McugradError(f"{path.name}: not the layout of a tiny-training model: {error!r}") from None
 
 
@@ -120,7 +123,14 @@ def _model(data: dict[str, Any]) -> Model:
         parts = tuple(_layer(block[k], f"conv{next(counter)}", f"blocks.{i}.{k}") for k in keys)
         residual = block["residual"]
         blocks.append(Block(parts, None if residual is None else _quant(residual["params"], "y")))
-    return Model(int(data["first_conv"]["in_shape"]), tuple(blocks), _layer(data["classifier"], "classifier", "classifier"))
+    size = int(data["first_conv"]["in_shape"])
+    if not 1 <= size <= MAX_PIXELS:
+        raise ValueError(f"an input of {size}x{size} pixels")
+    classifier = _layer(data["classifier"], "classifier", "classifier")
+    features = blocks[-1].layers[-1].weight.shape[0]
+    if classifier.weight.shape[1:] != (features, 1, 1):
+        raise ValueError(f"the classifier reads {classifier.weight.shape[1]} features, the network has {features}")
+    return Model(size, tuple(blocks), classifier)
 
 
 def _quant(params: dict[str, Any], side: str) -> Quant:
@@ -135,9 +145,13 @@ def _layer(conv: dict[str, Any], name: str, kind: str) -> Layer:
     weight, bias, scales = np.asarray(p["weight"]), np.asarray(p["bias"]), np.asarray(p["w_scales"], np.float64)
     outputs, groups, stride = int(conv["out_channel"]), int(conv["groups"]), int(conv["stride"])
     kernel = int(conv["kernel_size"][0])
+    if groups < 1 or stride < 1:
+        raise ValueError(f"{kind}: {groups} groups and stride {stride} make no sense")
     expected = (outputs, int(conv["in_channel"]) // groups, kernel, kernel)
-    if weight.dtype != np.int8 or weight.shape != expected or tuple(conv["kernel_size"]) != (kernel, kernel):
+    if weight.dtype != np.int8 or weight.shape != expected or weight.size > MAX_BYTES or tuple(conv["kernel_size"]) != (kernel, kernel):
         raise ValueError(f"{kind}: weight {weight.dtype}{weight.shape}, expected int8{expected}")
+    if bias.dtype.kind != "i":
+        raise ValueError(f"{kind}: bias {bias.dtype} is not int32")
     if bias.shape != (outputs,) or scales.shape != (outputs,) or not (np.isfinite(scales).all() and (scales > 0).all()):
         raise ValueError(f"{kind}: bias or scales do not fit {outputs} channels")
     if bool(conv.get("depthwise", False)) != (groups == outputs and groups > 1):
@@ -190,7 +204,8 @@ def reference_features(model: Model, x: Array) -> Array:
             conv = block.layers[-1].y
             real = (q - conv.zero) * conv.scale[0] + (start - start_quant.zero) * start_quant.scale[0]
             q = np.clip(np.rint(real / block.residual.scale[0]) + block.residual.zero, -128, 127)
-    return np.rint(q.mean(axis=(0, 2, 3))).astype(np.int64)
+    features: Array = np.rint(q.mean(axis=(0, 2, 3))).astype(np.int64)
+    return features
 
 
 def _reference_convolution(q: Array, layer: Layer) -> Array:
@@ -201,7 +216,8 @@ def _reference_convolution(q: Array, layer: Layer) -> Array:
     weight = layer.weight[:, 0] if layer.groups > 1 else layer.weight
     acc = np.einsum(subscripts, windows, weight.astype(np.float64), optimize=True) + layer.bias[:, None, None]
     scale = (layer.x.scale[0] * layer.w_scales / layer.y.scale[0])[:, None, None]
-    return np.clip(np.rint(acc * scale) + layer.y.zero, -128, 127)
+    y: Array = np.clip(np.rint(acc * scale) + layer.y.zero, -128, 127)
+    return y
 
 
 def classifier_float(model: Model) -> tuple[Array, Array]:
@@ -215,7 +231,9 @@ def reference_logits(model: Model, features: Array) -> Array:
     """The classifier's int8 logits for pooled features (integers with the zero point in)."""
     c = model.classifier
     acc = c.weight[:, :, 0, 0].astype(np.int64) @ (features - c.x.zero) + c.bias
-    return np.clip(np.rint(acc * (c.x.scale[0] * c.w_scales / c.y.scale[0])) + c.y.zero, -128, 127).astype(np.int64)
+    real = acc * (c.x.scale[0] * c.w_scales / c.y.scale[0])
+    logits: Array = np.clip(np.rint(real) + c.y.zero, -128, 127).astype(np.int64)
+    return logits
 
 
 def load_mcunet(path: Path) -> Imported:
@@ -224,7 +242,10 @@ def load_mcunet(path: Path) -> Imported:
     The report notes repaired channels and how far the integer forward pass is from the released simulator's.
     """
     model = read_pickle(path)
-    graph, repaired = build_graph(model)
+    try:
+        graph, repaired = build_graph(model)
+    except McugradError as error:
+        raise McugradError(f"{path.name}: {error}") from None
     weight, bias = classifier_float(model)
     size = graph.inputs[0].type.shape[1]
     notes = (f"{repaired} dead channels repaired (weight scale below 1e-7)", *agreement_notes(model, graph))
@@ -244,7 +265,8 @@ def agreement_notes(model: Model, graph: Graph, samples: int = 2) -> tuple[str, 
     differences = []
     for _ in range(samples):
         coarse = rng.integers(-128, 128, (1, 8, 8, graph.inputs[0].type.shape[3]))
-        x = np.kron(coarse, np.ones((1, model.size // 8, model.size // 8, 1))).astype(np.int8)
+        tile = -(-model.size // 8)
+        x = np.kron(coarse, np.ones((1, tile, tile, 1)))[:, : model.size, : model.size].astype(np.int8)
         ours = interpret(graph, {graph.inputs[0].name: x})[graph.outputs[0]].reshape(-1).astype(np.int64)
         differences.append(np.abs(reference_logits(model, ours) - reference_logits(model, reference_features(model, x))))
     d = np.concatenate(differences)

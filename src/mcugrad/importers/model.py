@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Report:
     layers: tuple[Layer, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     notes: tuple[str, ...] = ()
-    supported: tuple[tuple[str, int], ...] = field(default=())  # (foreign operator, how many), sorted
+    supported: tuple[tuple[str, int], ...] = ()  # (foreign operator, how many), sorted
 
     @property
     def ok(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mcugrad.errors import McugradError
 from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx_fold import FOLDS
 from mcugrad.importers.onnx_ops import HANDLERS
@@ -19,8 +21,10 @@ from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.head import Head
 from mcugrad.passes.clean import CLEAN
 from mcugrad.passes.run import run
+from mcugrad.preprocess import Preprocess
 
 FORMAT = "onnx"
+PREPROCESS_KEY = "mcugrad.preprocess"
 QUANTIZED = "already quantized models are not read yet: export the float model"
 LOGITS = "use ReLU6 inside the network, and export it up to its logits"
 RELU = "use ReLU or ReLU6"
@@ -36,7 +40,7 @@ REMEDIES = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "use a convolutional network"),
 }
 DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
-MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, UnicodeDecodeError)
+MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError)
 
 
 def load_onnx(path: Path) -> Imported:
@@ -71,7 +75,7 @@ class _Import:
         self.report.require()
         assert self.graph is not None
         graph, classifier = split_classifier(self.graph)
-        return Imported(graph, Path(self.source.name).stem, FORMAT, None, classifier, self.report)
+        return Imported(graph, Path(self.source.name).stem, FORMAT, stored_preprocess(self.source), classifier, self.report)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))
@@ -172,6 +176,19 @@ class _Import:
                 self._block(name, "BatchNormalization", why, "put batch norm and constants directly after a convolution")
         for value, reason in integer_limits(self.graph):
             self._block(value.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
+
+
+def stored_preprocess(source: Source) -> Preprocess | None:
+    """The preprocessing in the model's metadata (JSON of `Preprocess.to_dict`), if there is one."""
+    text = source.metadata.get(PREPROCESS_KEY)
+    if text is None:
+        return None
+    try:
+        return Preprocess.from_dict(json.loads(text))
+    except (McugradError, ValueError, TypeError, RecursionError) as error:
+        raise McugradError(
+            f"{source.name}: its metadata {PREPROCESS_KEY} cannot be used ({error}): remove or correct it"
+        ) from None
 
 
 def _shape_of(state: State, node: OnnxNode) -> Array:

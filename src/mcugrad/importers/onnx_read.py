@@ -47,6 +47,7 @@ class Source:
     tensors: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...]
+    metadata: Mapping[str, str]
 
 
 def read(path: Path) -> Source:
@@ -81,6 +82,7 @@ def _source(model: Any, path: Path) -> Source:
         tensors=tensors,
         shapes=_shapes(model),
         notes=notes,
+        metadata={p.key: p.value for p in model.metadata_props},
     )
 
 

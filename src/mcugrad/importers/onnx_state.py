@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -203,9 +202,3 @@ def bounded_activation(shape: Iterable[int]) -> None:
         raise Blocked(
             f"an activation of shape {shape} is too large", f"at most {MAX_ACTIVATION:,} elements: use a smaller input"
         )
-
-
-def identifier(name: str) -> str:
-    """A C identifier made of a foreign name."""
-    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
-    return f"_{text}" if text[0].isdigit() else text

@@ -1,7 +1,8 @@
-"""Addresses for the buffers of a problem: first fit in a few orders, and CP-SAT when that is above the live peak."""
+"""Addresses for the buffers of a problem: first fit, its order repaired, and CP-SAT when that is above the live peak."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from mcugrad.ir import Node, Value
 from mcugrad.memory.certificate import Certificate, certify, live_peak
 from mcugrad.memory.problem import Buffer, MemoryProblemError, Problem
 
-EFFORT = 8.0  # CP-SAT's deterministic time units, about seconds; not wall time, so that plans do not depend on the machine
+REPAIRS = 200  # orders tried by moving what sticks out to the front
+EFFORT = 0.25  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
 
 ORDERS: tuple[tuple[str, Callable[[Buffer], tuple[int, ...]]], ...] = (
     ("size", lambda b: (-b.size, b.first)),
@@ -45,13 +47,17 @@ def solve(problem: Problem, *, fixed: Mapping[Value, int] | None = None, seed: i
     fixed: offsets in bytes that some values must have.  effort: limit of the exact search in CP-SAT's deterministic
     time units.  Raises MemoryProblemError when the fixed values themselves overlap.
     """
-    buffers = problem.buffers
-    pins = _pins(buffers, fixed or {})
+    boxes = _Boxes(problem.buffers, _pins(problem.buffers, fixed or {}))
     goal = live_peak(problem)
-    offsets, method = _first_fits(buffers, pins, goal)
-    if peak(buffers, offsets) > goal and effort > 0:
-        exact = cp_sat(buffers, pins, offsets, goal, seed, effort)
-        if peak(buffers, exact) < peak(buffers, offsets):
+    order, method = _best_order(boxes, goal)
+    offsets = boxes.first_fit(order)
+    if peak(boxes.buffers, offsets) > goal:
+        repaired = _repair(boxes, order, goal, seed)
+        if peak(boxes.buffers, repaired) < peak(boxes.buffers, offsets):
+            offsets, method = repaired, "first fit, order repaired"
+    if peak(boxes.buffers, offsets) > goal and effort > 0:
+        exact = cp_sat(boxes.buffers, boxes.pins, offsets, goal, seed, effort)
+        if peak(boxes.buffers, exact) < peak(boxes.buffers, offsets):
             offsets, method = exact, "CP-SAT"
     return _plan(problem, offsets, method)
 
@@ -77,27 +83,52 @@ def _pins(buffers: Sequence[Buffer], fixed: Mapping[Value, int]) -> dict[int, in
     return pins
 
 
-def _first_fits(buffers: Sequence[Buffer], pins: Mapping[int, int], goal: int) -> tuple[list[int], str]:
-    """The best of the orders, tried until one reaches the goal."""
-    best: tuple[list[int], str] | None = None
+class _Boxes:
+    """Buffers, some pinned to an offset, and for each the indices of those alive at the same time."""
+
+    def __init__(self, buffers: Sequence[Buffer], pins: Mapping[int, int]) -> None:
+        self.buffers, self.pins = buffers, pins
+        self.beside = [[j for j, b in enumerate(buffers) if j != i and overlap_in_time(a, b)] for i, a in enumerate(buffers)]
+
+    def first_fit(self, order: Sequence[int]) -> list[int]:
+        """Offset of each buffer: in `order`, the lowest gap among those placed before that are alive at the same time."""
+        offsets = dict(self.pins)
+        for i in order:
+            if i not in offsets:
+                taken = sorted((offsets[j], offsets[j] + self.buffers[j].size) for j in self.beside[i] if j in offsets)
+                offsets[i] = _lowest_gap(taken, self.buffers[i])
+        return [offsets[i] for i in range(len(self.buffers))]
+
+
+def _best_order(boxes: _Boxes, goal: int) -> tuple[list[int], str]:
+    """The order with the smallest arena, tried until one reaches the goal, and the method's name."""
+    found: list[tuple[int, list[int], str]] = []
     for name, key in ORDERS:
-        offsets = first_fit(buffers, sorted(range(len(buffers)), key=lambda i: key(buffers[i])), pins)
-        if best is None or peak(buffers, offsets) < peak(buffers, best[0]):
-            best = offsets, f"first fit by {name}"
-        if peak(buffers, best[0]) == goal:
+        keys = [key(b) for b in boxes.buffers]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        found.append((peak(boxes.buffers, boxes.first_fit(order)), order, f"first fit by {name}"))
+        if found[-1][0] == goal:
             break
-    assert best is not None
+    return min(found, key=lambda f: f[0])[1:]
+
+
+def _repair(boxes: _Boxes, order: Sequence[int], goal: int, seed: int) -> list[int]:
+    """First fit in orders where the buffers that reach the top come earlier; the best offsets found."""
+    rng = random.Random(seed)
+    current = list(order)
+    best = boxes.first_fit(current)
+    for _ in range(REPAIRS):
+        top = peak(boxes.buffers, best)
+        if top == goal:
+            break
+        sticking = [i for i in current if best[i] + boxes.buffers[i].size == top]
+        moved = rng.choice(sticking)
+        rest = [i for i in current if i != moved]
+        rest.insert(rng.randrange(current.index(moved) + 1), moved)
+        offsets = boxes.first_fit(rest)
+        if peak(boxes.buffers, offsets) <= top:
+            current, best = rest, offsets
     return best
-
-
-def first_fit(buffers: Sequence[Buffer], order: Sequence[int], pins: Mapping[int, int]) -> list[int]:
-    """Offset of each buffer: in `order`, the lowest gap among those placed before that are alive at the same time."""
-    offsets = dict(pins)
-    for i in order:
-        if i not in offsets:
-            taken = sorted((at, at + buffers[j].size) for j, at in offsets.items() if overlap_in_time(buffers[i], buffers[j]))
-            offsets[i] = _lowest_gap(taken, buffers[i])
-    return [offsets[i] for i in range(len(buffers))]
 
 
 def _lowest_gap(taken: Sequence[tuple[int, int]], buffer: Buffer) -> int:

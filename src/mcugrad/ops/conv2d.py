@@ -233,6 +233,20 @@ class Conv2d(Op):
             yield single(op, x=case.x, weight=case.weight, bias=vector(case.weight.shape[0]), **rest)
 
 
+def round_up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+def is_pointwise(window: Window, groups: int, x: tuple[int, ...], y: tuple[int, ...]) -> bool:
+    """Whether a convolution is a product of two matrices (mcg_is_pointwise in csrc/ops/backward.h)."""
+    return window.kernel == window.stride == (1, 1) and groups == 1 and x[1:3] == y[1:3]
+
+
+def block_positions(height: int, width: int) -> int:
+    """Positions of the whole rows that a backward kernel computes together (MCG_BLOCK in csrc/ops/backward.h)."""
+    return min(max(64 // width, 1), height) * width
+
+
 def conv_macs(y: TensorType, window: Window, inputs: int) -> int:
     return y.elements * window.kernel[0] * window.kernel[1] * inputs
 
@@ -301,8 +315,15 @@ class Conv2dInputGrad(Op):
             *segment_fields(self.channels, weight.type, rest.type if rest else None),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
-        spare = 0 if self.channels is None else 1  # positions, to bring the channels of one into order
-        return Kernel("mcg_conv2d_input_grad", args, scratch=4 * (self.shape[2] + spare) * self.shape[3])
+        return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
+
+    def _scratch(self, h: TensorType) -> int:
+        """Two int16 columns and the int32 gradients of two channels of a block; or of a row, and of one position to
+        bring its channels into order."""
+        _, height, width, channels = self.shape
+        if is_pointwise(self.window, self.groups, self.shape, h.shape):
+            return 4 * round_up(h.shape[3], 4) + 8 * block_positions(height, width)
+        return 4 * (width + (self.channels is not None)) * channels
 
 
 @dataclass(frozen=True)
@@ -349,4 +370,11 @@ class Conv2dWeightGrad(Op):
             ("x_zero", need_quant(x.type)[0].zero),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
-        return Kernel("mcg_conv2d_update", args, scratch=4 * weight.elements // weight.shape[0])
+        return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
+
+    def _scratch(self, x: TensorType, h: TensorType) -> int:
+        """Gradients of 8 outputs by 16 inputs, two int16 columns of x and 8 int8 rows of h; or one row of gradients."""
+        if is_pointwise(self.window, self.groups, x.shape, h.shape):
+            positions = min(64, x.shape[1] * x.shape[2])
+            return 4 * 8 * 16 + 4 * round_up(positions, 4) + 8 * positions
+        return 4 * (x.shape[3] // self.groups)

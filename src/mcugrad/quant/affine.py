@@ -99,4 +99,5 @@ def softmax(logits: Array, m: int, sh: int) -> Array:
     a = np.asarray(logits, np.int64)
     d = np.minimum(((a.max() - a) * m) >> sh if sh >= 0 else ((a.max() - a) * m) << -sh, SOFTMAX_FAR)
     e = np.asarray(SOFTMAX_LUT, np.int64)[d & 255] >> (d >> 8)
-    return (e << 15) // e.sum()
+    p: Array = (e << 15) // e.sum()
+    return p

@@ -117,18 +117,17 @@ class _Assign:
 def quantize_layer(weight: Array, bias: Array, scales: tuple[float, float], axis: int) -> tuple[Array, Array, Array]:
     """(scale float64 [O], weight int8, bias int32 [O]) of a float layer whose output channels lie along `axis`.
 
-    scales: of its input and output.  scale = max|w| / 127.  Dead channels get the median scale and zero weights.  A
+    scales: of its input and output.  scale = max|w| / 127.  Dead channels get the median scale, at which weights vanish.  A
     channel whose bias would leave +-2**30, or whose multiplier is below 2**-30, gets the scale at which it just fits: its
     weights do not matter beside the bias or the output's step.
     """
     x_scale, y_scale = scales
     largest = np.abs(weight.astype(np.float64)).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
     scale = largest / 127
-    scale, dead = live_scales(scale, min(DEAD_SCALE, max(DEAD_RATIO * float(scale.max()), TINY)))
+    scale, _ = live_scales(scale, min(DEAD_SCALE, max(DEAD_RATIO * float(scale.max()), TINY)))
     scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (x_scale * BIAS_LIMIT))
     scale = np.maximum(scale, y_scale / x_scale * 2.0**-30)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    live = np.where(dead, 0.0, 1.0).reshape(shape)
-    q = np.clip(np.rint(weight * live / scale.reshape(shape)), -127, 127).astype(np.int8)
+    q = np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8)
     b = np.clip(np.rint(bias / (x_scale * scale)), -BIAS_LIMIT, BIAS_LIMIT).astype(np.int32)
     return scale, q, b

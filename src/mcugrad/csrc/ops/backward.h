@@ -34,6 +34,12 @@ static inline int32_t mcg_reader(int32_t at, int32_t tap, int32_t stride, int32_
   return reach / stride;
 }
 
+/* A product of two matrices: 1x1, every position, one group. */
+static inline int mcg_is_pointwise(const mcg_conv2d_t *p) {
+  return p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->groups == 1 &&
+         p->out_h == p->in_h && p->out_w == p->in_w;
+}
+
 /* acc [n] = 0 */
 static inline void mcg_zero(int32_t *acc, int32_t n) {
   for (int32_t i = 0; i < n; ++i) acc[i] = 0;
@@ -47,6 +53,8 @@ typedef struct {
   const uint16_t *order; /* or, unless null, order[0] ... order[n - 1] */
 } mcg_block_t;
 
+#define MCG_BLOCK 64 /* positions that a block aims at; ops/conv2d.py and ops/depthwise.py size the scratch by it */
+
 /* Sets the counts of clamped elements to 0; before the first block or row. */
 void mcg_chain_start(const mcg_chain_t *chain);
 
@@ -56,10 +64,15 @@ void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *block);
 /* Runs the stages on row `row` of a gradient, acc [n]. */
 void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *acc);
 
-/* One output channel of a convolution's weight: grad [taps][live], mu the means of its group's inputs or null. */
-void mcg_weight_step(const mcg_weight_step_t *step, int32_t o, const int32_t *grad, const int16_t *mu);
+/* Moves channels first ... first + n - 1 (as the weight counts them) of output o and tap `tap` of a convolution's weight
+ * by grad [n]; returns sum mu * change, the centring's share of the bias.  mu: the means of the group, or null. */
+int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n,
+                        const int32_t *grad, const int16_t *mu);
 
-/* A depthwise weight [taps][C]: grad [taps][C]. */
-void mcg_depthwise_step(const mcg_weight_step_t *step, const int32_t *grad);
+/* bias[o] -= by, kept within +-2^30. */
+void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);
+
+/* Moves channels first ... first + n - 1 of a depthwise weight [taps][C] by grad [taps][n], and centres them. */
+void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, const int32_t *grad);
 
 #endif

@@ -1,30 +1,24 @@
 /* Convolution, int8 in and out.
  *
- * The fast path widens the inputs of four output pixels to int16, x - x_zero with the live channels of all taps first,
- * then multiplies them with one row of weights at a time, so that each weight is loaded and widened once for four
- * products.  The inputs of the four pixels alternate: groups [4 pixels][4 inputs].  With dual MACs the inputs a b c d of
- * a whole group are stored as a c b d, which is how SXTB16 takes four weights apart.
+ * The fast path widens the inputs of four output pixels at a time to int16 and multiplies them with one row of weights
+ * after the other, so that each weight is loaded and widened once for four products.
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/conv2d_strip.h"
 #include "ops/rows.h"
 
-#define PIXELS 4
-#define GROUP (PIXELS * 4) /* int16 elements of a group */
+#define GROUP (MCG_PIXELS * 4) /* int16 elements of a group of the columns */
 
-/* Four output pixels and all they need. */
+/* A call of the fast path. */
 typedef struct {
   const mcg_conv2d_t *p;
-  const int8_t *weight; /* [O][n_live] */
-  const int8_t *rest;   /* [O][n_rest] */
-  const int32_t *bias;  /* [O] */
-  int32_t n_live, n_rest;
-  int16_t *columns;  /* [round4(n_live) / 4][4][4], then the same of n_rest */
-  int8_t *bytes;     /* [max(n_live, n_rest)] of one pixel */
-  int8_t *y[PIXELS]; /* [O] each */
-} strip_t;
-
-static inline int32_t round4(int32_t n) { return (n + 3) & ~3; }
+  const mcg_rows_t *r;
+  const int8_t *x;
+  int8_t *bytes;         /* [max(round4(live), round4(resting))] of one pixel */
+  int32_t live, resting; /* inputs of an output: taps * channels */
+  int32_t outputs;       /* that mcg_conv2d_strip may compute */
+} conv_t;
 
 /* One input of the sum: sum over taps inside the input and channels of (x - x_zero) * weight. */
 static int32_t plain_sum(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
@@ -60,17 +54,24 @@ void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *
   }
 }
 
-/* n bytes from one place to another; short runs, no call. */
+static inline int32_t round4(int32_t n) { return (n + 3) & ~3; }
+
+/* to [n] = from [n]; returns the end.  The last word may overlap the one before. */
 static inline int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
-  int32_t i = 0;
-  for (; i + 4 <= n; i += 4) mcg_store4(to + i, mcg_load4(from + i));
-  for (; i < n; ++i) to[i] = from[i];
-  return to + n;
+  int8_t *const end = to + n;
+  if (n < 4) {
+    MCG_ROLLED while (to < end) *to++ = *from++;
+    return end;
+  }
+  MCG_ROLLED for (; to + 4 < end; to += 4, from += 4) mcg_store4(to, mcg_load4(from));
+  mcg_store4(end - 4, mcg_load4(from + (end - to) - 4));
+  return end;
 }
 
 static inline int8_t *fill(int8_t *to, int32_t value, int32_t n) {
-  for (int32_t i = 0; i < n; ++i) to[i] = (int8_t)value;
-  return to + n;
+  int8_t *const end = to + n;
+  MCG_ROLLED while (to < end) *to++ = (int8_t)value;
+  return end;
 }
 
 static inline int8_t *pick(int8_t *to, const int8_t *from, const uint16_t *order, int32_t n) {
@@ -78,23 +79,27 @@ static inline int8_t *pick(int8_t *to, const int8_t *from, const uint16_t *order
   return to + n;
 }
 
-/* One pixel's column of a segment: columns [n / 4][.][4] = from [n] - zero. */
+/* One pixel's column of a segment: columns [(n + 3) / 4][.][4] = from [n] - zero, then zeros. */
 static void widen(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
   const uint32_t minus = mcg_pair(-zero, -zero);
-  for (; MCG_DUAL_MAC && n >= 4; n -= 4, from += 4, columns += GROUP) {
-    const uint32_t v = mcg_load4(from);
-    mcg_store4_aligned(columns, mcg_sxtab16(minus, v));
-    mcg_store4_aligned(columns + 2, mcg_sxtab16_odd(minus, v));
-  }
   for (; n >= 4; n -= 4, from += 4, columns += GROUP) {
-    for (int32_t i = 0; i < 4; ++i) columns[i] = (int16_t)(from[i] - zero);
+    if (MCG_DUAL_MAC) {
+      const uint32_t v = mcg_load4(from);
+      mcg_store4_aligned(columns, mcg_sxtab16(minus, v));
+      mcg_store4_aligned(columns + 2, mcg_sxtab16_odd(minus, v));
+    } else {
+      for (int32_t i = 0; i < 4; ++i) columns[i] = (int16_t)(from[i] - zero);
+    }
   }
-  for (int32_t i = 0; i < n; ++i) columns[i] = (int16_t)(from[i] - zero);
+  for (int32_t i = 0; n > 0 && i < 4; ++i) {
+    const int32_t at = MCG_DUAL_MAC ? (i & 1) << 1 | i >> 1 : i;
+    columns[at] = (int16_t)(i < n ? from[i] - zero : 0);
+  }
 }
 
-/* to [taps][n] = channels [first, first + n) of the order at every tap of output pixel (oy, ox). */
-static void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t first,
-                   int32_t n, int8_t *to) {
+/* to [taps][n] = channels [first, first + n) of the order at every tap of output pixel (oy, ox), up to a whole group. */
+static void gather(const conv_t *f, int32_t oy, int32_t ox, int32_t first, int32_t n, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
   const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
   const mcg_taps_t h = mcg_taps(left, p->kernel_w, p->in_w);
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
@@ -103,7 +108,7 @@ static void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
       to = fill(to, p->x_zero, p->kernel_w * n);
       continue;
     }
-    const int8_t *at = mcg_row(x, iy, r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
+    const int8_t *at = mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
     to = fill(to, p->x_zero, h.first * n);
     if (p->order == NULL) {
       to = copy(to, at, (h.last - h.first) * n);
@@ -112,78 +117,114 @@ static void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
     }
     to = fill(to, p->x_zero, (p->kernel_w - h.last) * n);
   }
+  fill(to, p->x_zero, -(p->kernel_h * p->kernel_w * n) & 3);
 }
 
-/* The columns of output pixel (oy, ox), as number `slot` of the strip. */
-static void fetch(const strip_t *s, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t slot) {
-  const mcg_conv2d_t *p = s->p;
+/* The columns of output pixel (oy, ox), one of the four of a strip. */
+static void fetch(const conv_t *f, int32_t oy, int32_t ox, int16_t *columns) {
+  const mcg_conv2d_t *p = f->p;
   const int32_t iy = oy * p->stride_h - p->pad_top, ix = ox * p->stride_w - p->pad_left;
-  int16_t *columns = s->columns + 4 * slot;
-  if (s->n_live == p->in_c && p->order == NULL && iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
-    widen(columns, mcg_row(x, iy, r->x_rows, p->in_w * p->in_c) + ix * p->in_c, p->in_c, p->x_zero);
+  if (f->live == p->in_c && p->order == NULL && iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
+    widen(columns, mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c) + ix * p->in_c, p->in_c, p->x_zero);
     return;
   }
-  gather(p, r, x, oy, ox, 0, p->live, s->bytes);
-  widen(columns, s->bytes, s->n_live, p->x_zero);
-  if (s->n_rest == 0) return;
-  gather(p, r, x, oy, ox, p->live, p->in_c - p->live, s->bytes);
-  widen(columns + PIXELS * round4(s->n_live), s->bytes, s->n_rest, p->x_zero);
+  gather(f, oy, ox, 0, p->live, f->bytes);
+  widen(columns, f->bytes, round4(f->live), p->x_zero);
+  if (f->resting == 0) return;
+  gather(f, oy, ox, p->live, p->in_c - p->live, f->bytes);
+  widen(columns + MCG_PIXELS * round4(f->live), f->bytes, round4(f->resting), p->x_zero);
 }
 
-/* acc [pixel] += columns [n / 4][4][4] . w [n]. */
-static void dot(const int16_t *columns, const int8_t *w, int32_t n, int32_t acc[PIXELS]) {
-  for (; MCG_DUAL_MAC && n >= 4; n -= 4, w += 4, columns += GROUP) {
-    const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
-    for (int j = 0; j < PIXELS; ++j) {
-      acc[j] = mcg_smlad(mcg_load4_aligned(columns + 4 * j), even, acc[j]);
-      acc[j] = mcg_smlad(mcg_load4_aligned(columns + 4 * j + 2), odd, acc[j]);
+/* acc [pixel] += columns [groups][4][4] . w [groups][4]. */
+static void dot_groups(const int16_t *columns, const int8_t *w, int32_t groups, int32_t acc[MCG_PIXELS]) {
+  int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
+  for (; groups > 0; --groups, w += 4, columns += GROUP) {
+    if (MCG_DUAL_MAC) {
+      const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
+      a = mcg_smlad(mcg_load4_aligned(columns + 2), odd, mcg_smlad(mcg_load4_aligned(columns), even, a));
+      b = mcg_smlad(mcg_load4_aligned(columns + 6), odd, mcg_smlad(mcg_load4_aligned(columns + 4), even, b));
+      c = mcg_smlad(mcg_load4_aligned(columns + 10), odd, mcg_smlad(mcg_load4_aligned(columns + 8), even, c));
+      d = mcg_smlad(mcg_load4_aligned(columns + 14), odd, mcg_smlad(mcg_load4_aligned(columns + 12), even, d));
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        a += columns[i] * w[i];
+        b += columns[i + 4] * w[i];
+        c += columns[i + 8] * w[i];
+        d += columns[i + 12] * w[i];
+      }
     }
   }
-  for (; n > 0; n -= 4, w += 4, columns += GROUP) {
-    for (int j = 0; j < PIXELS; ++j) {
-      for (int i = 0; i < (n < 4 ? n : 4); ++i) acc[j] += columns[4 * j + i] * w[i];
+  acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
+}
+
+/* acc [pixel] += columns [(n + 3) / 4][4][4] . w [n]. */
+static void dot(const int16_t *columns, const int8_t *w, int32_t n, int32_t acc[MCG_PIXELS]) {
+  const int32_t whole = n & ~3;
+  dot_groups(columns, w, whole >> 2, acc);
+  if (whole < n) {
+    int8_t last[4] = {0, 0, 0, 0};
+    for (int32_t i = whole; i < n; ++i) last[i - whole] = w[i];
+    dot_groups(columns + MCG_PIXELS * whole, last, 1, acc);
+  }
+}
+
+/* Output o of the strip's pixels. */
+static void output(const conv_t *f, const mcg_strip_t *s, int32_t o) {
+  int32_t acc[MCG_PIXELS];
+  for (int j = 0; j < MCG_PIXELS; ++j) acc[j] = s->bias[o];
+  dot(s->columns, s->weight + o * f->live, f->live, acc);
+  if (f->resting > 0) dot(s->columns + GROUP * s->live_groups, s->rest + o * f->resting, f->resting, acc);
+  for (int j = 0; j < MCG_PIXELS; ++j) {
+    s->y[j][o] = mcg_requantize(acc[j], s->multiplier[o], s->shift[o], f->p->y_zero);
+  }
+}
+
+static void strip(const conv_t *f, const mcg_strip_t *s) {
+  if (MCG_ASM && f->outputs > 0) mcg_conv2d_strip(s, f->outputs);
+  for (int32_t o = f->outputs; o < f->p->out_c; ++o) output(f, s, o);
+}
+
+/* Outputs that mcg_conv2d_strip may compute: all shifts exceed 32, and what it reads too much is still weights. */
+static int32_t quick_outputs(const conv_t *f) {
+  const mcg_conv2d_t *p = f->p;
+  int32_t n = p->out_c;
+  if ((f->live & 3) != 0) n -= f->live < 3 ? 3 : 1;
+  if ((f->resting & 3) != 0) n -= f->resting < 3 ? 3 : 1;
+  for (int32_t o = 0; o < p->out_c; ++o) n = p->shift[o] > 32 ? n : 0;
+  return MCG_ASM && n > 0 ? n : 0;
+}
+
+/* All strips; one that is not full ends with copies of its last pixel. */
+static void strips(const conv_t *f, mcg_strip_t *s, int16_t *columns, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  int32_t waiting = 0;
+  for (int32_t oy = f->r->first; oy < f->r->last; ++oy) {
+    int8_t *to = mcg_row_out(y, oy, f->r->y_rows, p->out_w * p->out_c);
+    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
+      const int last = oy == f->r->last - 1 && ox == p->out_w - 1;
+      do {
+        fetch(f, oy, ox, columns + 4 * waiting);
+        s->y[waiting++] = to;
+      } while (last && waiting < MCG_PIXELS);
+      if (waiting < MCG_PIXELS) continue;
+      strip(f, s);
+      waiting = 0;
     }
   }
 }
 
-/* All outputs of the strip's pixels. */
-static void strip(const strip_t *s) {
-  const mcg_conv2d_t *p = s->p;
-  const int8_t *weight = s->weight, *rest = s->rest;
-  for (int32_t o = 0; o < p->out_c; ++o, weight += s->n_live) {
-    int32_t acc[PIXELS];
-    for (int j = 0; j < PIXELS; ++j) acc[j] = s->bias[o];
-    dot(s->columns, weight, s->n_live, acc);
-    if (s->n_rest > 0) {
-      dot(s->columns + PIXELS * round4(s->n_live), rest, s->n_rest, acc);
-      rest += s->n_rest;
-    }
-    for (int j = 0; j < PIXELS; ++j) s->y[j][o] = mcg_requantize(acc[j], p->multiplier[o], p->shift[o], p->y_zero);
-  }
-}
-
-/* A strip that is not full ends with copies of its last pixel. */
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
-  const int32_t taps = p->kernel_h * p->kernel_w, n_live = taps * p->live, n_rest = taps * p->in_c - n_live;
-  strip_t s = {p, weight, rest, bias, n_live, n_rest, scratch, NULL, {NULL, NULL, NULL, NULL}};
-  int32_t waiting = 0;
+  const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
+  const int32_t live4 = round4(live), rest4 = round4(resting);
+  int16_t *columns = (int16_t *)scratch;
+  conv_t f = {p, r, x, (int8_t *)(columns + MCG_PIXELS * (live4 + rest4)), live, resting, 0};
+  mcg_strip_t s = {columns, weight, rest, live4 >> 2, rest4 >> 2, live4 - live, rest4 - resting,
+                   bias, p->multiplier, p->shift, 2 * p->y_zero + 1, {y, y, y, y}};
   if (p->groups != 1) {
     mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
     return;
   }
-  s.bytes = (int8_t *)(s.columns + PIXELS * (round4(n_live) + round4(n_rest)));
-  for (int32_t oy = r->first; oy < r->last; ++oy) {
-    int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);
-    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
-      const int last = oy == r->last - 1 && ox == p->out_w - 1;
-      do {
-        fetch(&s, r, x, oy, ox, waiting);
-        s.y[waiting++] = to;
-      } while (last && waiting < PIXELS);
-      if (waiting < PIXELS) continue;
-      strip(&s);
-      waiting = 0;
-    }
-  }
+  f.outputs = quick_outputs(&f);
+  strips(&f, &s, columns, y);
 }

@@ -1,5 +1,6 @@
 /* Input gradient of a convolution, row by row: a[i] = sum over taps and outputs of w * h. */
 #include "backward.h"
+#include "dot.h"
 
 /* One position's h [per_out] through one tap: acc [kept] += w [per_out][kept] * h, rows of w `pitch` apart. */
 static void add_outputs(const int8_t *h, const int8_t *w, int32_t pitch, int32_t outputs, int32_t kept, int32_t *acc) {
@@ -46,12 +47,70 @@ static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
   if (p->order != NULL) reorder(p, acc, acc + p->in_w * p->in_c);
 }
 
-/* h [out_h][out_w][out_c], weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null,
- * scratch int32 [in_w][in_c], and [in_c] more when there is an order */
+/* Rows of the input that are computed together, so that a column is widened once for all of them. */
+static int32_t rows_per_block(const mcg_conv2d_t *p) {
+  return mcg_between(MCG_BLOCK / p->in_w, 1, p->in_h);
+}
+
+/* acc [positions][columns] = h [positions][n] . column [n][columns] */
+MCG_INLINE void multiply(const int8_t *h, const int16_t *column, int32_t positions, int32_t n, int columns,
+                         int32_t *acc) {
+  int32_t sum[2][2];
+  for (; positions >= 2; positions -= 2, h += 2 * n) {
+    mcg_dot(sum, h, n, column, n, 2, columns);
+    for (int r = 0; r < 2; ++r) {
+      for (int c = 0; c < columns; ++c) *acc++ = sum[r][c];
+    }
+  }
+  if (positions == 0) return;
+  mcg_dot(sum, h, n, column, n, 1, columns);
+  for (int c = 0; c < columns; ++c) *acc++ = sum[0][c];
+}
+
+/* One segment [O][kept] of a 1x1 convolution, channels from `first` of the order on, for the rows of the block. */
+static void pointwise_segment(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, int32_t kept,
+                              int32_t first, const mcg_chain_t *chain, mcg_block_t *block, int16_t *column) {
+  const int32_t positions = block->rows * block->width, outputs = p->out_c;
+  h += block->row * block->width * outputs;
+  for (int32_t j = 0; j < kept; j += 2) {
+    block->n = mcg_min(2, kept - j);
+    block->first = first + j;
+    block->order = p->order != NULL ? p->order + first + j : NULL;
+    if (block->n == 2) {
+      mcg_widen(weight + j, outputs, kept, 0, 2, column);
+      mcg_widen(weight + j + 1, outputs, kept, 1, 2, column);
+      multiply(h, column, positions, outputs, 2, block->acc);
+    } else {
+      mcg_widen(weight + j, outputs, kept, 0, 1, column);
+      multiply(h, column, positions, outputs, 1, block->acc);
+    }
+    mcg_chain_block(chain, block);
+  }
+}
+
+/* scratch: int16 [2][round4(out_c)], int32 [positions of a block][2] */
+static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
+                      const mcg_chain_t *chain, void *scratch) {
+  const int32_t rows = rows_per_block(p), length = (p->out_c + 3) & ~3;
+  mcg_block_t block = {(int32_t *)scratch + length, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  for (int32_t r = 0; r < p->in_h; r += rows) {
+    block.row = r;
+    block.rows = mcg_min(rows, p->in_h - r);
+    pointwise_segment(p, h, weight, p->live, 0, chain, &block, (int16_t *)scratch);
+    if (rest != NULL) pointwise_segment(p, h, rest, p->in_c - p->live, p->live, chain, &block, (int16_t *)scratch);
+  }
+}
+
+/* h [out_h][out_w][out_c], weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null; scratch of a 1x1 convolution
+ * as above, of any other int32 [in_w][in_c], and [in_c] more when there is an order */
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch) {
   int32_t *acc = (int32_t *)scratch;
   mcg_chain_start(chain);
+  if (mcg_is_pointwise(p)) {
+    pointwise(p, h, weight, rest, chain, scratch);
+    return;
+  }
   for (int32_t r = 0; r < p->in_h; ++r) {
     row_plain(p, h, weight, rest, r, acc);
     mcg_chain_row(chain, r, p->in_w * p->in_c, acc);

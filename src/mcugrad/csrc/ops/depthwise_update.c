@@ -29,5 +29,5 @@ void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *
   for (int32_t tap = 0; tap < p->kernel_h * p->kernel_w; ++tap) {
     tap_plain(p, x, h, mu, tap / p->kernel_w, tap % p->kernel_w, grad + tap * p->in_c);
   }
-  mcg_depthwise_step(step, grad);
+  mcg_depthwise_step(step, 0, p->in_c, grad);
 }
