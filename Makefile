@@ -16,8 +16,8 @@ test: ## all tests
 	$(PYTHON) -m pytest -n $(JOBS)
 
 lint: ## style and layout of the Python code
-	$(PYTHON) -m ruff check src tests examples
-	$(PYTHON) -m ruff format --check src tests examples
+	$(PYTHON) -m ruff check src tests examples benchmarks
+	$(PYTHON) -m ruff format --check src tests examples benchmarks
 
 types: ## strict types of the package
 	$(PYTHON) -m mypy
@@ -28,10 +28,10 @@ mutate: ## plants known bugs one by one; each must be caught by a test
 	$(PYTHON) tests/mutate.py
 
 bench-fast: ## the benchmarks that take seconds
-	$(PYTHON) -m benchmarks --fast
+	$(PYTHON) -m benchmarks fast
 
 bench: ## all benchmarks; some need model and data files that are not in the repository
-	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks all
 
 diff: ## what a change does to the generated C of a small fixed corpus (nothing, for a refactor)
 	@rm -rf $(DRAFT) && $(PYTHON) tests/corpus.py $(DRAFT)

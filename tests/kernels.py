@@ -7,11 +7,12 @@ Run as a program it repeats the bit-for-bit comparison on a library built with s
 from __future__ import annotations
 
 import ctypes
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -87,20 +88,23 @@ def build(folder: Path, all_cases: Sequence[Case], compiler: toolchain.Compiler,
     return toolchain.shared_library(compiler, objects, [f for f in flags if f.startswith("-fsanitize")], folder, "cases")
 
 
-class Context(ctypes.Structure):
-    """mcg_context_t"""
+class Library(Protocol):
+    """Compiled cases: calls run_N with operands, an mcg_rows_t and the last four fields of an mcg_context_t."""
 
-    _fields_ = [
-        *[(name, ctypes.c_void_p) for name in ("arena", "state", "row_source", "row_user")],
-        *[(name, ctypes.c_uint32) for name in ("seed", "step")],
-        *[(name, ctypes.c_int32) for name in ("halvings", "skip")],
-    ]
+    def call(self, number: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]) -> int: ...
 
 
-class RowRange(ctypes.Structure):
-    """mcg_rows_t"""
+class Host:
+    """A shared library in this process."""
 
-    _fields_ = [(name, ctypes.c_int32) for name in ("first", "last", "x_rows", "y_rows", "x2_rows")]
+    def __init__(self, path: Path | str) -> None:
+        self.library = ctypes.CDLL(str(path))
+
+    def call(self, number: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]) -> int:
+        addresses = (ctypes.c_void_p * len(buffers))(*(b.address for b in buffers))
+        context = ctypes.create_string_buffer(struct.pack("4P4I", 0, 0, 0, 0, *control))
+        pieces = ctypes.create_string_buffer(struct.pack("5i", *rows))
+        return int(self.library[f"run_{number}"](addresses, pieces, context))
 
 
 def pack(type_: TensorType, array: np.ndarray) -> np.ndarray:
@@ -165,7 +169,7 @@ class Run:
     """
 
     case: Case
-    library: ctypes.CDLL
+    library: Library
     alignment: int = 0
     guarded: bool = True
     shared: tuple[tuple[int, int], ...] = ()
@@ -189,15 +193,12 @@ class Run:
     def call(self, rows: Rows | None = None, control: np.ndarray | None = None) -> int:
         """Calls the kernel; returns what it returns (0 when it returns nothing)."""
         node = self.case.node
-        addresses = [self.buffers[v].address for v in operands(node)] + [self.scratch.address]
+        buffers = [*(self.buffers[v] for v in operands(node)), self.scratch]
         if rows is None:
             rows = Rows.whole(node) if node.op.splits_rows else Rows(0, 0, 0, 0)
-        words = [int(c) for c in control] if control is not None else [0, 0, 0, 0]
-        context = Context(None, None, None, None, words[0] & 0xFFFFFFFF, words[1] & 0xFFFFFFFF, words[2], words[3])
-        function = getattr(self.library, f"run_{self.case.number}")
-        vector = (ctypes.c_void_p * len(addresses))(*addresses)
-        stop = int(function(vector, ctypes.byref(RowRange(*vars(rows).values())), ctypes.byref(context)))
-        assert all(b.intact() for b in (*self.buffers.values(), self.scratch)), f"{self.case.name} wrote outside its buffers"
+        words = [0, 0, 0, 0] if control is None else [int(c) & 0xFFFFFFFF for c in control]
+        stop = self.library.call(self.case.number, buffers, tuple(vars(rows).values()), words)
+        assert all(b.intact() for b in buffers), f"{self.case.name} wrote outside its buffers"
         return stop
 
     def load(self, contents: Mapping[Value, np.ndarray]) -> None:
@@ -230,7 +231,7 @@ def control_of(case: Case, contents: Mapping[Value, np.ndarray]) -> np.ndarray |
     return next((a for v, a in contents.items() if v.name == "control"), None)
 
 
-def run(case: Case, library: ctypes.CDLL, contents: Mapping[Value, np.ndarray], **options: Any) -> Answer:
+def run(case: Case, library: Library, contents: Mapping[Value, np.ndarray], **options: Any) -> Answer:
     """The outputs by the C kernel, and whether it says that the step stops."""
     machine = Run(case, library, **options)
     machine.load(contents)
@@ -243,7 +244,7 @@ def same(got: Answer, want: Answer) -> bool:
 
 
 def main(path: str) -> int:
-    library = ctypes.CDLL(path)
+    library = Host(path)
     wrong = [
         f"{case.name} draw {seed}"
         for case in cases()

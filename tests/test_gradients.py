@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import STAGES, TAILS, Network, calibrated, everything, random_network, random_scheme
 from numpy.typing import NDArray
 
+from graphs import STAGES, TAILS, Network, calibrated, everything, random_network, random_scheme
 from mcugrad.ir import Graph, Node, Result, Value, interpret
 from mcugrad.ops.add import Add
-from mcugrad.ops.backprop import passes
+from mcugrad.ops.backprop import GradQuantize, passes
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d, correlate_weight
 from mcugrad.ops.depthwise import DepthwiseConv2d
@@ -20,6 +20,7 @@ from mcugrad.ops.loss import ONE, SampleScale
 from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.update import BiasStep, WeightStep
 from mcugrad.training.autodiff import TrainingPlan, differentiate
+from mcugrad.training.calibrate import gradient_exponents, temporary_head
 from mcugrad.training.scheme import resolve
 
 Array = NDArray[Any]
@@ -239,3 +240,21 @@ def test_integer_gradients_point_where_the_real_ones_do() -> None:
         assert cosine(a, b) > 0.98
         assert np.median([cosine(*p) for p in pairs]) > 0.998
         assert abs(np.linalg.norm(a) / np.linalg.norm(b) - 1) < 0.05
+
+
+@pytest.mark.parametrize("seed", range(0, 48, 5))
+def test_calibrated_exponents_leave_one_bit_above_the_largest_gradient_seen(seed: int) -> None:
+    """max |stored gradient| * 2**-E of the calibration samples lies in (127/4, 127/2]."""
+    net = random_network(seed)
+    selection = resolve(everything(net.graph), net.graph)
+    head = temporary_head((net.graph.params[-2].value.type.shape[0], net.graph.params[-1].value.type.shape[0]), 1)
+    exponents = gradient_exponents(net.graph, selection, net.x, net.labels, head)
+    zero = {"head_weight": head, "head_bias": np.zeros(head.shape[1], np.int32)}
+    graph = differentiate(net.graph.with_params(zero), TrainingPlan(selection, 0.05, exponents))
+    stored = [n for n in graph.nodes if isinstance(n.op, GradQuantize)]
+    largest = dict.fromkeys(stored, 0.0)
+    for sample in range(len(net.x)):
+        how = interpret(graph, net.feeds(sample), lambda n: "real" if n.op.phase in ("backward", "update") else "eval")
+        largest = {n: max(top, float(np.abs(how[n.outputs[0]]).max())) for n, top in largest.items()}
+    assert any(largest.values())
+    assert all(top == 0 or 127 / 4 < top <= 127 / 2 for top in largest.values())

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import random_training
 
+from graphs import random_training
 from mcugrad.ir import (
     Builder,
     Graph,

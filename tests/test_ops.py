@@ -1,6 +1,5 @@
 """Generic tests of every op: its type rule, integer against real semantics, and its C kernel bit for bit."""
 
-import ctypes
 import itertools
 import os
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import emulated
 import kernels
 from kernels import DRAWS, Run, cases, expected, run, same
 from mcugrad import toolchain
@@ -18,6 +18,7 @@ from mcugrad.ir import Op, verify
 from mcugrad.ops import registry
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
+from mcugrad.targets import get_target
 
 CASES = cases()
 CALLED = [c for c in CASES if c.node.op.kernel(c.node) is not None]
@@ -55,7 +56,12 @@ def each(found):
 @pytest.fixture(scope="session", params=list(BUILDS))
 def library(request, tmp_path_factory):
     compiler, flags = BUILDS[request.param]
-    return ctypes.CDLL(str(kernels.build(tmp_path_factory.mktemp("kernels"), CALLED, compiler(), flags)))
+    return kernels.Host(kernels.build(tmp_path_factory.mktemp("kernels"), CALLED, compiler(), flags))
+
+
+@pytest.fixture(scope="session", params=["cortex-m7", "cortex-m4", "cortex-m0plus"])
+def core(request, tmp_path_factory):
+    return emulated.Core(tmp_path_factory.mktemp("core"), CALLED, get_target(request.param))
 
 
 def parts(op):
@@ -98,6 +104,13 @@ def test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment(case,
     for seed, alignment in itertools.product(range(DRAWS), range(4)):
         contents = case.contents(seed)
         assert same(run(case, library, contents, alignment=alignment), expected(case, contents)), (seed, alignment)
+
+
+@each(CALLED)
+def test_kernel_gives_the_same_bits_on_the_core(case, core):
+    for seed in range(DRAWS):
+        contents = case.contents(seed)
+        assert same(run(case, core, contents, alignment=seed + 1), expected(case, contents)), seed
 
 
 @each([c for c in CALLED if c.node.op.in_place])

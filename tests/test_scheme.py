@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import random_network
 
+from graphs import random_network
 from mcugrad.errors import McugradError
 from mcugrad.importers.mcunet import build_graph, read_pickle
 from mcugrad.ir import Builder, Graph, Quant, TensorType, Value, interpret, verify
@@ -145,7 +145,7 @@ def test_a_file_that_is_not_text_or_not_there_is_refused(tmp_path: Path) -> None
 
 def test_an_unknown_name_lists_those_that_ship() -> None:
     with pytest.raises(
-        McugradError, match="no scheme '50kb' for the model 'mcunet-5fps': use head, bias, full, 124kb, .* or a .toml"
+        McugradError, match=r"no scheme '50kb' for the model 'mcunet-5fps': use head, bias, full, 124kb, .* or a .toml"
     ):
         read_scheme("50kb", "mcunet-5fps")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import NO_SKIP
 from numpy.typing import NDArray
 
+from graphs import NO_SKIP
 from mcugrad.importers.mcunet import build_graph, read_pickle
 from mcugrad.ir import Graph, Result, interpret
 from mcugrad.ops.add import Add

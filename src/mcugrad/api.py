@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mcugrad.compiler import DEVICES, Budget, Compiled, compile_model
-from mcugrad.data import Calibration, calibration_samples, load_data
+from mcugrad.data import Calibration, Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
+from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
 from mcugrad.prepare import CALIBRATION_SAMPLES, prepare
-from mcugrad.trainer import Course, Progress, quiet, train
-from mcugrad.training.scheme import RESIDUAL_BITS, UpdateScheme, read_scheme
+from mcugrad.report.curve import learning_curve
+from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
+from mcugrad.training.scheme import RESIDUAL_BITS, UpdateScheme, read_scheme, with_residual_bits
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides a build; sizes in bytes, None: the default of the target, the data or the scheme."""
+    """Everything that decides a build; sizes in bytes, None: the default of the target, the data or the scheme.
 
-    model: Path
+    model, calibrate: paths.  scheme: a name or the path of a .toml file.  rate: learning rate.  input_mode: auto,
+    resident or rows.  compiler: zig or gcc.  Raises McugradError for numbers out of range."""
+
+    model: str | Path
     scheme: str = "head"
     classes: int | None = None
     keep_head: bool = False
     target: str = "cortex-m7"
     sram: int | None = None
     flash: int | None = None
-    calibrate: Path | None = None
+    calibrate: str | Path | None = None
     rate: float | None = None
     residual_bits: int | None = None
     input_mode: str = "auto"
@@ -51,29 +57,23 @@ class Request:
         return scheme if self.residual_bits is None else with_residual_bits(scheme, self.residual_bits)
 
 
-def with_residual_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
-    """The scheme with the same residual bits everywhere."""
-    weights = {name: replace(update, residual_bits=bits) for name, update in scheme.weights.items()}
-    return replace(scheme, weights=weights, residual_bits=bits)
-
-
 def input_shape(imported: Imported) -> tuple[int, int, int]:
     """(H, W, C) of a model's input."""
     _, h, w, c = imported.graph.inputs[0].type.shape
     return h, w, c
 
 
-def compile_request(request: Request, folder: Path) -> Compiled:
+def compile_request(request: Request, folder: str | Path) -> Compiled:
     """Imports, quantizes, plans, prints and builds into `folder`.
 
     Raises McugradError for wrong input (nothing is written then) and BudgetError when it does not fit."""
     request.budget.resolve()
     imported = load(request.model)
     calibration = _calibration(request.calibrate, imported)
-    return _compile(request, imported, calibration, request.classes, folder)
+    return _compile(request, imported, calibration, request.classes, Path(folder))
 
 
-def _calibration(path: Path | None, imported: Imported) -> Calibration | None:
+def _calibration(path: str | Path | None, imported: Imported) -> Calibration | None:
     return None if path is None else calibration_samples(path, CALIBRATION_SAMPLES, input_shape(imported))
 
 
@@ -86,27 +86,40 @@ def _compile(
 
 
 def train_request(
-    request: Request, data: Path, course: Course, on: str, folder: Path, progress: Progress = quiet
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Compiles, trains and evaluates; (notes, result).  Calibration data defaults to the training data.
+    request: Request,
+    data: str | Path,
+    course: Course | None = None,
+    on: str = "host",
+    folder: str | Path = "run",
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Compiles, trains and evaluates into `folder`; the result as nested JSON values.
 
-    Raises McugradError for wrong input and BudgetError when it does not fit."""
+    Calibration data defaults to the training data, `course` to one epoch.  Raises McugradError for wrong input and
+    BudgetError when it does not fit; then nothing is written."""
     if on not in DEVICES:
         raise McugradError(f"--on {on}: use {', '.join(DEVICES)}")
     request.budget.resolve()
+    data, folder, course = Path(data), Path(folder), course or Course(seed=request.seed)
     imported = load(request.model)
-    shape = input_shape(imported)
-    known = imported.classifier.bias.shape[0] if request.keep_head and imported.classifier else request.classes
-    samples = load_data(
-        data,
-        input_shape=shape,
-        num_classes=known,
-        seed=request.seed,
-        progress=lambda done, all_: progress("reading", done, all_),
-    )
+    samples = _samples(request, imported, data, progress)
     calibration = _calibration(request.calibrate or data, imported)
     classes = None if request.keep_head else request.classes or len(samples.classes)
-    compiled = _compile(request, imported, calibration, classes, folder)
-    result = train(compiled, samples, course, on, progress)
-    notes = tuple(dict.fromkeys((*compiled.prepared.notes, *samples.notes)))
-    return notes, {**result, "folder": str(folder), "device": on, "seed": request.seed, "notes": list(notes)}
+    with fresh_folder(folder) as work:
+        compiled = _compile(request, imported, calibration, classes, work)
+        result, learned = train(compiled, samples, course, on, progress)
+        learning_curve(learned, course, work / "learning.png")
+        notes = dict.fromkeys((*compiled.prepared.notes, *samples.notes, *result["notes"]))
+        result = {**result, "folder": str(folder), "device": on, "seed": request.seed, "notes": list(notes)}
+        (work / TRAINING).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def _samples(request: Request, imported: Imported, data: Path, progress: Progress) -> Dataset:
+    """The data set, its labels in the range of the head."""
+    known = imported.classifier.bias.shape[0] if request.keep_head and imported.classifier else request.classes
+
+    def show(done: int, total: int) -> None:
+        progress("reading", done, total)
+
+    return load_data(data, input_shape=input_shape(imported), num_classes=known, seed=request.seed, progress=show)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,29 +23,45 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
-Model = Annotated[Path, typer.Argument(help="Model file: .onnx (float), or a .pkl of the published int8 networks.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Scheme = Annotated[str, typer.Option(help="What to update: a .toml file, head, bias, full, or a shipped name such as 49kb.")]
-Classes = Annotated[int | None, typer.Option(help="Classes of a new head (default: those of the data).")]
-KeepHead = Annotated[bool, typer.Option("--keep-head", help="Start from the model's own classifier.")]
-Target = Annotated[str, typer.Option(help="Core or board: cortex-m7, cortex-m4, cortex-m0plus ...")]
-Size = Annotated[str | None, typer.Option(help="Bytes, or with K or M: 256K.")]
-Calibrate = Annotated[Path | None, typer.Option(help="Data for activation ranges, gradient exponents and input means.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by scheme).")]
-Bits = Annotated[int | None, typer.Option("--residual-bits", help="Extra bits per updated weight: 0, 4 or 8 (default 4).")]
-InputMode = Annotated[str, typer.Option("--input", help="auto, resident, or rows (pulled row by row).")]
-CompilerName = Annotated[str, typer.Option("--compiler", help="zig, or gcc (arm-none-eabi-gcc).")]
 
-
-def parse_size(text: str | None, what: str) -> int | None:
-    """Bytes of "262144", "256K" or "1M".  Raises McugradError for anything else."""
-    if text is None:
-        return None
+def parse_size(text: str) -> int:
+    """Bytes of "262144", "256K" or "1M"."""
     match = re.fullmatch(r"(\d+)\s*([KkMm]?)i?[Bb]?", text.strip())
     if not match or int(match[1]) == 0:
-        raise McugradError(f"--{what}: {text!r} is not a size; write bytes, or 256K, or 1M")
+        raise typer.BadParameter(f"{text!r} is not a size; write bytes, or 256K, or 1M")
     return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()]
+
+
+def parse_bits(text: str) -> int:
+    """0, 4 or 8."""
+    if text not in ("0", "4", "8"):
+        raise typer.BadParameter(f"{text!r} is not 0, 4 or 8")
+    return int(text)
+
+
+SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
+Model = Annotated[Path, typer.Argument(help="Model file: .onnx (float), or a .pkl of the published int8 networks.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the result (default: a new one in runs/).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=(1 << 32) - 1)]
+NoSeed = Annotated[int, typer.Option("--seed", help="Accepted as everywhere; nothing here is random.")]
+Scheme = Annotated[str, typer.Option(help="What to update: head, bias, full, a shipped name such as 49kb, or a .toml file.")]
+Classes = Annotated[int | None, typer.Option(help="Classes of the new head.")]
+KeepHead = Annotated[bool, typer.Option("--keep-head", help="Start from the model's own classifier.")]
+Target = Annotated[str, typer.Option(help="Core or board: cortex-m7, cortex-m4, cortex-m0plus ...")]
+Sram = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"SRAM {SIZE_HELP}")]
+Flash = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"Flash {SIZE_HELP}")]
+Calibrate = Annotated[Path | None, typer.Option(help="Data for activation ranges, gradient exponents and input means.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by scheme).")]
+Bits = Annotated[
+    int | None,
+    typer.Option("--residual-bits", parser=parse_bits, metavar="0|4|8", help="Extra bits per updated weight (default: 4)."),
+]
+InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
+CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
+On = Annotated[Literal["host", "vm", "qemu"], typer.Option(help="The same C here (fast), the virtual MCU, or QEMU.")]
+Halving = Annotated[Literal["halving", "constant"], typer.Option(help="Halve the rate at 50, 75 and 90 % of the run, or not.")]
+Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
 
 def progress_bar() -> tuple[Bar, Callable[[str, int, int], None]]:
@@ -60,13 +77,13 @@ def progress_bar() -> tuple[Bar, Callable[[str, int, int], None]]:
     return bar, show
 
 
-def warn(notes: Any) -> None:
+def warn(notes: Iterable[str]) -> None:
     for note in notes:
         err.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
 
 
 def emit_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 def run_folder(command: str, name: str, chosen: Path | None) -> Path:
@@ -79,16 +96,23 @@ def run_folder(command: str, name: str, chosen: Path | None) -> Path:
     return folder
 
 
-@app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Neural networks that learn on a microcontroller."""
-    if version:
+def print_version(wanted: bool) -> None:
+    if wanted:
         out.print(f"mcugrad {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Neural networks that learn on a microcontroller."""
+
+
 @app.command()
-def check(model: Model, as_json: Json = False) -> None:
+def check(model: Model, as_json: Json = False, seed: NoSeed = 0) -> None:
     """What is supported in a model, and every blocker with its node and remedy."""
     from mcugrad import importers
 
@@ -96,30 +120,31 @@ def check(model: Model, as_json: Json = False) -> None:
     if as_json:
         emit_json(report.to_dict())
     else:
-        table = Table("layer", "kind", "output", "params", "MACs", title=f"{report.name} ({report.format})")
+        table = Table("layer", "kind", "output", "params", "MACs", title=escape(f"{report.name} ({report.format})"))
         for layer in report.layers:
-            table.add_row(layer.name, layer.kind, str(list(layer.output)), f"{layer.params:,}", f"{layer.macs:,}")
+            shape = escape(str(list(layer.output)))
+            table.add_row(escape(layer.name), escape(layer.kind), shape, f"{layer.params:,}", f"{layer.macs:,}")
         out.print(table)
         out.print(f"{report.params:,} parameters (int8: about {report.params:,} bytes), {report.macs:,} MACs per inference")
-        warn(report.notes)
-        for blocker in report.blockers:
-            err.print(f"[red]blocker:[/red] {escape(str(blocker))}", soft_wrap=True)
-        if report.ok:
-            out.print("supported: yes")
-    if not report.ok:
-        raise McugradError(f"{model} has {len(report.blockers)} blocker(s); see above for the remedies")
+        out.print(f"supported: {'yes' if report.ok else 'no'}")
+    warn(report.notes)
+    if report.ok:
+        return
+    for blocker in report.blockers:
+        err.print(f"[red]blocker:[/red] {escape(str(blocker))}", soft_wrap=True)
+    raise McugradError(f"{model} has {len(report.blockers)} blocker(s); see above for the remedies")
 
 
 @app.command("compile")
 def compile_command(
     model: Model,
-    output: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the result (default: runs/...).")] = None,
+    output: Out = None,
     scheme: Scheme = "head",
     classes: Classes = None,
     keep_head: KeepHead = False,
     target: Target = "cortex-m7",
-    sram: Size = None,
-    flash: Size = None,
+    sram: Sram = None,
+    flash: Flash = None,
     calibrate: Calibrate = None,
     lr: Rate = None,
     residual_bits: Bits = None,
@@ -132,27 +157,24 @@ def compile_command(
     from mcugrad.api import Request, compile_request
 
     request = Request(
-        model, scheme, classes, keep_head, target, parse_size(sram, "sram"), parse_size(flash, "flash"), calibrate, lr,
-        residual_bits, input_mode, compiler, seed,
-    )  # fmt: skip
+        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
+    )
     bar, _ = progress_bar()
     with bar:
-        task = bar.add_task("compiling", total=None)
+        bar.add_task("compiling", total=None)
         compiled = compile_request(request, run_folder("compile", model.stem, output))
-        bar.remove_task(task)
-    facts = compiled.facts()
+    facts, notes = compiled.facts(), list(compiled.prepared.notes)
+    warn(notes)
     if as_json:
-        warn(compiled.prepared.notes)
-        emit_json({**facts, "notes": list(compiled.prepared.notes), "folder": str(compiled.folder)})
-        return
-    warn(compiled.prepared.notes)
-    print_facts(facts, str(compiled.folder))
+        emit_json({**facts, "notes": notes, "folder": str(compiled.folder)})
+    else:
+        print_facts(facts, str(compiled.folder))
 
 
 def print_facts(facts: dict[str, Any], folder: str) -> None:
     """Memory and cost of a build, for people."""
     sram, flash = facts["sram"], facts["flash"]
-    table = Table("", "bytes", title=f"{facts['model']} on {facts['target']}, {facts['classes']} classes")
+    table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
     for name in ("arena", "parameters", "static", "stack", "total"):
         table.add_row(f"SRAM {name}", f"{sram[name]:,}")
     for name in ("code", "constants", "total"):
@@ -163,25 +185,25 @@ def print_facts(facts: dict[str, Any], folder: str) -> None:
         f"arena: live peak {plan['live_peak']:,}, order-independent lower bound {plan['lower_bound']:,} ({plan['method']})"
     )
     out.print(f"MACs: forward {macs['forward']:,}, backward and update {macs['backward']:,}")
-    out.print(f"written to {folder}", soft_wrap=True)
+    out.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 @app.command()
 def train(
     model: Model,
     data: Annotated[Path, typer.Option(help="Image folder (train/CLASS/*, test/CLASS/*) or .npz with x, y, split.")],
-    output: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder (default: runs/...).")] = None,
-    on: Annotated[str, typer.Option(help="host (same C, fast), vm (virtual MCU), or qemu.")] = "host",
-    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set (default 1).")] = None,
-    schedule: Annotated[str, typer.Option(help="halving (at 50, 75, 90 %) or constant.")] = "halving",
+    output: Out = None,
+    on: On = "host",
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set (default: 1).", min=1)] = None,
+    schedule: Halving = "halving",
     skip: Annotated[float, typer.Option(help="No backward pass from this probability on; above 1: never skip.")] = 0.95,
     scheme: Scheme = "head",
     classes: Classes = None,
     keep_head: KeepHead = False,
     target: Target = "cortex-m7",
-    sram: Size = None,
-    flash: Size = None,
+    sram: Sram = None,
+    flash: Flash = None,
     calibrate: Calibrate = None,
     lr: Rate = None,
     residual_bits: Bits = None,
@@ -194,33 +216,37 @@ def train(
     from mcugrad.api import Request, train_request
     from mcugrad.trainer import Course
 
+    if steps is not None and epochs is not None:
+        raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(
-        model, scheme, classes, keep_head, target, parse_size(sram, "sram"), parse_size(flash, "flash"), calibrate, lr,
-        residual_bits, input_mode, compiler, seed,
-    )  # fmt: skip
+        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
+    )
+    course = Course(steps, epochs, schedule, skip, seed)
     bar, show = progress_bar()
     with bar:
-        course = Course(steps, epochs, schedule, skip, seed)
-        notes, result = train_request(request, data, course, on, run_folder("train", model.stem, output), show)
-    warn(notes)
+        result = train_request(request, data, course, on, run_folder("train", model.stem, output), show)
+    warn(result["notes"])
     if as_json:
         emit_json(result)
-        return
-    accuracy, instructions = result["accuracy"], result["instructions"]
+    else:
+        print_training(result)
+
+
+def print_training(result: dict[str, Any]) -> None:
+    """What learning brought and cost, for people."""
+    accuracy, instructions, steps = result["accuracy"], result["instructions"], result["steps"]
     out.print(f"accuracy on held-out data: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after")
-    out.print(f"{result['steps']['total']} steps, {result['steps']['full']} with a backward pass")
+    out.print(f"{steps['total']:,} steps, {steps['full']:,} with a backward pass; {result['samples_per_second']:,} per second")
+    if instructions["forward"] is not None:
+        out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")
     if instructions["step"] is not None:
-        out.print(f"instructions: forward {instructions['forward']:,}, step {instructions['step']:,} at most")
+        out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
     out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
-    out.print(f"written to {result['folder']}", soft_wrap=True)
+    out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
 
 
 @app.command()
-def demo(
-    output: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder (default: runs/...).")] = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+def demo(output: Out = None, seed: Seed = 0, as_json: Json = False) -> None:
     """A digits network meets a changed sensor and learns it back inside a virtual Cortex-M7."""
     from mcugrad.demo import run_demo
     from mcugrad.report.demo import print_demo
@@ -237,14 +263,19 @@ def demo(
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A folder that mcugrad made, or a model file.")],
-    graph: Annotated[str | None, typer.Option(help="Print a graph as text: forward or training.")] = None,
+    graph: Graphs = None,
     as_json: Json = False,
+    seed: NoSeed = 0,
 ) -> None:
     """The graph as text, the memory certificate and the layer table."""
     from mcugrad.report.inspect import describe, graph_text, print_description
 
     if graph is not None:
-        sys.stdout.write(graph_text(path, graph))
+        text = graph_text(path, graph)
+        if as_json:
+            emit_json({"graph": text})
+        else:
+            sys.stdout.write(text)
         return
     description = describe(path)
     if as_json:
@@ -255,11 +286,17 @@ def inspect(
 
 def main() -> None:
     """Entry point: exit code 1 for wrong input, 2 for a wrong command line, 3 when it does not fit."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that nothing half-written stays
     try:
         app()
     except BudgetError as error:
-        err.print(f"[red]does not fit:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(3)
+        stop("does not fit", str(error), 3)
     except McugradError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        stop("error", str(error), 1)
+    except OSError as error:
+        stop("error", f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+
+
+def stop(kind: str, message: str, code: int) -> None:
+    err.print(f"[red]{kind}:[/red] {escape(message)}", soft_wrap=True)
+    sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.compiler import REPORT, Budget, Compiled, compile_model, fresh_folder
+from mcugrad.compiler import REPORT, Budget, Compiled, compile_model
 from mcugrad.data import Calibration, Dataset
 from mcugrad.digits import PREPROCESS, digits
+from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
 from mcugrad.ir import Array, Graph, interpret
 from mcugrad.prepare import Prepared, prepare, training_graph
 from mcugrad.report.curve import learning_curve
-from mcugrad.trainer import Course, Learned, Progress, accuracy, agree, learn, quiet
+from mcugrad.trainer import AGREEMENT_SAMPLES, Course, Learned, Progress, accuracy, agree, learn, quiet, report
 from mcugrad.training.scheme import BUILT_IN, HEAD_ONLY, read_scheme
 
 ASSET = Path(__file__).resolve().parent / "assets" / "digits.onnx"
@@ -57,34 +59,28 @@ def run_demo(folder: Path, seed: int = 0, progress: Progress = quiet) -> dict[st
     with fresh_folder(folder) as work:
         result = _story(scene, work, seed, progress)
         (work / REPORT).write_text(json.dumps(result, indent=1), encoding="utf-8")
-    return {**result, "folder": str(folder)}
+    return {**result, **{k: str(folder / result[k]) for k in ("elf", "header")}, "folder": str(folder)}
 
 
 def _story(scene: Scene, folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     course = Course(epochs=1, seed=seed)
-    before = _before(scene, folder, seed)
-    head = _on_host(_compile(scene, "head", folder, seed), scene, course)
+    accuracies = _before(scene, folder, seed)
+    accuracies["head_only"] = _on_host(_compile(scene, "head", folder, seed), scene, course).accuracy
     sparse = _compile(scene, "sparse", folder, seed)
-    learned, state, sparse_accuracy = _on_mcu(sparse, scene, course, progress)
     twin = _on_host(sparse, scene, course)
-    shuffled = _on_host(sparse, scene, course, shuffle=True)
-    ceiling = _float_ceiling(scene, course, progress)
+    accuracies["shuffled_labels"] = _on_host(sparse, scene, course, shuffle=True).accuracy
+    learned, trained = _on_mcu(sparse, scene, course, accuracies["changed_sensor"], progress)
+    accuracies["sparse"] = trained["accuracy"]["after"]
+    accuracies["float_full"] = _float_ceiling(scene, course, progress)
     learning_curve(learned, course, folder / "learning.png")
-    instructions, mean = learned.step_instructions()
-    sha = sparse.program.state_hash(state)
+    shutil.copy(sparse.folder / "memory.png", folder / "memory.png")
+    mcu = trained["parameters_sha256"]
     return {
-        "accuracy": {
-            **before,
-            "head_only": head.accuracy,
-            "sparse": sparse_accuracy,
-            "float_full": ceiling,
-            "shuffled_labels": shuffled.accuracy,
-        },
-        "losses": list(learned.losses),
-        "steps": {"total": len(learned.losses), "full": learned.full_steps},
-        "instructions": {"step": instructions, "step_mean": mean},
-        "parameters_sha256": {"mcu": sha, "host": twin.sha256, "equal": sha == twin.sha256},
-        "compile": _relative(sparse.facts(), folder),
+        **_relative(sparse.facts(), folder),
+        **trained,
+        "sram": sparse.facts()["sram"],
+        "accuracy": {**trained["accuracy"], **accuracies},
+        "hashes": {"mcu": mcu, "host": twin.sha256, "equal": mcu == twin.sha256},
         "seed": seed,
     }
 
@@ -126,7 +122,9 @@ def _on_host(compiled: Compiled, scene: Scene, course: Course, shuffle: bool = F
         return HostRun(found, compiled.program.state_hash(device.read_params()))
 
 
-def _on_mcu(compiled: Compiled, scene: Scene, course: Course, progress: Progress) -> tuple[Learned, bytes, float]:
+def _on_mcu(
+    compiled: Compiled, scene: Scene, course: Course, before: float, progress: Progress
+) -> tuple[Learned, dict[str, Any]]:
     """Learns in the virtual MCU; test accuracy there, on every sample."""
     (x, y), (test_x, test_y) = scene.changed.train, scene.changed.test
     test_q = compiled.prepared.quantize(test_x)
@@ -134,8 +132,10 @@ def _on_mcu(compiled: Compiled, scene: Scene, course: Course, progress: Progress
         learned = learn(device, compiled.prepared.quantize(x), y, course, progress)
         state = device.read_params()
         twin.write_params(state)
-        agree(device, twin, test_q[:16])
-        return learned, state, accuracy(device, test_q, test_y)
+        agree(device, twin, test_q[:AGREEMENT_SAMPLES])
+        counters = device.counters()
+        after = accuracy(device, test_q, test_y)
+    return learned, report(compiled, learned, (before, after), state, counters.forward if counters else None)
 
 
 def _float_ceiling(scene: Scene, course: Course, progress: Progress) -> float:

@@ -6,4 +6,11 @@ class McugradError(Exception):
 
 
 class BudgetError(McugradError):
-    """The result does not fit the budget (exit code 3).  The message says by how much and what would make it fit."""
+    """The result does not fit the budget (exit code 3).  The message says by how much and what would make it fit.
+
+    needed: bytes that would do, where they are known.
+    """
+
+    def __init__(self, message: str, needed: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed

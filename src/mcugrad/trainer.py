@@ -17,11 +17,14 @@ from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
 from mcugrad.ir import Array
+from mcugrad.program import Program
 
 SCHEDULES = ("halving", "constant")
 HALVE_AT = (0.5, 0.75, 0.9)  # fractions of the run at which the learning rate is halved
 AGREEMENT_SAMPLES = 8  # test samples that an emulated device classifies too
 CHUNK = 256  # steps between two looks at the progress
+SATURATED = 0.001  # share of clamped gradient elements above which the exponents do not suit the data
+TRAINING = "training.json"
 
 Progress = Callable[[str, int, int], None]
 
@@ -146,8 +149,10 @@ def agree(device: Device, twin: Device, x: Array) -> int:
     return len(x)
 
 
-def train(compiled: Compiled, data: Dataset, course: Course, on: str = "host", progress: Progress = quiet) -> dict[str, Any]:
-    """Evaluates, trains and evaluates again; the result as nested JSON values.
+def train(
+    compiled: Compiled, data: Dataset, course: Course, on: str = "host", progress: Progress = quiet
+) -> tuple[dict[str, Any], Learned]:
+    """Evaluates, trains and evaluates again; the result as nested JSON values, and every step.
 
     On emulated devices the whole evaluation runs on the host twin with the parameters read back, and a sample of it on
     the device, which must agree.  Raises McugradError when there is nothing to learn from or to test on."""
@@ -164,21 +169,40 @@ def train(compiled: Compiled, data: Dataset, course: Course, on: str = "host", p
         agree(device, twin, test_x[:AGREEMENT_SAMPLES])
         counters = device.counters()
     (compiled.folder / "parameters.bin").write_bytes(state)
-    return _report(compiled, learned, (before, after), state, counters.forward if counters else None)
+    return report(compiled, learned, (before, after), state, counters.forward if counters else None), learned
 
 
-def _report(
+def report(
     compiled: Compiled, learned: Learned, accuracies: tuple[float, float], state: bytes, forward: int | None
 ) -> dict[str, Any]:
+    """What a run measured, as nested JSON values.
+
+    accuracies: before and after.  state: the parameters at the end.  forward: instructions of an inference."""
     step, mean = learned.step_instructions()
     sram = compiled.facts()["sram"]
+    share = saturated_share(compiled.program, learned)
     return {
         "accuracy": {"before": accuracies[0], "after": accuracies[1]},
         "losses": list(learned.losses),
         "steps": {"total": len(learned.losses), "full": learned.full_steps},
-        "saturated": learned.saturated,
+        "saturated": {"elements": learned.saturated, "share": share},
         "instructions": {"forward": forward, "step": step, "step_mean": mean},
         "parameters_sha256": compiled.program.state_hash(state),
         "sram": {k: sram[k] for k in ("static", "stack", "total")},
         "samples_per_second": round(len(learned.losses) / learned.seconds, 2),
+        "notes": [_SATURATION_NOTE.format(share)] if share > SATURATED else [],
     }
+
+
+_SATURATION_NOTE = (
+    "{:.2%} of the gradient elements were clamped (healthy: below 0.1%): the gradient exponents do not suit this data; "
+    "calibrate with samples like those it learns from (--calibrate), or lower the rate (--lr)"
+)
+
+
+def saturated_share(program: Program, learned: Learned) -> float:
+    """Clamped elements of the stored gradients, as a share of all those of the steps whose backward pass ran."""
+    made = program.graph.producers()
+    stored = [made[count].outputs[made[count].outputs.index(count) - 1] for count in program.counts]
+    elements = sum(v.type.elements for v in stored) * learned.full_steps
+    return learned.saturated / elements if elements else 0.0

@@ -47,7 +47,8 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
 void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
 
-/* weight [kh][kw][C], bias [C]; scratch: 8 * taps bytes. */
+/* weight [kh][kw][C], bias [C].  scratch, used with dual MACs: 8 * (min(kh, in_h) * (round4(out_w) * stride_w +
+ * 2 * steps - 2) + 8 * kh * steps) bytes with steps = kw / 2 + 1, or null for the slow way. */
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch);
 
@@ -124,7 +125,8 @@ int32_t mcg_stop_if_zero(const int32_t *gf, int32_t n);
 /* gf [n], scaled [n] (may be gf), sample_exponent [1]. */
 void mcg_sample_scale(int32_t n, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent);
 
-/* ---- backward: an input gradient is computed row by row in scratch (int32) and leaves through a chain ---- */
+/* ---- backward: an input gradient is computed piece by piece in scratch (int32) and leaves through a chain.  The scratch
+ * of those without a formula here is what the op's `kernel` in Python says ---- */
 
 /* The constant part of a stage.  A slot indexes the exponents; -1 stands for exponent 0. */
 typedef struct {
@@ -153,12 +155,11 @@ typedef struct {
   const mcg_stage_t *stages;
 } mcg_chain_t;
 
-/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d.  scratch: 4 * in_w * in_c bytes, 4 * in_c more with an
- * order. */
+/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d. */
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch);
 
-/* weight [kh][kw][C]; scratch: 4 * in_w * in_c bytes. */
+/* weight [kh][kw][C]. */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch);
 
@@ -214,11 +215,11 @@ typedef struct {
 /* h [positions][channels]; scratch: 4 * channels bytes. */
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch);
 
-/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null; scratch: 4 * taps * live bytes. */
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null. */
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch);
 
-/* The same for a weight [kh][kw][C]; scratch: 4 * taps * C bytes. */
+/* The same for a weight [kh][kw][C]; scratch: 16 * taps bytes. */
 void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                           const mcg_weight_step_t *step, void *scratch);
 

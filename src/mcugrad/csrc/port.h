@@ -40,6 +40,9 @@
 #define MCG_ROLLED
 #endif
 
+/* A function with all registers to itself. */
+#define MCG_APART __attribute__((noinline))
+
 #define MCG_INLINE static inline __attribute__((always_inline))
 
 /* Four bytes from / to any address: LDR, STR where the core allows it unaligned, bytes elsewhere. */

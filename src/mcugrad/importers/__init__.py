@@ -28,6 +28,12 @@ def _onnx() -> Format:
     return Format(load_onnx, check_onnx)
 
 
+def _tflite() -> Format:
+    from mcugrad.importers.tflite import check_tflite, load_tflite
+
+    return Format(load_tflite, check_tflite)
+
+
 def _mcunet() -> Format:
     from mcugrad.importers.mcunet import load_mcunet
 
@@ -35,7 +41,7 @@ def _mcunet() -> Format:
 
 
 def load(path: str | Path) -> Imported:
-    """The model in `path` (.onnx, or a .pkl of the published int8 networks).
+    """The model in `path` (.onnx, .tflite, or a .pkl of the published int8 networks).
 
     Raises McugradError when the file cannot be read, and, naming every blocker, when the model cannot be imported.
     """
@@ -54,11 +60,13 @@ def _format(path: Path) -> Format:
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:
-        raise McugradError(f"{path}: cannot be read ({error.strerror}): give the path of an .onnx or .pkl model") from None
+        raise McugradError(
+            f"{path}: cannot be read ({error.strerror}): give the path of an .onnx, .tflite or .pkl model"
+        ) from None
     if not head:
         raise McugradError(f"{path}: the file is empty: export the model again")
     if head[4:8] == b"TFL3" or path.suffix == ".tflite":
-        raise McugradError(f"{path}: TFLite models are not read yet: convert it with tf2onnx to float ONNX")
+        return _tflite()
     if path.suffix in {".pt2", ".pt", ".pth", ".th"}:
         raise McugradError(
             f"{path}: PyTorch files are not read yet: write the model with torch.onnx.export(module, x, 'm.onnx')"
@@ -67,4 +75,6 @@ def _format(path: Path) -> Format:
         return _mcunet()
     if path.suffix == ".onnx" or head[:1] == b"\x08":
         return _onnx()
-    raise McugradError(f"{path}: this is neither ONNX nor a published int8 .pkl: give an .onnx file, or the .pkl as released")
+    raise McugradError(
+        f"{path}: this is neither ONNX, TFLite nor a published int8 .pkl: give an .onnx or .tflite file, or the .pkl"
+    )

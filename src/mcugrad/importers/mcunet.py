@@ -148,7 +148,8 @@ def _layer(conv: dict[str, Any], name: str, kind: str) -> Layer:
     if groups < 1 or stride < 1:
         raise ValueError(f"{kind}: {groups} groups and stride {stride} make no sense")
     expected = (outputs, int(conv["in_channel"]) // groups, kernel, kernel)
-    if weight.dtype != np.int8 or weight.shape != expected or weight.size > MAX_BYTES or tuple(conv["kernel_size"]) != (kernel, kernel):
+    square = tuple(conv["kernel_size"]) == (kernel, kernel)
+    if weight.dtype != np.int8 or weight.shape != expected or weight.size > MAX_BYTES or not square:
         raise ValueError(f"{kind}: weight {weight.dtype}{weight.shape}, expected int8{expected}")
     if bias.dtype.kind != "i":
         raise ValueError(f"{kind}: bias {bias.dtype} is not int32")

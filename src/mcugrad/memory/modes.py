@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from mcugrad.errors import BudgetError
-from mcugrad.ir import Graph
+from mcugrad.ir import Graph, Node
 from mcugrad.memory.certificate import live_bytes
-from mcugrad.memory.problem import Home, Problem, StateLayout, build, state_layout, storage
+from mcugrad.memory.problem import Home, Problem, StateLayout, build, scratch_sizes, state_layout, storage
 from mcugrad.memory.schedule import Schedule, ScheduleError, arrange, layerwise, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
@@ -78,7 +78,8 @@ def plan(
             if sram_for_arena is None or planned.arena <= sram_for_arena:
                 return planned
             tried.append(planned)
-    raise BudgetError(_too_big(min(tried, key=lambda p: p.arena), sram_for_arena or 0, graph))
+    best = min(tried, key=lambda p: p.arena)
+    raise BudgetError(_too_big(best, sram_for_arena or 0, graph), best.arena)
 
 
 def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Block, ...]]:
@@ -95,19 +96,20 @@ def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Blo
 def _blocks(graph: Graph, rows: bool) -> list[Block]:
     """Every block that a cut of the forward nodes may use, in order of its end.  `rows`: the first one pulls the input."""
     runs = _runs(graph)
-    whole = build(graph, layerwise(graph))
-    live = live_bytes(whole.buffers, len(graph.nodes))
+    scratch = scratch_sizes(graph)
+    live = live_bytes(build(graph, layerwise(graph), scratch=scratch).buffers, len(graph.nodes))
     blocks = [Block(i, i + 1, Mode.LAYERWISE, int(live[i]), 0) for i in range(int(rows), runs[-1][-1] if runs else 0)]
     for cuts in runs:
         for i, start in enumerate(cuts):
             pull = rows and start == 0
-            blocks += [_row_block(graph, start, stop, pull) for stop in cuts[i + 1 :] if pull or stop - start > 1]
+            stops = [c for c in cuts[i + 1 :] if pull or c - start > 1]
+            blocks += [_row_block(graph, start, stop, pull, scratch) for stop in stops]
     return sorted(blocks, key=lambda b: b.stop)
 
 
-def _row_block(graph: Graph, start: int, stop: int, pull: bool) -> Block:
+def _row_block(graph: Graph, start: int, stop: int, pull: bool, scratch: Mapping[Node, int]) -> Block:
     schedule = arrange(graph, [(start, stop)], input_rows=pull)
-    live = live_bytes(build(graph, schedule).buffers, len(schedule))
+    live = live_bytes(build(graph, schedule, scratch=scratch).buffers, len(schedule))
     inside = [i for i, step in enumerate(schedule) if step.segment is not None]
     return Block(start, stop, Mode.ROWS, int(live[inside].max()), len(inside) - (stop - start))
 

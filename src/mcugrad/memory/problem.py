@@ -85,10 +85,17 @@ def storage(graph: Graph) -> Storage:
     return Storage(home, root)
 
 
-def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN) -> Problem:
+def scratch_sizes(graph: Graph) -> dict[Node, int]:
+    """Bytes of scratch memory of each node whose kernel needs any."""
+    kernels = {n: n.op.kernel(n) for n in graph.nodes}
+    return {n: k.scratch for n, k in kernels.items() if k is not None and k.scratch}
+
+
+def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN, scratch: Mapping[Node, int] | None = None) -> Problem:
     """Lifetimes, in-place merges, rings and scratch of a scheduled graph.
 
-    Values of zero bytes get no buffer.  Raises MemoryProblemError as `storage` does.
+    align: bytes.  scratch: `scratch_sizes(graph)`, for callers that build many problems of one graph.  Values of zero
+    bytes get no buffer.  Raises MemoryProblemError as `storage` does.
     """
     store = storage(graph)
     arena = {v for v, h in store.home.items() if h is Home.ARENA}
@@ -98,7 +105,8 @@ def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN) -> Problem:
         if isinstance(step, Step) and step.segment is None:
             _merge_in_place(step.node, index, groups, rings)
     buffers = [_buffer(group, rings, align) for group in groups.all()]
-    return Problem(graph, schedule, (*(b for b in buffers if b.size), *_scratch(schedule, align)))
+    work = _scratch(schedule, scratch_sizes(graph) if scratch is None else scratch, align)
+    return Problem(graph, schedule, (*(b for b in buffers if b.size), *work))
 
 
 def _lives(graph: Graph, schedule: Schedule, arena: set[Value]) -> dict[Value, tuple[int, int]]:
@@ -169,22 +177,19 @@ def _buffer(group: tuple[tuple[Value, ...], int, int], rings: Mapping[Value, int
     return Buffer(values, first, last, _up(size, align), align, ring)
 
 
-def _scratch(schedule: Schedule, align: int) -> list[Buffer]:
+def _scratch(schedule: Schedule, sizes: Mapping[Node, int], align: int) -> list[Buffer]:
     """One buffer per node that runs whole, and one that the nodes of a segment share."""
     lives: dict[Node | int, tuple[int, int]] = {}
     nodes: dict[Node | int, dict[Node, None]] = {}
     for index, step in enumerate(schedule):
-        if isinstance(step, Step):
+        if isinstance(step, Step) and step.node in sizes:
             key = step.node if step.segment is None else step.segment
             lives[key] = (lives.get(key, (index, index))[0], index)
             nodes.setdefault(key, {})[step.node] = None
-    buffers = []
-    for key, (first, last) in lives.items():
-        size = {n: kernel.scratch for n in nodes[key] if (kernel := n.op.kernel(n)) is not None}
-        users = tuple(n for n in size if size[n])
-        if users:
-            buffers.append(Buffer((), first, last, _up(max(size.values()), align), align, None, users))
-    return buffers
+    return [
+        Buffer((), first, last, _up(max(sizes[n] for n in nodes[key]), align), align, None, tuple(nodes[key]))
+        for key, (first, last) in lives.items()
+    ]
 
 
 def _up(size: int, align: int) -> int:

@@ -31,7 +31,9 @@ class Step:
         return self.node.outputs
 
     def __str__(self) -> str:
-        return f"{self.node.where}[{self.first}:{self.last}]"
+        if not self.node.outputs:
+            return f"{self.node.op.name} of {self.node.where}"
+        return self.node.where if self.segment is None else f"{self.node.where}[{self.first}:{self.last}]"
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from ortools.sat.python import cp_model
 
 from mcugrad.ir import Node, Value
-from mcugrad.memory.certificate import Certificate, certify, live_peak
+from mcugrad.memory.certificate import Certificate, certify, live_bytes, live_peak
 from mcugrad.memory.problem import Buffer, MemoryProblemError, Problem
 
-REPAIRS = 200  # orders tried by moving what sticks out to the front
-EFFORT = 0.25  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
+REPAIRS = 200  # per order: how often what sticks out is moved to an earlier place
+EFFORT = 0.1  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
 
-ORDERS: tuple[tuple[str, Callable[[Buffer], tuple[int, ...]]], ...] = (
-    ("size", lambda b: (-b.size, b.first)),
-    ("size x time", lambda b: (-b.size * (b.last - b.first + 1), b.first)),
-    ("time, longest first", lambda b: (b.first - b.last, -b.size)),
-    ("birth", lambda b: (b.first, -b.size)),
-    ("death", lambda b: (-b.last, -b.size)),
+Key = Callable[[Buffer, int], tuple[int, ...]]
+"""Sort key of a buffer; the number is how far the live bytes of its heaviest step lie below the live peak."""
+
+ORDERS: tuple[tuple[str, Key], ...] = (
+    ("size", lambda b, below: (-b.size, b.first)),
+    ("size x time", lambda b, below: (-b.size * (b.last - b.first + 1), b.first)),
+    ("time at the peak, then size", lambda b, below: (int(below > 0), 0 if below else b.first - b.last, -b.size)),
+    ("heaviest step, then time", lambda b, below: (below, b.first - b.last, -b.size)),
 )
 
 
@@ -47,19 +49,26 @@ def solve(problem: Problem, *, fixed: Mapping[Value, int] | None = None, seed: i
     fixed: offsets in bytes that some values must have.  effort: limit of the exact search in CP-SAT's deterministic
     time units.  Raises MemoryProblemError when the fixed values themselves overlap.
     """
-    boxes = _Boxes(problem.buffers, _pins(problem.buffers, fixed or {}))
-    goal = live_peak(problem)
-    order, method = _best_order(boxes, goal)
-    offsets = boxes.first_fit(order)
-    if peak(boxes.buffers, offsets) > goal:
-        repaired = _repair(boxes, order, goal, seed)
-        if peak(boxes.buffers, repaired) < peak(boxes.buffers, offsets):
-            offsets, method = repaired, "first fit, order repaired"
-    if peak(boxes.buffers, offsets) > goal and effort > 0:
-        exact = cp_sat(boxes.buffers, boxes.pins, offsets, goal, seed, effort)
-        if peak(boxes.buffers, exact) < peak(boxes.buffers, offsets):
-            offsets, method = exact, "CP-SAT"
+    pins = _pins(problem.buffers, fixed or {})
+    offsets, method = place(problem.buffers, pins, live_peak(problem), seed, effort)
     return _plan(problem, offsets, method)
+
+
+def place(
+    buffers: Sequence[Buffer], pins: Mapping[int, int], goal: int, seed: int = 0, effort: float = EFFORT
+) -> tuple[list[int], str]:
+    """Offsets in bytes with the smallest peak found, and the method; `pins` by buffer index, `goal` a known lower bound."""
+    boxes = _Boxes(buffers, pins)
+    starts = sorted(_first_fits(boxes, goal), key=lambda f: peak(buffers, f.offsets))
+    best = starts[0]
+    for start in starts:
+        if peak(buffers, best.offsets) > goal:
+            best = min(best, _repair(boxes, start, goal, seed), key=lambda f: peak(buffers, f.offsets))
+    if peak(buffers, best.offsets) > goal and effort > 0:
+        exact = cp_sat(buffers, pins, best.offsets, goal, seed, effort)
+        if peak(buffers, exact) < peak(buffers, best.offsets):
+            return exact, "CP-SAT"
+    return best.offsets, best.method
 
 
 def peak(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
@@ -100,35 +109,44 @@ class _Boxes:
         return [offsets[i] for i in range(len(self.buffers))]
 
 
-def _best_order(boxes: _Boxes, goal: int) -> tuple[list[int], str]:
-    """The order with the smallest arena, tried until one reaches the goal, and the method's name."""
-    found: list[tuple[int, list[int], str]] = []
+@dataclass(frozen=True)
+class _Fit:
+    """First fit in one order."""
+
+    order: list[int]
+    offsets: list[int]
+    method: str
+
+
+def _first_fits(boxes: _Boxes, goal: int) -> list[_Fit]:
+    """The orders one after the other, until one reaches the goal."""
+    live = live_bytes(boxes.buffers, max((b.last for b in boxes.buffers), default=0))
+    below = [int(live.max() - live[b.first : b.last + 1].max()) for b in boxes.buffers]
+    fits: list[_Fit] = []
     for name, key in ORDERS:
-        keys = [key(b) for b in boxes.buffers]
+        keys = [key(b, low) for b, low in zip(boxes.buffers, below, strict=True)]
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        found.append((peak(boxes.buffers, boxes.first_fit(order)), order, f"first fit by {name}"))
-        if found[-1][0] == goal:
+        fits.append(_Fit(order, boxes.first_fit(order), f"first fit by {name}"))
+        if peak(boxes.buffers, fits[-1].offsets) == goal:
             break
-    return min(found, key=lambda f: f[0])[1:]
+    return fits
 
 
-def _repair(boxes: _Boxes, order: Sequence[int], goal: int, seed: int) -> list[int]:
-    """First fit in orders where the buffers that reach the top come earlier; the best offsets found."""
+def _repair(boxes: _Boxes, fit: _Fit, goal: int, seed: int) -> _Fit:
+    """First fit in orders where the buffers that reach the top come earlier; the best found."""
     rng = random.Random(seed)
-    current = list(order)
-    best = boxes.first_fit(current)
+    order, offsets = fit.order, fit.offsets
     for _ in range(REPAIRS):
-        top = peak(boxes.buffers, best)
+        top = peak(boxes.buffers, offsets)
         if top == goal:
             break
-        sticking = [i for i in current if best[i] + boxes.buffers[i].size == top]
-        moved = rng.choice(sticking)
-        rest = [i for i in current if i != moved]
-        rest.insert(rng.randrange(current.index(moved) + 1), moved)
-        offsets = boxes.first_fit(rest)
-        if peak(boxes.buffers, offsets) <= top:
-            current, best = rest, offsets
-    return best
+        moved = rng.choice([i for i in order if offsets[i] + boxes.buffers[i].size == top])
+        other = [i for i in order if i != moved]
+        other.insert(rng.randrange(order.index(moved) + 1), moved)
+        found = boxes.first_fit(other)
+        if peak(boxes.buffers, found) <= top:
+            order, offsets = other, found
+    return _Fit(order, offsets, f"{fit.method}, repaired")
 
 
 def _lowest_gap(taken: Sequence[tuple[int, int]], buffer: Buffer) -> int:

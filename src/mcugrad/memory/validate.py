@@ -36,7 +36,9 @@ class Memory:
         self.owner = np.full(self.size, NOBODY, np.int64)
 
     def rows(self, value: Value) -> int:
-        return value.type.shape[1] if len(value.type.shape) == 4 else 1
+        """Rows that begin at whole bytes; 1 for a value that is packed without them."""
+        type_ = value.type
+        return type_.shape[1] if len(type_.shape) == 4 and type_.shape[1] * type_.row_bytes == type_.nbytes else 1
 
     def ids(self, value: Value, rows: Ids) -> Ids:
         """Owner ids of the rows; a renamed value has the one id of its first name."""
@@ -47,7 +49,7 @@ class Memory:
         return self.first_id[name] + (np.zeros_like(rows) if value in self.renamed else rows)
 
     def row_size(self, value: Value) -> int:
-        return value.type.row_bytes if len(value.type.shape) == 4 else value.type.nbytes
+        return value.type.nbytes // max(self.rows(value), 1)
 
     def places(self, value: Value, first: int, last: int, where: str) -> tuple[Ids, Ids]:
         """(address, owner id) of every byte of rows [first, last)."""
@@ -168,8 +170,9 @@ class _Play:
         reads = self._reads(step, where)
         marks = {id(m): np.zeros(m.size, bool) for m in (self.arena, self.state)}
         work = self._scratch(step.node, scratch, where)
-        if any(m is self.arena and np.isin(work, a).any() for _, _, m, a in reads):
-            raise PlanError(f"{where}: its scratch memory overlaps an operand")
+        for _, operand, where_read, bytes_read in reads:
+            if where_read is self.arena and np.isin(work, bytes_read).any():
+                raise PlanError(f"{where}: its scratch memory overlaps its operand {operand.name}")
         self.arena.owner[work] = NOBODY
         marks[id(self.arena)][work] = True
         for out, value in enumerate(step.outputs):

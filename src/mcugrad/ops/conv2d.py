@@ -25,7 +25,7 @@ from mcugrad.ir import (
     TensorType,
     Work,
 )
-from mcugrad.ops.example import conv_cases, filled, single, vector
+from mcugrad.ops.example import COARSE, conv_cases, filled, single, vector
 from mcugrad.ops.spatial import Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
@@ -227,14 +227,19 @@ class Conv2d(Op):
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
-        for case in conv_cases():
-            op = cls(case.window, filled(case.terms, case.y_zero), case.groups, case.channels)
+        for i, case in enumerate(conv_cases()):
+            out = COARSE if i == 3 else filled(case.terms, case.y_zero)
+            op = cls(case.window, out, case.groups, case.channels)
             rest = {"rest": case.rest} if case.rest else {}
             yield single(op, x=case.x, weight=case.weight, bias=vector(case.weight.shape[0]), **rest)
 
 
+def ceil_div(n: int, step: int) -> int:
+    return -(-n // step)
+
+
 def round_up(n: int, step: int) -> int:
-    return -(-n // step) * step
+    return ceil_div(n, step) * step
 
 
 def is_pointwise(window: Window, groups: int, x: tuple[int, ...], y: tuple[int, ...]) -> bool:

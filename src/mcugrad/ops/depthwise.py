@@ -25,8 +25,8 @@ from mcugrad.ir import (
     TensorType,
     Work,
 )
-from mcugrad.ops.conv2d import conv_fields, need_quant, output_multipliers, shift_table
-from mcugrad.ops.example import depthwise_cases, filled, single, vector
+from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, shift_table
+from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector
 from mcugrad.ops.spatial import Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
 
@@ -119,7 +119,16 @@ class DepthwiseConv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        return Kernel("mcg_depthwise", args, scratch=8 * self.window.kernel[0] * self.window.kernel[1])
+        return Kernel("mcg_depthwise", args, scratch=self._scratch(x.type.shape, node.outputs[0].type.shape))
+
+    def _scratch(self, x: tuple[int, ...], y: tuple[int, ...]) -> int:
+        """Of four channels: the input rows under the window and the weight, as int16 pairs (csrc/ops/depthwise_row.h)."""
+        (kh, kw), stride = self.window.kernel, self.window.stride[1]
+        if x[3] < 4 or stride > 2:
+            return 0
+        steps = kw // 2 + 1
+        width = ceil_div(y[2], 4) * 4 * stride + 2 * steps - 2
+        return 2 * 4 * (min(kh, x[1]) * width + 2 * kh * steps * 4)
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
@@ -129,8 +138,8 @@ class DepthwiseConv2d(Op):
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
-        for x, window, weight, zero in depthwise_cases():
-            op = cls(window, filled(window.kernel[0] * window.kernel[1], zero))
+        for i, (x, window, weight, zero) in enumerate(depthwise_cases()):
+            op = cls(window, COARSE if i == 8 else filled(window.kernel[0] * window.kernel[1], zero))
             yield single(op, x=x, weight=weight, bias=vector(x.shape[3]))
 
 
@@ -169,7 +178,16 @@ class DepthwiseInputGrad(Op):
         h, weight = node.inputs
         fields = conv_fields(TensorType(self.shape, "s8"), h.type, self.window, self.shape[3])
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight))
-        return Kernel("mcg_depthwise_input_grad", args, scratch=4 * self.shape[2] * self.shape[3])
+        return Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
+
+    def _scratch(self) -> int:
+        """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on."""
+        height, width = self.shape[1:3]
+        (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
+        positions = block_positions(height, width)
+        rows = ceil_div(positions // width - 1, sh) + ceil_div(kh, sh)
+        columns = ceil_div(width - 1, sw) + ceil_div(kw, sw)
+        return 4 * 4 * positions + 2 * 4 * (kh * kw + rows * columns)
 
 
 @dataclass(frozen=True)
@@ -210,4 +228,5 @@ class DepthwiseWeightGrad(Op):
             ("x_zero", need_quant(x.type)[0].zero),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
-        return Kernel("mcg_depthwise_update", args, scratch=4 * node.outputs[0].type.elements)
+        taps = self.window.kernel[0] * self.window.kernel[1]
+        return Kernel("mcg_depthwise_update", args, scratch=4 * taps * 4)  # of four channels

@@ -41,6 +41,9 @@ def filled(inputs: int, zero: int) -> Quant:
     return Quant((0.05 * 0.01 * PRODUCT * inputs**0.5 / SPREAD,), zero)
 
 
+COARSE = Quant((0.0006,), 1)  # of an output that mostly saturates: its requantization multiplies by about 1
+
+
 def single(op: Op, **inputs: TensorType) -> Graph:
     """A graph of one node; the names of the inputs choose their contents in `feeds`."""
     build = Builder()
@@ -80,7 +83,7 @@ def conv_cases() -> Iterator[ConvCase]:
     yield _conv_case(4, 4, 6, 9, Window((1, 1)), groups=3)
     yield _conv_case(3, 5, 11, 5, Window((1, 1)), channels=(1, 2, 7), axis=0)
     yield _conv_case(4, 3, 16, 4, Window((1, 1)), channels=(0, 3, 4, 5, 9, 10, 11, 15))
-    yield _conv_case(5, 5, 7, 3, square, channels=(6, 0, 3, 2, 5), axis=0, zeros=(-128, 3))
+    yield _conv_case(5, 5, 7, 6, square, channels=(6, 0, 3, 2, 5), axis=0, zeros=(-128, 3))
 
 
 def _conv_case(
@@ -111,6 +114,11 @@ def depthwise_cases() -> Iterator[tuple[TensorType, Window, TensorType, int]]:
         (4, 9, 7, Window((2, 4), (1, 3), (0, 1, 1, 2)), (0, 0), None),
         (5, 4, 2, Window((3, 3), (1, 1), (1, 1, 1, 1)), (9, -9), 3),
         (3, 3, 1, Window((1, 1)), (9, -9), None),
+        (6, 5, 5, Window((3, 3), (1, 1), (1, 1, 1, 1)), (9, -9), 3),
+        (3, 5, 6, Window((1, 1)), (9, -9), None),
+        (9, 11, 4, Window((7, 7), (2, 2), (3, 2, 3, 3)), (-8, 3), 3),
+        (5, 9, 5, Window((3, 9), (1, 1), (1, 4, 1, 4)), (0, 1), 3),
+        (4, 10, 4, Window((3, 3), (1, 3), (1, 1, 1, 1)), (0, 1), None),
         (2, 1, 4, Window((3, 3), (1, 1), (2, 2, 2, 2)), (6, 7), None),
     ):
         yield activation(height, width, channels, zeros[0]), window, weights(1, *window.kernel, channels, axis=axis), zeros[1]

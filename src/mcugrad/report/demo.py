@@ -23,14 +23,14 @@ def print_demo(result: dict[str, Any], out: Console) -> None:
     for label, key in ROWS:
         table.add_row(label, f"{result['accuracy'][key]:.1%}")
     out.print(table)
-    sram, flash, steps = result["compile"]["sram"], result["compile"]["flash"], result["steps"]
+    sram, flash, steps = result["sram"], result["flash"], result["steps"]
     cost = Table("on a Cortex-M7", "", title="What the sparse update costs")
     cost.add_row("SRAM (.data + .bss + worst stack)", f"{sram['total']:,} bytes")
     cost.add_row("flash (code + constants)", f"{flash['total']:,} bytes")
     cost.add_row("instructions per training step", f"{result['instructions']['step']:,} at most")
     cost.add_row("training steps", f"{steps['total']:,}, {steps['full']:,} with a backward pass")
     out.print(cost)
-    sha = result["parameters_sha256"]
-    same = "equal" if sha["equal"] else "NOT EQUAL"
-    out.print(f"learned parameters on host and MCU: {same} (sha256 {sha['mcu'][:16]}...)")
+    hashes = result["hashes"]
+    same = "equal" if hashes["equal"] else "NOT EQUAL"
+    out.print(f"learned parameters on host and MCU: {same} (sha256 {hashes['mcu'][:16]}...)")
     out.print(f"pictures and firmware: {result['folder']}", soft_wrap=True)

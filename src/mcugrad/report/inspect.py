@@ -12,6 +12,7 @@ from rich.table import Table
 from mcugrad import importers
 from mcugrad.compiler import REPORT
 from mcugrad.errors import McugradError
+from mcugrad.trainer import TRAINING
 
 GRAPHS = ("forward", "training")
 
@@ -27,6 +28,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise McugradError(f"{path} holds no {REPORT}: give a folder written by `mcugrad compile`, or a model file") from None
     except ValueError:
         raise McugradError(f"{path / REPORT} is damaged: compile again") from None
+    if (path / TRAINING).exists():
+        report["training"] = json.loads((path / TRAINING).read_text(encoding="utf-8"))
     return report
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from mcugrad.build import Firmware
 from mcugrad.program import Program
 
 
-def facts(program: Program, firmware: Firmware, folder: Path) -> dict[str, Any]:
+def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
     """Bytes from the linked ELF, counts from the graph.
 
     sram: arena and parameters are parts of static (.data + .bss without the reserved stack); stack is the worst case of
-    the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).
+    the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).  Paths are relative
+    to the folder.
     """
     elf = firmware.facts
     certificate = program.plan.certificate
@@ -41,8 +41,8 @@ def facts(program: Program, firmware: Firmware, folder: Path) -> dict[str, Any]:
         },
         "trainable": {"parameters": trainable(program), "names": [p.value.name for p in program.graph.mutable()]},
         "fingerprint": program.fingerprint,
-        "elf": str(folder / "build" / firmware.elf.name),
-        "header": str(folder / "model.h"),
+        "elf": f"build/{firmware.elf.name}",
+        "header": "model.h",
     }
 
 

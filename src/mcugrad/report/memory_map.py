@@ -1,4 +1,4 @@
-"""A picture of the arena over time: which bytes hold what while a step runs."""
+"""A picture of the arena over time: which bytes hold what while a program runs."""
 
 from __future__ import annotations
 
@@ -8,43 +8,63 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mcugrad.ir import Graph
 from mcugrad.memory.certificate import live_bytes
 from mcugrad.memory.modes import Scheduled
 from mcugrad.memory.problem import Buffer
+from mcugrad.memory.schedule import LoadRows, Step
 
 COLOURS = {
-    "input": "#8d99ae",
-    "forward": "#4c78a8",
-    "loss": "#b279a2",
-    "backward": "#e4572e",
-    "update": "#54a24b",
+    "input": "#aab4c4",
+    "forward": "#86aed6",
+    "loss": "#c79bbd",
+    "backward": "#f29272",
+    "update": "#7cc076",
     "scratch": "#d4d4d4",
 }
-RING_HATCH = "///"
-LABELS = 24  # largest buffers that carry their name
+RING_HATCH, RING_EDGE = "///", "#1d3557"
+BOUND = "#444444"
+LABELS = 40  # largest buffers that carry their name
+FIGURE_PX = (1300, 600)  # of the axes, about
+LETTER_PX = (6.2, 12)  # of a label
 KIB = 1024
 
 
 def draw_memory_map(program: Scheduled, path: Path, title: str = "") -> Path:
-    """Writes a PNG: one rectangle per buffer (steps x addresses), its colour the phase that writes it.
+    """Writes a PNG: one rectangle per buffer (time x addresses), its colour the phase that writes it.
 
     title: what the program is, the first words of the picture's title.  Returns `path`.
     """
     figure = Figure(figsize=(13, 7), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    times = _times(program)
     phases = _phases(program.graph)
     for buffer, offset in program.plan.placed:
-        _draw(axes, buffer, offset, phases)
-    _label_largest(axes, program)
-    _draw_live(axes, program)
-    _draw_phases(axes, program)
-    _finish(axes, program, title)
-    FigureCanvasAgg(figure)
+        _draw(axes, buffer, offset, times, phases)
+    _label_largest(axes, program, times)
+    _draw_live(axes, program, times)
+    _draw_phases(axes, program, times)
+    _finish(axes, program, times, title)
+    figure.legend(handles=_legend(program), loc="outside lower center", ncols=10, fontsize=8, frameon=False)
     figure.savefig(path, format="png", metadata={"Software": None})
     return path
+
+
+def _times(program: Scheduled) -> list[float]:
+    """Where each step begins on the time axis, and where all end: a streamed segment is as wide as its nodes are many."""
+    nodes: dict[int | None, set[object]] = {}
+    steps: dict[int | None, int] = {}
+    for step in program.schedule:
+        nodes.setdefault(step.segment, set()).add(step.outputs)
+        steps[step.segment] = steps.get(step.segment, 0) + 1
+    times = [0.0]
+    for step in program.schedule:
+        times.append(times[-1] + (1 if step.segment is None else 2 * len(nodes[step.segment]) / steps[step.segment]))
+    return [*times, times[-1] + 1]
 
 
 def _phases(graph: Graph) -> dict[str, str]:
@@ -56,62 +76,70 @@ def _phase(buffer: Buffer, phases: dict[str, str]) -> str:
     return phases[buffer.values[0].name] if buffer.values else "scratch"
 
 
-def _draw(axes: Any, buffer: Buffer, offset: int, phases: dict[str, str]) -> None:
-    colour = COLOURS[_phase(buffer, phases)]
+def _draw(axes: Any, buffer: Buffer, offset: int, times: list[float], phases: dict[str, str]) -> None:
+    ring = buffer.ring_rows is not None
+    start, stop = times[buffer.first], times[buffer.last + 1]
     axes.add_patch(
         Rectangle(
-            (buffer.first, offset / KIB),
-            buffer.last + 1 - buffer.first,
+            (start, offset / KIB),
+            stop - start,
             buffer.size / KIB,
-            facecolor=colour,
-            edgecolor="white" if buffer.ring_rows is None else "#1d3557",
+            facecolor=COLOURS[_phase(buffer, phases)],
+            edgecolor=RING_EDGE if ring else "white",
             linewidth=0.4,
-            hatch=None if buffer.ring_rows is None else RING_HATCH,
-            alpha=0.9,
+            hatch=RING_HATCH if ring else None,
         )
     )
 
 
-def _label_largest(axes: Any, program: Scheduled) -> None:
-    """Names and sizes inside the largest rectangles that have room for them."""
-    steps, arena = len(program.schedule) + 1, program.plan.arena
-    by_area = sorted(program.plan.placed, key=lambda p: -p[0].size * (p[0].last + 1 - p[0].first))
+def _label_largest(axes: Any, program: Scheduled, times: list[float]) -> None:
+    """Names and sizes of the largest rectangles, along the side that has room for them."""
+    placed = program.plan.placed
+    by_area = sorted(placed, key=lambda p: -p[0].size * (times[p[0].last + 1] - times[p[0].first]))
     for buffer, offset in by_area[:LABELS]:
-        width, height = (buffer.last + 1 - buffer.first) / steps, buffer.size / arena
-        ring = f" ({buffer.ring_rows} rows)" if buffer.ring_rows is not None else ""
-        text = f"{buffer.name}{ring}\n{buffer.size:,} B"
-        across = max(map(len, text.split("\n"))) * 0.006
-        flat = width >= across and height >= 0.035
-        if flat or (height >= across * 1.9 and width >= 0.02):
-            x, y = buffer.first + (buffer.last + 1 - buffer.first) / 2, (offset + buffer.size / 2) / KIB
-            turn = 0 if flat else 90
-            axes.text(x, y, text, ha="center", va="center", fontsize=7, rotation=turn, color="black", clip_on=True)
+        start, stop = times[buffer.first], times[buffer.last + 1]
+        rows = f", {buffer.ring_rows} rows" if buffer.ring_rows is not None else ""
+        text = f"{buffer.name}: {buffer.size:,} B{rows}"
+        width, height = (stop - start) / times[-1] * FIGURE_PX[0], buffer.size / program.plan.arena * FIGURE_PX[1]
+        long = len(text) * LETTER_PX[0]
+        for side, other, turn in ((width, height, 0), (height, width, 90)):
+            if side >= long and other >= LETTER_PX[1]:
+                middle = (start + stop) / 2, (offset + buffer.size / 2) / KIB
+                axes.text(*middle, text, ha="center", va="center", fontsize=7, rotation=turn, clip_on=True, zorder=6)
+                break
 
 
-def _draw_live(axes: Any, program: Scheduled) -> None:
+def _draw_live(axes: Any, program: Scheduled, times: list[float]) -> None:
     steps = len(program.schedule)
     live = live_bytes([b for b, _ in program.plan.placed], steps) / KIB
-    axes.step(range(steps + 1), live, where="post", color="black", linewidth=1.1, zorder=3)
+    axes.stairs(live, times, color="white", linewidth=2.6, zorder=3, baseline=None)
+    axes.stairs(live, times, color="black", linewidth=1.2, zorder=4, baseline=None)
     certificate = program.plan.certificate
-    axes.axhline(certificate.lower_bound / KIB, color="#444444", linewidth=0.9, linestyle=":", zorder=3)
-    axes.plot(certificate.step + 0.5, certificate.live_peak / KIB, marker="v", color="black", markersize=7, zorder=4)
+    axes.axhline(certificate.lower_bound / KIB, color=BOUND, linewidth=0.9, linestyle=":", zorder=3)
+    middle = (times[certificate.step] + times[certificate.step + 1]) / 2
+    axes.plot(middle, certificate.live_peak / KIB, marker="v", color="black", markersize=7, zorder=5, clip_on=False)
 
 
-def _draw_phases(axes: Any, program: Scheduled) -> None:
-    """A strip under the time axis in the colours of the phases that run."""
+def _draw_phases(axes: Any, program: Scheduled, times: list[float]) -> None:
+    """A strip under the arena in the colours of the phases that run."""
     top = program.plan.arena / KIB
     for index, step in enumerate(program.schedule):
-        node = getattr(step, "node", None)
-        colour = COLOURS["input" if node is None else node.op.phase]
-        axes.add_patch(Rectangle((index, -0.035 * top), 1, 0.025 * top, facecolor=colour, linewidth=0))
+        colour = COLOURS[_running(step)]
+        box = (times[index], -0.035 * top), times[index + 1] - times[index], 0.025 * top
+        axes.add_patch(Rectangle(*box, facecolor=colour, linewidth=0))
 
 
-def _finish(axes: Any, program: Scheduled, title: str) -> None:
-    certificate, steps = program.plan.certificate, len(program.schedule)
+def _running(step: Step | LoadRows) -> str:
+    return step.node.op.phase if isinstance(step, Step) else "input"
+
+
+def _finish(axes: Any, program: Scheduled, times: list[float], title: str) -> None:
+    certificate = program.plan.certificate
     top = program.plan.arena / KIB
-    axes.set_xlim(0, steps + 1)
-    axes.set_ylim(-0.04 * top, 1.06 * top)
-    axes.set_xlabel("step of the schedule (one kernel call each; the strip shows the phase)")
+    axes.set_xlim(0, times[-1])
+    axes.set_ylim(-0.04 * top, 1.04 * top)
+    axes.set_xticks([])
+    axes.set_xlabel(f"time: {len(program.schedule)} kernel calls (row-streamed ones narrower); the strip shows the phase")
     axes.set_ylabel("address in the arena (KiB)")
     where = certificate.where if len(certificate.where) < 60 else f"{certificate.where[:57]}..."
     heading = f"{title}: " if title else ""
@@ -121,23 +149,14 @@ def _finish(axes: Any, program: Scheduled, title: str) -> None:
         fontsize=11,
         loc="left",
     )
-    axes.legend(handles=_legend(axes, program), loc="upper right", ncols=4, fontsize=8, framealpha=0.92)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Any, program: Scheduled) -> Sequence[Any]:
+def _legend(program: Scheduled) -> Sequence[Any]:
     phases = _phases(program.graph)
-    used = dict.fromkeys(_phase(b, phases) for b, _ in program.plan.placed)
+    used = {_phase(b, phases) for b, _ in program.plan.placed} | {_running(s) for s in program.schedule}
     handles: list[Any] = [Patch(facecolor=COLOURS[p], label=p) for p in COLOURS if p in used]
     if program.plan.ring_rows:
-        handles.append(Patch(facecolor=COLOURS["forward"], edgecolor="#1d3557", hatch=RING_HATCH, label="ring of rows"))
-    return [*handles, *_line_handles()]
-
-
-def _line_handles() -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], color="black", linewidth=1.1, label="live bytes"),
-        Line2D([], [], color="#444444", linewidth=0.9, linestyle=":", label="lower bound"),
-    ]
+        handles.append(Patch(facecolor=COLOURS["forward"], edgecolor=RING_EDGE, hatch=RING_HATCH, label="ring of rows"))
+    live = Line2D([], [], color="black", linewidth=1.2, label="live bytes")
+    return [*handles, live, Line2D([], [], color=BOUND, linewidth=0.9, linestyle=":", label="lower bound")]

@@ -103,7 +103,7 @@ SECTIONS
   .text    : {{ *(.text .text.*) }} > FLASH
   .rodata  : {{ *(.rodata .rodata.*) }} > FLASH
   .stack (NOLOAD) : {{ __stack_bottom = .; . += {stack}; . = ALIGN(8); __stack_top = .; }} > SRAM
-  .data    : {{ . = ALIGN(16); __data_start = .; *(.data .data.*) . = ALIGN(4); __data_end = .; }} > SRAM AT > FLASH
+  .data : ALIGN(16) {{ __data_start = .; *(.data .data.*) . = ALIGN(4); __data_end = .; }} > SRAM AT > FLASH
   .bss (NOLOAD)   : {{ . = ALIGN(16); __bss_start = .; *(.bss .bss.* COMMON) . = ALIGN(4); __bss_end = .; }} > SRAM
   __data_image = LOADADDR(.data);
   /DISCARD/ : {{ *(.ARM.exidx* .ARM.extab* .comment .note*) }}

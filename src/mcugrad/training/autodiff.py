@@ -177,12 +177,20 @@ class Backward:
 
     def quantize(self, gradient: Value, factor: tuple[float, ...], name: str) -> Value:
         scale = grad_quant(gradient.type).scale[0]
-        self.slots.append(name)
+        self.slots.append(self._slot_name(name))
         slot = min(len(self.slots), self.exponents.type.shape[0]) - 1
         op = GradQuantize(tuple(f * scale for f in factor), slot)
         stored, count = self.build.add(op, gradient, self.exponents, name=name)
         self.counts.append(count)
         return stored
+
+    def _slot_name(self, name: str) -> str:
+        """A value with several readers stores several gradients, each with its own exponent."""
+        candidate, n = name, 1
+        while candidate in self.slots:
+            n += 1
+            candidate = f"{name}_{n}"
+        return candidate
 
     def update_head(self, x: Value, weight: Value, bias: Value, logits: Value) -> None:
         """Head gradient with the old weights, head update, then the sample's exponent."""

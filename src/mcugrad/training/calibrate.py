@@ -37,13 +37,14 @@ def gradient_exponents(graph: Graph, selection: Selection, x: Array, y: Array, h
     largest = dict.fromkeys(nodes, 0.0)
     for sample, label in zip(x, y, strict=True):
         feeds = {graph.inputs[0].name: sample[None], "label": np.array([label]), "control": np.array([0, 0, 0, 1 << 16])}
-        result = interpret(backward, feeds, _mode)
+        result = interpret(backward, feeds, gradient_mode)
         for node in nodes:
             largest[node] = max(largest[node], float(np.abs(result[node.outputs[0]]).max()))
     return _exponents(training, largest)
 
 
-def _mode(node: Node) -> str:
+def gradient_mode(node: Node) -> str:
+    """Integer forward, masks and loss; float64 backward."""
     return "eval" if node.op.phase in ("forward", "loss") and node.outputs else "real"
 
 

@@ -103,6 +103,12 @@ def shipped(model: str) -> list[str]:
     return [*BUILT_IN, *sorted(p.stem for p in (SHIPPED / model).glob("*.toml") if model)]
 
 
+def with_residual_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
+    """The scheme with the same residual bits everywhere."""
+    weights = {name: replace(update, residual_bits=bits) for name, update in scheme.weights.items()}
+    return replace(scheme, weights=weights, residual_bits=bits)
+
+
 def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
     known = {"model", "weights", "biases", "head", "residual_bits", "centred", "source"}
     unknown = sorted(set(data) - known)

@@ -8,12 +8,20 @@
 #include "kernels.h"
 #include "port.h"
 
+/* Inner loops that get all registers. */
+#define MCG_NOINLINE __attribute__((noinline))
+
 /* Exponent of a gradient; slot -1 stands for 0. */
 static inline int32_t mcg_exponent(const int8_t *exponents, int32_t slot) { return slot < 0 ? 0 : exponents[slot]; }
 
 static inline int32_t mcg_min(int32_t a, int32_t b) { return a < b ? a : b; }
 
 static inline int32_t mcg_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* n / stride of n >= 0; small cores divide by calling a function. */
+static inline int32_t mcg_over(int32_t n, int32_t stride) {
+  return stride == 1 ? n : stride == 2 ? n >> 1 : n / stride;
+}
 
 /* Output positions [first, last) of a sliding window whose tap `tap` lies inside an input of `size`. */
 typedef struct {
@@ -22,16 +30,17 @@ typedef struct {
 
 static inline mcg_span_t mcg_span(int32_t tap, int32_t stride, int32_t pad, int32_t size, int32_t outputs) {
   const int32_t low = pad - tap, high = size - 1 + pad - tap;
-  const mcg_span_t span = {low <= 0 ? 0 : (low + stride - 1) / stride,
-                           high < 0 ? 0 : mcg_min(outputs, high / stride + 1)};
+  const mcg_span_t span = {low <= 0 ? 0 : mcg_over(low + stride - 1, stride),
+                           high < 0 ? 0 : mcg_min(outputs, mcg_over(high, stride) + 1)};
   return span;
 }
 
 /* Output row (or column) whose tap `tap` reads input row `at`; -1 when there is none. */
 static inline int32_t mcg_reader(int32_t at, int32_t tap, int32_t stride, int32_t pad, int32_t outputs) {
   const int32_t reach = at + pad - tap;
-  if (reach < 0 || reach % stride != 0 || reach / stride >= outputs) return -1;
-  return reach / stride;
+  if (reach < 0) return -1;
+  const int32_t output = mcg_over(reach, stride);
+  return output * stride == reach && output < outputs ? output : -1;
 }
 
 /* A product of two matrices: 1x1, every position, one group. */
@@ -55,6 +64,9 @@ typedef struct {
 
 #define MCG_BLOCK 64 /* positions that a block aims at; ops/conv2d.py and ops/depthwise.py size the scratch by it */
 
+/* Rows of a block. */
+static inline int32_t mcg_block_rows(const mcg_conv2d_t *p) { return mcg_between(MCG_BLOCK / p->in_w, 1, p->in_h); }
+
 /* Sets the counts of clamped elements to 0; before the first block or row. */
 void mcg_chain_start(const mcg_chain_t *chain);
 
@@ -65,9 +77,9 @@ void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *block);
 void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *acc);
 
 /* Moves channels first ... first + n - 1 (as the weight counts them) of output o and tap `tap` of a convolution's weight
- * by grad [n]; returns sum mu * change, the centring's share of the bias.  mu: the means of the group, or null. */
-int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n,
-                        const int32_t *grad, const int16_t *mu);
+ * by grad [n], overwritten; returns sum mu * change, the centring's share of the bias.  mu: the group's, or null. */
+int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
+                        const int16_t *mu);
 
 /* bias[o] -= by, kept within +-2^30. */
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);

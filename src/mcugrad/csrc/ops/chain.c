@@ -60,33 +60,86 @@ static int32_t requantize_lane(const lane_t *l, int32_t m, int32_t sh, int8_t *o
   const int32_t *acc = l->acc;
   int32_t clamped = 0;
   out += l->at;
-  if (sh > 32) {
-    for (int32_t i = l->count; i > 0; --i, out += l->step, acc += l->pitch) {
-      *out = mcg_clampg_counted(mcg_mbqm_high(*acc, m, sh), &clamped);
-    }
-    return clamped;
-  }
   for (int32_t i = l->count; i > 0; --i, out += l->step, acc += l->pitch) {
     *out = mcg_requantize_grad(*acc, m, sh, &clamped);
   }
   return clamped;
 }
 
-static int32_t out_lane(const lane_t *l, const mcg_stage_params_t *p, int32_t more, int8_t *out) {
-  if (p->multiplier == NULL) return store_lane(l, more, out);
-  const int32_t c = p->channels > 1 ? l->channel : 0;
-  return requantize_lane(l, p->multiplier[c], mcg_between(p->shift[c] + more, 1, 62), out);
+typedef enum { UNMASKED, BY_OUTPUT, BY_BITS } mask_t;
+
+/* Mask and requantization at once for sh > 32, where acc is not needed afterwards; `kind` is a constant of each call. */
+MCG_INLINE int32_t finish(const lane_t *l, mask_t kind, const void *mask, int32_t m, int32_t sh, int8_t *out) {
+  const int8_t *y = kind == BY_OUTPUT ? (const int8_t *)mask + l->at : NULL;
+  const uint8_t *bits = kind == BY_BITS ? (const uint8_t *)mask : NULL;
+  const int32_t *acc = l->acc;
+  const int32_t step = l->step, end = l->count * step, pitch = l->pitch;
+  int32_t clamped = 0;
+  out += l->at;
+#pragma GCC unroll 1
+  for (int32_t i = 0; i != end; i += step, acc += pitch) {
+    int32_t v = mcg_mbqm_high(*acc, m, sh);
+    if (kind == BY_OUTPUT && (y[i] ^ (y[i] >> 7)) == 127) v = 0; /* -128 or 127 */
+    if (kind == BY_BITS && (bits[(l->bit + i) >> 3] >> ((l->bit + i) & 7) & 1) == 0) v = 0;
+    if (__builtin_expect((uint32_t)(v + 127) > 254u, 0)) {
+      v = v < 0 ? -127 : 127;
+      ++clamped;
+    }
+    out[i] = (int8_t)v;
+  }
+  return clamped;
+}
+
+static MCG_NOINLINE int32_t finish_unmasked(const lane_t *l, int32_t m, int32_t sh, int8_t *out) {
+  return finish(l, UNMASKED, NULL, m, sh, out);
+}
+
+static MCG_NOINLINE int32_t finish_by_output(const lane_t *l, const void *mask, int32_t m, int32_t sh, int8_t *out) {
+  return finish(l, BY_OUTPUT, mask, m, sh, out);
+}
+
+static MCG_NOINLINE int32_t finish_by_bits(const lane_t *l, const void *mask, int32_t m, int32_t sh, int8_t *out) {
+  return finish(l, BY_BITS, mask, m, sh, out);
+}
+
+/* acc = 0 where the stage's mask says so. */
+static void apply_mask(const lane_t *l, const mcg_stage_t *s) {
+  if (s->mask == NULL) return;
+  if (s->p->mask_bits) {
+    mask_lane_bits(l, (const uint8_t *)s->mask);
+  } else {
+    mask_lane(l, (const int8_t *)s->mask);
+  }
+}
+
+/* Mask and output of a stage; returns how many elements the clamp changed.  The last stage may leave acc unmasked. */
+static int32_t mask_and_store(const lane_t *l, const mcg_stage_t *s, int32_t more, int last) {
+  const mcg_stage_params_t *p = s->p;
+  if (p->multiplier == NULL) {
+    apply_mask(l, s);
+    return store_lane(l, more, s->out);
+  }
+  const int32_t c = p->channels > 1 ? l->channel : 0, m = p->multiplier[c];
+  const int32_t sh = mcg_between(p->shift[c] + more, 1, 62);
+  if (sh <= 32 || !last) {
+    apply_mask(l, s);
+    return sh > 32 ? finish_unmasked(l, m, sh, s->out) : requantize_lane(l, m, sh, s->out);
+  }
+  if (s->mask == NULL) return finish_unmasked(l, m, sh, s->out);
+  return p->mask_bits ? finish_by_bits(l, s->mask, m, sh, s->out) : finish_by_output(l, s->mask, m, sh, s->out);
 }
 
 static void run_lane(const mcg_chain_t *chain, const lane_t *l) {
   const int8_t *exponents = chain->exponents;
-  for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
-    const mcg_stage_params_t *p = s->p;
-    const int32_t e = mcg_exponent(exponents, p->acc_slot);
-    if (s->add != NULL) add_lane(l, s->add, e - mcg_exponent(exponents, p->add_slot));
-    if (s->mask != NULL && p->mask_bits) mask_lane_bits(l, (const uint8_t *)s->mask);
-    if (s->mask != NULL && !p->mask_bits) mask_lane(l, (const int8_t *)s->mask);
-    if (s->out != NULL) *s->clamped += out_lane(l, p, mcg_exponent(exponents, p->out_slot) - e, s->out);
+  const mcg_stage_t *const end = chain->stages + chain->count;
+  for (const mcg_stage_t *s = chain->stages; s < end; ++s) {
+    const int32_t e = mcg_exponent(exponents, s->p->acc_slot);
+    if (s->add != NULL) add_lane(l, s->add, e - mcg_exponent(exponents, s->p->add_slot));
+    if (s->out == NULL) {
+      apply_mask(l, s);
+    } else {
+      *s->clamped += mask_and_store(l, s, mcg_exponent(exponents, s->p->out_slot) - e, s + 1 == end);
+    }
   }
 }
 

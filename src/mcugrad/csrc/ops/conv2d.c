@@ -188,8 +188,7 @@ static void strip(const conv_t *f, const mcg_strip_t *s) {
 static int32_t quick_outputs(const conv_t *f) {
   const mcg_conv2d_t *p = f->p;
   int32_t n = p->out_c;
-  if ((f->live & 3) != 0) n -= f->live < 3 ? 3 : 1;
-  if ((f->resting & 3) != 0) n -= f->resting < 3 ? 3 : 1;
+  if (((f->live | f->resting) & 3) != 0) n -= f->live < 3 || (f->resting > 0 && f->resting < 3) ? 3 : 1;
   for (int32_t o = 0; o < p->out_c; ++o) n = p->shift[o] > 32 ? n : 0;
   return MCG_ASM && n > 0 ? n : 0;
 }
@@ -215,16 +214,16 @@ static void strips(const conv_t *f, mcg_strip_t *s, int16_t *columns, int8_t *y)
 
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
+  if (p->groups != 1) {
+    mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
+    return;
+  }
   const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
   const int32_t live4 = round4(live), rest4 = round4(resting);
   int16_t *columns = (int16_t *)scratch;
   conv_t f = {p, r, x, (int8_t *)(columns + MCG_PIXELS * (live4 + rest4)), live, resting, 0};
   mcg_strip_t s = {columns, weight, rest, live4 >> 2, rest4 >> 2, live4 - live, rest4 - resting,
                    bias, p->multiplier, p->shift, 2 * p->y_zero + 1, {y, y, y, y}};
-  if (p->groups != 1) {
-    mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
-    return;
-  }
   f.outputs = quick_outputs(&f);
   strips(&f, &s, columns, y);
 }

@@ -47,26 +47,6 @@ static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
   if (p->order != NULL) reorder(p, acc, acc + p->in_w * p->in_c);
 }
 
-/* Rows of the input that are computed together, so that a column is widened once for all of them. */
-static int32_t rows_per_block(const mcg_conv2d_t *p) {
-  return mcg_between(MCG_BLOCK / p->in_w, 1, p->in_h);
-}
-
-/* acc [positions][columns] = h [positions][n] . column [n][columns] */
-MCG_INLINE void multiply(const int8_t *h, const int16_t *column, int32_t positions, int32_t n, int columns,
-                         int32_t *acc) {
-  int32_t sum[2][2];
-  for (; positions >= 2; positions -= 2, h += 2 * n) {
-    mcg_dot(sum, h, n, column, n, 2, columns);
-    for (int r = 0; r < 2; ++r) {
-      for (int c = 0; c < columns; ++c) *acc++ = sum[r][c];
-    }
-  }
-  if (positions == 0) return;
-  mcg_dot(sum, h, n, column, n, 1, columns);
-  for (int c = 0; c < columns; ++c) *acc++ = sum[0][c];
-}
-
 /* One segment [O][kept] of a 1x1 convolution, channels from `first` of the order on, for the rows of the block. */
 static void pointwise_segment(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, int32_t kept,
                               int32_t first, const mcg_chain_t *chain, mcg_block_t *block, int16_t *column) {
@@ -76,14 +56,8 @@ static void pointwise_segment(const mcg_conv2d_t *p, const int8_t *h, const int8
     block->n = mcg_min(2, kept - j);
     block->first = first + j;
     block->order = p->order != NULL ? p->order + first + j : NULL;
-    if (block->n == 2) {
-      mcg_widen(weight + j, outputs, kept, 0, 2, column);
-      mcg_widen(weight + j + 1, outputs, kept, 1, 2, column);
-      multiply(h, column, positions, outputs, 2, block->acc);
-    } else {
-      mcg_widen(weight + j, outputs, kept, 0, 1, column);
-      multiply(h, column, positions, outputs, 1, block->acc);
-    }
+    for (int32_t c = 0; c < block->n; ++c) mcg_widen(weight + j + c, outputs, kept, c, block->n, column);
+    mcg_multiply(h, positions, outputs, column, block->n, block->acc, block->n, 0);
     mcg_chain_block(chain, block);
   }
 }
@@ -91,7 +65,7 @@ static void pointwise_segment(const mcg_conv2d_t *p, const int8_t *h, const int8
 /* scratch: int16 [2][round4(out_c)], int32 [positions of a block][2] */
 static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                       const mcg_chain_t *chain, void *scratch) {
-  const int32_t rows = rows_per_block(p), length = (p->out_c + 3) & ~3;
+  const int32_t rows = mcg_block_rows(p), length = (p->out_c + 3) & ~3;
   mcg_block_t block = {(int32_t *)scratch + length, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
   for (int32_t r = 0; r < p->in_h; r += rows) {
     block.row = r;

@@ -30,17 +30,17 @@ static void tap_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
                       int32_t kx, int32_t *grad) {
   const mcg_span_t rows = mcg_span(ky, p->stride_h, p->pad_top, p->in_h, p->out_h);
   const mcg_span_t columns = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
-  int32_t sum = 0;
+  int32_t total = 0;
   mcg_zero(grad, p->live);
   for (int32_t oy = rows.first; oy < rows.last; ++oy) {
     const int32_t iy = oy * p->stride_h + ky - p->pad_top;
     for (int32_t ox = columns.first; ox < columns.last; ++ox) {
       const int32_t ix = ox * p->stride_w + kx - p->pad_left, v = h[(oy * p->out_w + ox) * p->out_c];
-      sum += v;
+      total += v;
       if (v != 0) add_position(p, x + (iy * p->in_w + ix) * p->in_c, v, grad);
     }
   }
-  for (int32_t j = 0; j < p->live; ++j) grad[j] -= middle(p, mu, j) * sum;
+  for (int32_t j = 0; j < p->live; ++j) grad[j] -= middle(p, mu, j) * total;
 }
 
 /* Any convolution, one output and tap at a time; grad [live]. */
@@ -67,46 +67,36 @@ typedef struct {
   int8_t *turned;  /* [OUTPUTS][most]: h by output */
 } pointwise_t;
 
-/* to [n][positions] = h [positions][out_c], n outputs of it */
+/* to [n][positions] = h [positions][pitch], n outputs of it */
 static void turn(const int8_t *h, int32_t positions, int32_t pitch, int32_t n, int8_t *to) {
-  for (int32_t o = 0; o < n; ++o, ++h, to += positions) {
+  for (; n >= 4; n -= 4, h += 4, to += 4 * positions) {
+    const int8_t *from = h;
+    for (int32_t i = 0; i < positions; ++i, from += pitch) {
+      const uint32_t v = mcg_load4(from);
+      for (int32_t o = 0; o < 4; ++o) to[o * positions + i] = (int8_t)(v >> (8 * o) & 0xFFu);
+    }
+  }
+  for (; n > 0; --n, ++h, to += positions) {
     for (int32_t i = 0; i < positions; ++i) to[i] = h[i * pitch];
   }
 }
 
-/* sum of h [positions] `pitch` apart */
-static int32_t sum(const int8_t *h, int32_t positions, int32_t pitch) {
+/* sum of h [n] */
+static int32_t sum(const int8_t *h, int32_t n) {
   int32_t total = 0;
-  for (; positions > 0; --positions, h += pitch) total += *h;
+  for (int32_t i = 0; i < n; ++i) total += h[i];
   return total;
-}
-
-/* grad[o][j], grad[o][j + columns - 1] += turned [n][positions] . column */
-MCG_INLINE void multiply(const pointwise_t *s, int32_t positions, int32_t n, int32_t j, int columns) {
-  int32_t acc[2][2], o = 0;
-  for (; o + 2 <= n; o += 2) {
-    mcg_dot(acc, s->turned + o * positions, positions, s->column, positions, 2, columns);
-    for (int r = 0; r < 2; ++r) {
-      for (int c = 0; c < columns; ++c) s->grad[(o + r) * INPUTS + j + c] += acc[r][c];
-    }
-  }
-  if (o == n) return;
-  mcg_dot(acc, s->turned + o * positions, positions, s->column, positions, 1, columns);
-  for (int c = 0; c < columns; ++c) s->grad[o * INPUTS + j + c] += acc[0][c];
 }
 
 /* grad [n][width] += the share of `positions` positions: channels first ... first + width - 1 of x, turned outputs. */
 static void multiply_block(const mcg_conv2d_t *p, const int8_t *x, int32_t positions, int32_t n, int32_t first,
                            int32_t width, const pointwise_t *s) {
   for (int32_t j = 0; j < width; j += 2) {
-    if (j + 1 < width) {
-      mcg_widen(x + channel(p, first + j), positions, p->in_c, 0, 2, s->column);
-      mcg_widen(x + channel(p, first + j + 1), positions, p->in_c, 1, 2, s->column);
-      multiply(s, positions, n, j, 2);
-    } else {
-      mcg_widen(x + channel(p, first + j), positions, p->in_c, 0, 1, s->column);
-      multiply(s, positions, n, j, 1);
+    const int columns = mcg_min(2, width - j);
+    for (int c = 0; c < columns; ++c) {
+      mcg_widen(x + channel(p, first + j + c), positions, p->in_c, c, columns, s->column);
     }
+    mcg_multiply(s->turned, n, positions, s->column, columns, s->grad + j, INPUTS, 1);
   }
 }
 
@@ -115,14 +105,14 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
                       const mcg_weight_step_t *step, int32_t o, int32_t n, const pointwise_t *s) {
   const int32_t positions = p->in_h * p->in_w;
   int64_t shifted[OUTPUTS] = {0};
-  int32_t sums[OUTPUTS];
-  for (int32_t i = 0; i < n; ++i) sums[i] = sum(h + o + i, positions, p->out_c);
+  int32_t sums[OUTPUTS] = {0};
   for (int32_t first = 0; first < p->live; first += INPUTS) {
     const int32_t width = mcg_min(INPUTS, p->live - first);
     mcg_zero(s->grad, OUTPUTS * INPUTS);
     for (int32_t at = 0; at < positions; at += s->most) {
       const int32_t count = mcg_min(s->most, positions - at);
       if (first == 0 || positions > s->most) turn(h + at * p->out_c + o, count, p->out_c, n, s->turned);
+      for (int32_t i = 0; first == 0 && i < n; ++i) sums[i] += sum(s->turned + i * count, count);
       multiply_block(p, x + at * p->in_c, count, n, first, width, s);
     }
     for (int32_t i = 0; i < n; ++i) {

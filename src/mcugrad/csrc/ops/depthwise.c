@@ -1,32 +1,29 @@
 /* Depthwise convolution, int8 in and out.
  *
- * The fast path takes four channels at a time through all rows of the range.  Their weights are widened to int16 in
- * scratch first; with dual MACs four channels a b c d are held as the pairs (a c) (b d), which is how SXTB16 takes
- * four bytes apart.
+ * With dual MACs: depthwise_packed.c.  Without, four channels at a time stay in registers through the window.
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/depthwise_row.h"
 #include "ops/rows.h"
-
-#define LANES 4
 
 /* Four channels, from channel `first` on. */
 typedef struct {
   const mcg_conv2d_t *p;
   const int32_t *bias;       /* [4] */
   const int32_t *multiplier; /* [4] */
-  const uint8_t *shift;      /* [4], all > 32 */
-  const int16_t *weight;     /* [kh][kw][4] in the order of the lanes */
+  const uint8_t *shift;      /* [4] */
+  const int8_t *weight;      /* [kh][kw][C] */
   int32_t pitch;             /* bytes of an input row */
   int32_t ring;              /* bytes of all rows kept */
   const int8_t *end;         /* of the ring, at these channels */
   mcg_taps_t inner;          /* output columns whose windows lie inside the input */
 } block_t;
 
-/* Channels [first, last) of output pixel (oy, ox). */
+/* Output pixel (oy, ox) to y [C]. */
 static void plain_pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
-                        const int32_t *bias, int32_t oy, int32_t ox, int32_t first, int32_t last, int8_t *y) {
-  for (int32_t c = first; c < last; ++c) {
+                        const int32_t *bias, int32_t oy, int32_t ox, int8_t *y) {
+  for (int32_t c = 0; c < p->in_c; ++c) {
     int32_t acc = bias[c];
     for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
       const int32_t iy = oy * p->stride_h - p->pad_top + ky;
@@ -42,33 +39,12 @@ static void plain_pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
   }
 }
 
-static void plain_channels(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
-                           const int32_t *bias, int32_t first, int32_t last, int8_t *y) {
-  for (int32_t oy = r->first; oy < r->last; ++oy) {
-    int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);
-    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
-      plain_pixel(p, r, x, weight, bias, oy, ox, first, last, to);
-    }
-  }
-}
-
 void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                          const int32_t *bias, int8_t *y, void *scratch) {
   (void)scratch;
-  plain_channels(p, r, x, weight, bias, 0, p->in_c, y);
-}
-
-/* acc [4] += (x [4] - zero) * weight [4]. */
-MCG_INLINE void tap(int32_t acc[LANES], const int8_t *x, const int16_t *weight, int32_t zero, uint32_t minus) {
-  if (MCG_DUAL_MAC) {
-    const uint32_t v = mcg_load4(x), even = mcg_sxtab16(minus, v), odd = mcg_sxtab16_odd(minus, v);
-    const uint32_t w_even = mcg_load4_aligned(weight), w_odd = mcg_load4_aligned(weight + 2);
-    acc[0] = mcg_smlabb(even, w_even, acc[0]);
-    acc[1] = mcg_smlabb(odd, w_odd, acc[1]);
-    acc[2] = mcg_smlatt(even, w_even, acc[2]);
-    acc[3] = mcg_smlatt(odd, w_odd, acc[3]);
-  } else {
-    for (int i = 0; i < LANES; ++i) acc[i] += (x[i] - zero) * weight[i];
+  for (int32_t oy = r->first; oy < r->last; ++oy) {
+    int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);
+    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) plain_pixel(p, r, x, weight, bias, oy, ox, to);
   }
 }
 
@@ -76,16 +52,19 @@ MCG_INLINE void tap(int32_t acc[LANES], const int8_t *x, const int16_t *weight, 
  * tap h on. */
 MCG_INLINE void pixel(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t h, int32_t columns, int8_t *y) {
   const mcg_conv2d_t *p = b->p;
-  const uint32_t minus = mcg_pair(-p->x_zero, -p->x_zero);
-  const int16_t *weight = b->weight + LANES * (v.first * p->kernel_w + h);
-  int32_t acc[LANES];
-  for (int i = 0; i < LANES; ++i) acc[i] = b->bias[i];
-  for (int32_t ky = v.first; ky < v.last; ++ky, weight += LANES * p->kernel_w) {
-    for (int32_t kx = 0; kx < columns; ++kx) tap(acc, x + kx * p->in_c, weight + LANES * kx, p->x_zero, minus);
+  const int32_t channels = p->in_c, zero = p->x_zero;
+  const int8_t *weight = b->weight + channels * (v.first * p->kernel_w + h);
+  int32_t acc[MCG_LANES];
+  for (int i = 0; i < MCG_LANES; ++i) acc[i] = b->bias[i];
+  for (int32_t ky = v.first; ky < v.last; ++ky, weight += channels * p->kernel_w) {
+    const int8_t *at = x, *w = weight;
+    for (int32_t kx = 0; kx < columns; ++kx, at += channels, w += channels) {
+      for (int i = 0; i < MCG_LANES; ++i) acc[i] += (at[i] - zero) * w[i];
+    }
     x += b->pitch;
     if (x >= b->end) x -= b->ring;
   }
-  for (int i = 0; i < LANES; ++i) y[i] = mcg_requantize_high(acc[i], b->multiplier[i], b->shift[i], p->y_zero);
+  for (int i = 0; i < MCG_LANES; ++i) y[i] = mcg_requantize(acc[i], b->multiplier[i], b->shift[i], p->y_zero);
 }
 
 /* The inner output columns; `columns` is kernel_w, a constant where that pays. */
@@ -121,19 +100,6 @@ static mcg_taps_t inner_columns(const mcg_conv2d_t *p) {
   return t;
 }
 
-/* to [taps][4] = weight [taps][C] at four channels. */
-static void widen_weight(int16_t *to, const int8_t *weight, int32_t taps, int32_t channels) {
-  for (int32_t i = 0; i < taps; ++i, weight += channels, to += LANES) {
-    if (MCG_DUAL_MAC) {
-      const uint32_t v = mcg_load4(weight);
-      mcg_store4_aligned(to, mcg_sxtb16(v));
-      mcg_store4_aligned(to + 2, mcg_sxtb16_odd(v));
-    } else {
-      for (int j = 0; j < LANES; ++j) to[j] = weight[j];
-    }
-  }
-}
-
 static void four_channels(const block_t *b, const mcg_rows_t *r, const int8_t *x, int8_t *y) {
   const mcg_conv2d_t *p = b->p;
   for (int32_t oy = r->first; oy < r->last; ++oy) {
@@ -143,26 +109,19 @@ static void four_channels(const block_t *b, const mcg_rows_t *r, const int8_t *x
   }
 }
 
-static int all_high(const uint8_t *shift) {
-  return shift[0] > 32 && shift[1] > 32 && shift[2] > 32 && shift[3] > 32;
-}
-
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t pitch = p->in_w * p->in_c, ring = r->x_rows * pitch, channels = p->in_c;
   const mcg_taps_t columns = inner_columns(p);
-  if (channels < LANES) {
+  if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
+  if (channels < MCG_LANES) {
     mcg_depthwise_plain(p, r, x, weight, bias, y, scratch);
     return;
   }
-  for (int32_t next = 0; next < channels; next += LANES) {
-    const int32_t c = next + LANES > channels ? channels - LANES : next; /* the last block may overlap the one before */
-    const block_t b = {p, bias + c, p->multiplier + c, p->shift + c, scratch, pitch, ring, x + c + ring, columns};
-    if (!all_high(b.shift)) {
-      plain_channels(p, r, x, weight, bias, c, c + LANES, y);
-      continue;
-    }
-    widen_weight(scratch, weight + c, p->kernel_h * p->kernel_w, channels);
+  for (int32_t next = 0; next < channels; next += MCG_LANES) {
+    const int32_t c = next + MCG_LANES > channels ? channels - MCG_LANES : next; /* the last may overlap the one before */
+    const block_t b = {p,     bias + c, p->multiplier + c, p->shift + c,     weight + c,
+                       pitch, ring,     x + c + ring,      columns};
     four_channels(&b, r, x + c, y + c);
   }
 }

@@ -1,31 +1,208 @@
-/* Input gradient of a depthwise convolution, row by row: a[c] = sum over taps of w * h. */
+/* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
 
-/* acc [in_w][C] of row r. */
-static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, int32_t r, int32_t *acc) {
-  const int32_t channels = p->in_c;
-  mcg_zero(acc, p->in_w * channels);
-  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-    const int32_t oy = mcg_reader(r, ky, p->stride_h, p->pad_top, p->out_h);
-    for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
-      const mcg_span_t span = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
-      const int8_t *w = weight + (ky * p->kernel_w + kx) * channels;
-      for (int32_t ox = span.first; ox < span.last; ++ox) {
-        const int8_t *from = h + (oy * p->out_w + ox) * channels;
-        int32_t *to = acc + (ox * p->stride_w + kx - p->pad_left) * channels;
-        for (int32_t c = 0; c < channels; ++c) to[c] += w[c] * from[c];
+#define CHANNELS 4    /* of a block */
+#define MOST_STRIDE 2 /* by pairs */
+
+/* acc [in_w][n] += the products of one tap in one row of the output; from and w at the first of n channels. */
+static void add_tap(const mcg_conv2d_t *p, const int8_t *from, const int8_t *w, int32_t kx, int32_t n, int32_t *acc) {
+  const mcg_span_t x = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
+  const int32_t step = p->stride_w * n;
+  acc += (x.first * p->stride_w + kx - p->pad_left) * n;
+  from += x.first * p->in_c;
+  for (int32_t i = x.first; i < x.last; ++i, from += p->in_c, acc += step) {
+    if (n == CHANNELS) {
+      for (int32_t c = 0; c < CHANNELS; ++c) acc[c] += w[c] * from[c];
+    } else {
+      for (int32_t c = 0; c < n; ++c) acc[c] += w[c] * from[c];
+    }
+  }
+}
+
+/* acc [rows][in_w][n] of the block's rows and channels. */
+static void block_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_block_t *b) {
+  for (int32_t r = 0; r < b->rows; ++r) {
+    int32_t *acc = b->acc + r * p->in_w * b->n;
+    mcg_zero(acc, p->in_w * b->n);
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+      const int32_t oy = mcg_reader(b->row + r, ky, p->stride_h, p->pad_top, p->out_h);
+      for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
+        const int8_t *w = weight + (ky * p->kernel_w + kx) * p->in_c + b->first;
+        add_tap(p, h + oy * p->out_w * p->in_c + b->first, w, kx, b->n, acc);
       }
     }
   }
 }
 
-/* h [out_h][out_w][C], weight [kh][kw][C], scratch int32 [in_w][C] */
+/* Taps of one axis that can meet the same input position: `tap`, tap + stride, ...; `count` of them. */
+typedef struct {
+  int32_t count;
+  int32_t position; /* of the input: the first that they meet, every stride-th after it, `positions` in all */
+  int32_t positions;
+  int32_t output; /* that tap `tap` reads there */
+} phase_t;
+
+/* What block_packed shares between blocks, and its scratch, four channels wide as the pairs (0, 2), (1, 3). */
+typedef struct {
+  phase_t x[MOST_STRIDE], y[MOST_STRIDE];
+  int32_t top, left, rows, columns; /* of h in the plane */
+  uint32_t *wide;                   /* the taps; see widen_weight */
+  uint32_t *plane;                  /* [rows][columns][2]: h from (top, left) on, 0 outside the output */
+} stage_t;
+
+static phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int32_t pad, int32_t size) {
+  const int32_t output = (pad + stride - 1 - tap) / stride, position = output * stride + tap - pad;
+  const phase_t f = {tap < kernel ? (kernel - 1 - tap) / stride + 1 : 0, position,
+                     position < size ? (size - 1 - position) / stride + 1 : 0, output};
+  return f;
+}
+
+static inline uint32_t *widen(const int8_t *from, uint32_t *to) {
+  const uint32_t v = mcg_load4(from);
+  to[0] = mcg_sxtb16(v);
+  to[1] = mcg_sxtb16_odd(v);
+  return to + 2;
+}
+
+/* wide [first ky][first kx][ky][kx][2]: the taps that can meet one input position, those a stride apart, lie together,
+ * last tap first, which is the order of the outputs that they belong to. */
+static void widen_weight(const mcg_conv2d_t *p, const int8_t *weight, const stage_t *s) {
+  uint32_t *to = s->wide;
+  for (int32_t y = 0; y < p->stride_h; ++y) {
+    for (int32_t x = 0; x < p->stride_w; ++x) {
+      for (int32_t ky = y + (s->y[y].count - 1) * p->stride_h; ky >= 0; ky -= p->stride_h) {
+        const int8_t *row = weight + ky * p->kernel_w * p->in_c;
+        for (int32_t kx = x + (s->x[x].count - 1) * p->stride_w; kx >= 0; kx -= p->stride_w) {
+          to = widen(row + kx * p->in_c, to);
+        }
+      }
+    }
+  }
+}
+
+/* Places the part of h that the rows of the block depend on, all 0. */
+static void clear_plane(const mcg_conv2d_t *p, const mcg_block_t *b, stage_t *s) {
+  s->top = (b->row + p->pad_top) / p->stride_h - (p->kernel_h - 1) / p->stride_h;
+  s->left = p->pad_left / p->stride_w - (p->kernel_w - 1) / p->stride_w;
+  s->rows = (b->row + b->rows - 1 + p->pad_top) / p->stride_h + 1 - s->top;
+  s->columns = (p->in_w - 1 + p->pad_left) / p->stride_w + 1 - s->left;
+  for (int32_t i = 0; i < 2 * s->rows * s->columns; ++i) s->plane[i] = 0;
+}
+
+/* Fills it from h [out_h][out_w][C], at the first of four channels. */
+static void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const stage_t *s) {
+  const int32_t first = mcg_max(s->left, 0), last = mcg_min(s->left + s->columns, p->out_w), channels = p->in_c;
+  for (int32_t y = mcg_max(s->top, 0); y < mcg_min(s->top + s->rows, p->out_h); ++y) {
+    const int8_t *from = h + (y * p->out_w + first) * channels;
+    uint32_t *to = s->plane + 2 * ((y - s->top) * s->columns + first - s->left);
+    for (int32_t x = first; x < last; ++x, from += channels) to = widen(from, to);
+  }
+}
+
+/* acc [count][4], `step` apart: rows * taps products each, from h (rows `pitch` apart) on. */
+MCG_INLINE void span(const uint32_t *h, int32_t pitch, const uint32_t *wide, int32_t rows, int32_t taps, int32_t count,
+                     int32_t *acc, int32_t step) {
+  pitch -= 2 * taps;
+#pragma GCC unroll 1
+  for (; count > 0; --count, h += 2, acc += step) {
+    const uint32_t *from = h, *w = wide;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = rows; i > 0; --i, from += pitch) {
+      for (int32_t j = taps; j > 0; --j, from += 2, w += 2) {
+        a0 = mcg_smlabb(from[0], w[0], a0);
+        a1 = mcg_smlabb(from[1], w[1], a1);
+        a2 = mcg_smlatt(from[0], w[0], a2);
+        a3 = mcg_smlatt(from[1], w[1], a3);
+      }
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+  }
+}
+
+/* `span` with the usual numbers of rows and taps unrolled. */
+#define SPAN(name, rows, taps)                                                                                       \
+  static MCG_NOINLINE void name(const uint32_t *h, int32_t pitch, const uint32_t *wide, const int32_t window[2],     \
+                                int32_t count, int32_t *acc, int32_t step) {                                         \
+    (void)window;                                                                                                    \
+    span(h, pitch, wide, rows, taps, count, acc, step);                                                              \
+  }
+
+SPAN(span_1_1, 1, 1)
+SPAN(span_1_2, 1, 2)
+SPAN(span_2_1, 2, 1)
+SPAN(span_2_2, 2, 2)
+SPAN(span_3, window[0], 3)
+SPAN(span_5, window[0], 5)
+SPAN(span_any, window[0], window[1])
+
+static void run_span(const uint32_t *h, int32_t pitch, const uint32_t *wide, const int32_t window[2], int32_t count,
+                     int32_t *acc, int32_t step) {
+  const int32_t rows = window[0], taps = window[1];
+  if (rows == 1 && taps == 1) {
+    span_1_1(h, pitch, wide, window, count, acc, step);
+  } else if (rows == 1 && taps == 2) {
+    span_1_2(h, pitch, wide, window, count, acc, step);
+  } else if (rows == 2 && taps == 1) {
+    span_2_1(h, pitch, wide, window, count, acc, step);
+  } else if (rows == 2 && taps == 2) {
+    span_2_2(h, pitch, wide, window, count, acc, step);
+  } else if (taps == 3) {
+    span_3(h, pitch, wide, window, count, acc, step);
+  } else if (taps == 5) {
+    span_5(h, pitch, wide, window, count, acc, step);
+  } else {
+    span_any(h, pitch, wide, window, count, acc, step);
+  }
+}
+
+/* The same as block_plain for four channels by pairs. */
+static void block_packed(const mcg_conv2d_t *p, const stage_t *s, const mcg_block_t *b) {
+  const int32_t stride = p->stride_w, pitch = 2 * s->columns;
+  for (int32_t r = 0; r < b->rows; ++r) {
+    const int32_t y = b->row + r + p->pad_top, first = y % p->stride_h, rows = s->y[first].count;
+    const uint32_t *h = s->plane + pitch * (y / p->stride_h - rows + 1 - s->top);
+    const uint32_t *wide = s->wide + (first == 0 ? 0 : 2 * s->y[0].count * p->kernel_w);
+    for (int32_t k = 0; k < stride; ++k) {
+      const phase_t *x = &s->x[k];
+      const uint32_t *from = h + 2 * (x->output - x->count + 1 - s->left);
+      int32_t *acc = b->acc + (r * p->in_w + x->position) * CHANNELS;
+      const int32_t window[2] = {rows, x->count};
+      run_span(from, pitch, wide, window, x->positions, acc, CHANNELS * stride);
+      wide += 2 * rows * x->count;
+    }
+  }
+}
+
+/* h [out_h][out_w][C], weight [kh][kw][C]; scratch: int32 [positions of a block][4], uint32 [taps][2],
+ * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
-  int32_t *acc = (int32_t *)scratch;
+  const int32_t rows = mcg_block_rows(p);
+  const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE;
+  mcg_block_t b = {(int32_t *)scratch, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
+  s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
+  for (int32_t k = 0; packed && k < MOST_STRIDE; ++k) {
+    s.x[k] = phase(k, p->kernel_w, p->stride_w, p->pad_left, p->in_w);
+    s.y[k] = phase(k, p->kernel_h, p->stride_h, p->pad_top, p->in_h);
+  }
   mcg_chain_start(chain);
-  for (int32_t r = 0; r < p->in_h; ++r) {
-    row_plain(p, h, weight, r, acc);
-    mcg_chain_row(chain, r, p->in_w * p->in_c, acc);
+  for (b.row = 0; b.row < p->in_h; b.row += rows) {
+    b.rows = mcg_min(rows, p->in_h - b.row);
+    if (packed) clear_plane(p, &b, &s);
+    for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
+      b.n = mcg_min(CHANNELS, p->in_c - b.first);
+      if (packed && b.n == CHANNELS) {
+        widen_weight(p, weight + b.first, &s);
+        fill_plane(p, h + b.first, &s);
+        block_packed(p, &s, &b);
+      } else {
+        block_plain(p, h, weight, &b);
+      }
+      mcg_chain_block(chain, &b);
+    }
   }
 }

@@ -4,8 +4,6 @@
  */
 #include "backward.h"
 
-#define STEP_LIMIT (1 << 20) /* a larger step ends at +-(127 << F) from everywhere */
-
 /* Elements of a weight that share their shift. */
 typedef struct {
   int8_t *weight; /* the first element */
@@ -26,16 +24,24 @@ static inline void store_nibble(uint8_t *packed, int32_t i, int32_t v) {
   packed[i >> 1] = (uint8_t)(kept | (v & 15) << shift);
 }
 
-/* Rounding term: half for F = 8, else a number in [0, 2^k) that belongs to element n. */
-static inline uint32_t rounding(int32_t bits, int32_t k, uint32_t key, uint32_t n) {
-  if (k <= 0 || k > 31) return 0;
-  return bits == 8 ? 1u << (k - 1) : mcg_random_at(key, n) & ((1u << k) - 1u);
+/* The step (gradient + r) >> k of element n, within 21 bits, from where every weight ends at its limit.  r rounds to
+ * nearest for F = 8, else it is a number in [0, 2^k) that belongs to n. */
+MCG_INLINE int32_t step_of(const run_t *run, int32_t bits, int32_t grad, uint32_t n) {
+  const int32_t k = run->k;
+  int32_t step;
+  if (k <= 0 || k > 31) {
+    step = mcg_rsh(grad, k);
+  } else if (bits == 8) {
+    step = (grad >> k) + (grad >> (k - 1) & 1);
+  } else {
+    step = mcg_shift_down(grad, k, mcg_random_at(run->key, n) & ((1u << k) - 1u));
+  }
+  return mcg_between(step, -(1 << 20), (1 << 20) - 1);
 }
 
-/* Moves element i of the run, whose random index is n, by its gradient; returns the change of the int8 weight. */
+/* Moves element i of the run by its gradient; returns the change of the int8 weight. */
 MCG_INLINE int32_t move(const run_t *run, int32_t bits, int32_t i, int32_t grad, uint32_t n) {
-  const int32_t step = mcg_shift_down(grad, run->k, rounding(bits, run->k, run->key, n));
-  const int32_t u = mcg_between(step, -STEP_LIMIT, STEP_LIMIT), old = run->weight[i], limit = 127 * (1 << bits);
+  const int32_t u = step_of(run, bits, grad, n), old = run->weight[i], limit = 127 * (1 << bits);
   int32_t residual = 0;
   if (bits == 8) residual = ((const int8_t *)run->residual)[run->at + i];
   if (bits == 4) residual = load_nibble((const uint8_t *)run->residual, run->at + i);
@@ -56,27 +62,38 @@ static uint32_t random_key(const mcg_weight_step_t *step) {
   return mcg_random_key(step->c->seed, step->c->step, (uint32_t)step->p->tensor);
 }
 
-/* Elements 0 ... n - 1 of the run, random indices `row` + channel; returns sum mu * change. */
-MCG_INLINE int64_t move_all(run_t run, int32_t bits, int32_t n, const int32_t *grad, int32_t row, int32_t channel,
-                            const uint16_t *order, const int16_t *mu) {
-  int64_t shifted = 0;
-  for (int32_t i = 0; i < n; ++i) {
-    const int32_t c = order != NULL ? order[i] : channel + i;
-    const int32_t change = move(&run, bits, i, grad[i], (uint32_t)(row + c));
-    if (mu != NULL && change != 0) shifted += (int64_t)mu[c] * change;
+/* Moves elements 0 ... n - 1 of the run and leaves their changes in grad [n]; random indices are row + channel. */
+MCG_INLINE void move_all(run_t run, int32_t bits, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
+  if (bits == 8) { /* no random numbers */
+    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, 8, i, grad[i], 0);
+  } else if (order != NULL) {
+    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, bits, i, grad[i], row + order[i]);
+  } else {
+    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, bits, i, grad[i], row + (uint32_t)i);
   }
-  return shifted;
 }
 
-int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n,
-                        const int32_t *grad, const int16_t *mu) {
+/* sum of the changes [n], each times its channel's mean */
+static int64_t weigh(const int16_t *mu, const uint16_t *order, int32_t n, const int32_t *change) {
+  int64_t sum = 0;
+  for (int32_t i = 0; i < n; ++i) sum += (int64_t)(order != NULL ? mu[order[i]] : mu[i]) * change[i];
+  return sum;
+}
+
+int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
+                        const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
-  const int32_t row = o * p->taps + tap, at = row * p->live + first, full = row * p->total;
+  const int32_t row = o * p->taps + tap, at = row * p->live + first;
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
+  const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
   const run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
-  if (p->residual_bits == 8) return move_all(run, 8, n, grad, full, first, order, mu);
-  if (p->residual_bits == 4) return move_all(run, 4, n, grad, full, first, order, mu);
-  return move_all(run, 0, n, grad, full, first, order, mu);
+  switch (p->residual_bits) {
+    case 8: move_all(run, 8, n, grad, full, order); break;
+    case 4: move_all(run, 4, n, grad, full, order); break;
+    default: move_all(run, 0, n, grad, full, order); break;
+  }
+  if (mu == NULL) return 0;
+  return weigh(order != NULL ? mu : mu + first, order, n, grad);
 }
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {

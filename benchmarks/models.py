@@ -1,0 +1,89 @@
+"""The networks that are measured: the shipped digits network, and published int8 networks where their files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import reference
+from mcugrad.compiler import Budget, Compiled, compile_model
+from mcugrad.data import Calibration
+from mcugrad.demo import ASSET
+from mcugrad.digits import PREPROCESS
+from mcugrad.errors import McugradError
+from mcugrad.importers import load
+from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, synthetic
+from mcugrad.training.scheme import read_scheme
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT.parent / "shared" / "models" / "tiny_training"
+DIGITS = "digits"
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A build to measure; sram in KiB, input_mode as of `mcugrad compile --input`."""
+
+    model: str
+    scheme: str
+    sram: int = 256
+    input_mode: str = "resident"
+    target: str = "cortex-m7"
+
+    @property
+    def network(self) -> str:
+        """The model's name without folder or suffix."""
+        return self.model if self.model == DIGITS else model_file(self.model).stem
+
+    @property
+    def name(self) -> str:
+        return f"step/{self.network}/{self.scheme}/{self.input_mode}-{self.sram}K/{self.target}"
+
+    @property
+    def available(self) -> bool:
+        return self.model == DIGITS or model_file(self.model).exists()
+
+
+TARGETS = ("cortex-m7", "cortex-m4", "cortex-m0plus")
+REFERENCE = Setting(reference.MODEL, reference.SCHEME)  # layerwise, the image resident
+STREAMED = Setting(reference.MODEL, reference.SCHEME, 96, "rows")
+FAST = tuple(Setting(DIGITS, "demo", 64, "resident", target) for target in TARGETS)
+SLOW = (
+    REFERENCE,
+    STREAMED,
+    Setting(reference.MODEL, "99kb", 256, "auto"),
+    Setting("mbv2-w0.35", "49kb", 256, "auto"),
+    Setting("mbv2-w0.35", "99kb", 256, "auto"),
+    Setting(reference.MODEL, reference.SCHEME, target="cortex-m4"),
+    Setting(reference.MODEL, reference.SCHEME, target="cortex-m0plus"),
+)
+
+
+def model_file(model: str) -> Path:
+    """A path as it is; a name is that of a published network."""
+    return Path(model) if Path(model).suffix in (".pkl", ".onnx") else MODELS / f"{model}.pkl"
+
+
+def prepared(model: str) -> Prepared:
+    """The quantized network with a fresh head of ten classes, on synthetic samples: the same on every machine.
+
+    Raises McugradError when the model's file is not there."""
+    if model == DIGITS:
+        images = synthetic(CALIBRATION_SAMPLES, (16, 16, 1), 0).astype(np.int16) + 128
+        labels = np.random.default_rng(0).integers(0, CLASSES, len(images))
+        calibration = Calibration(images.astype(np.uint8), labels, "synthetic images")
+        return prepare(replace(load(ASSET), preprocess=PREPROCESS), classes=CLASSES, calibration=calibration)
+    if not model_file(model).exists():
+        raise McugradError(f"{model_file(model)} is not there: give the path of the model, or measure --model {DIGITS}")
+    return prepare(load(model_file(model)), classes=CLASSES)
+
+
+def compiled(setting: Setting, folder: Path) -> Compiled:
+    """The setting's firmware.  Raises McugradError when the model is missing or does not fit."""
+    flash = None if setting.target != "cortex-m0plus" else 1 << 20
+    budget = Budget(setting.target, sram=setting.sram << 10, flash=flash, input_mode=setting.input_mode)
+    network = prepared(setting.model)
+    return compile_model(network, read_scheme(setting.scheme, network.name), folder, budget)

@@ -1,0 +1,183 @@
+"""The results in README.md, generated from the ledger and from learning.json.
+
+python benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import kernels, ledger, reference
+from benchmarks.ledger import Entry
+from benchmarks.models import REFERENCE, ROOT, STREAMED
+
+README = ROOT / "README.md"
+LEARNING = Path(__file__).with_name("learning.json")
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+"}
+METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
+
+Lines = list[str]
+
+
+def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING) -> str:
+    """What stands between the markers: a section for everything that has been measured."""
+    entries = ledger.read() if known is None else known
+    sections = [memory_and_step(entries), other_builds(entries), kernel_table(entries), speed(entries)]
+    sections.append(accuracies(read_learning(learning)))
+    return "\n\n".join("\n".join(s) for s in sections if s)
+
+
+def memory_and_step(known: Mapping[str, Entry]) -> Lines:
+    """The reference network: ours, image resident and image by rows, beside the released code."""
+    ours = [known.get(REFERENCE.name), known.get(STREAMED.name)]
+    if not ours[0]:
+        return []
+    columns = [e.figures for e in ours if e]
+    heads = ["image in SRAM", f"image row by row, {STREAMED.sram} KiB"]
+    rows: list[tuple[str, str, list[int]]] = [
+        ("SRAM: static + worst stack, bytes", f"about {reference.SRAM:,}", [f["sram"]["total"] for f in columns]),
+        ("of it learning state (parameters)", "", [f["sram"]["parameters"] for f in columns]),
+        ("flash: constants, bytes", f"about {reference.FLASH['constants']:,}", [f["flash"]["constants"] for f in columns]),
+        ("flash: code, bytes", f"about {reference.FLASH['code']:,}", [f["flash"]["code"] for f in columns]),
+        ("instructions per training step", f"{reference.STEP['step']:,}", [f["instructions"]["step"] for f in columns]),
+        ("forward", f"{reference.STEP['forward']:,}", [f["instructions"]["forward"] for f in columns]),
+        ("backward + update", f"{reference.STEP['backward + update']:,}", [_learning(f) for f in columns]),
+    ]
+    return [
+        "**One training step of MCUNet-5FPS** (published 49kb scheme, 128x128x3, 10 classes, batch 1) on a Cortex-M7.",
+        "Bytes are those of the linked firmware, instructions are counted in the virtual MCU; both are exact and repeatable.",
+        "",
+        *_table(["", "released code", *heads[: len(columns)]], ([n, r, *(f"{v:,}" for v in vs)] for n, r, vs in rows)),
+        "",
+        "![Instructions of one training step by layer](benchmarks/step.png)",
+    ]
+
+
+def _learning(figures: Mapping[str, Any]) -> int:
+    return int(figures["instructions"]["backward"] + figures["instructions"]["update"])
+
+
+def other_builds(known: Mapping[str, Entry]) -> Lines:
+    """Other networks, schemes and cores."""
+    shown = (REFERENCE.name, STREAMED.name)
+    found = [e for e in known.values() if e.kind == "step" and e.name not in shown]
+    if not found:
+        return []
+    return ["**Other networks, schemes and cores**", "", *_table(_BUILDS, map(_build, found), words=4)]
+
+
+_BUILDS = ["network", "scheme", "core", "input", "SRAM, bytes", "flash, bytes", "instructions per step", "per inference"]
+
+
+def _build(entry: Entry) -> Lines:
+    s, f = entry.settings, entry.figures
+    counts = (f["sram"]["total"], f["flash"]["total"], f["instructions"]["step"], f["instructions"]["inference"])
+    return [s["model"], s["scheme"], CORES.get(s["target"], s["target"]), s["input"], *(f"{c:,}" for c in counts)]
+
+
+def kernel_table(known: Mapping[str, Entry]) -> Lines:
+    """Instructions per MAC on the Cortex-M7, forward on the others."""
+    rows = [_kernel(shape.name, known) for shape in kernels.SHAPES if f"kernel/{shape.name}/cortex-m7" in known]
+    if not rows:
+        return []
+    heads = ["layer", "forward", "TinyEngine", "CMSIS-NN", "M4", "M0+"]
+    heads += ["input gradient", "TinyEngine (fp32)", "weight update", "TinyEngine (fp32)"]
+    return [
+        "**Kernels**: instructions per multiply-accumulate on a Cortex-M7 (and forward on M4 and M0+), whole calls with",
+        "requantization; an update includes the weights' rounding. TinyEngine and CMSIS-NN were counted on an M7.",
+        "",
+        *_table(heads, rows),
+    ]
+
+
+def _kernel(shape: str, known: Mapping[str, Entry]) -> Lines:
+    def ours(part: str, target: str = "cortex-m7") -> str:
+        entry = known.get(f"kernel/{shape}/{target}")
+        return kernels.per_mac(entry, part) if entry else "-"
+
+    def theirs(part: str) -> str:
+        return reference.TINYENGINE.get((shape, part), "-")
+
+    forward, gradient, update = kernels.PARTS[:3]
+    others = [reference.CMSIS_NN.get((shape, forward), "-"), ours(forward, "cortex-m4"), ours(forward, "cortex-m0plus")]
+    return [shape, ours(forward), theirs(forward), *others, ours(gradient), theirs(gradient), ours(update), theirs(update)]
+
+
+def speed(known: Mapping[str, Entry]) -> Lines:
+    """The host twin's speed, which depends on the machine."""
+    lines = []
+    for entry in known.values():
+        if entry.kind == "host":
+            ours, torch = entry.figures["steps_per_second"], entry.figures.get("pytorch_steps_per_second")
+            beside = f"; float fine-tuning of the same scheme in PyTorch: {torch:g}" if torch else ""
+            what = f"{entry.settings['model']}, {entry.settings['scheme']}"
+            lines.append(f"**Host twin** ({what}): {ours:g} steps per second on one core of the measuring machine{beside}.")
+    return lines
+
+
+def read_learning(path: Path) -> list[Mapping[str, Any]]:
+    """Records with a set, a model, a scheme, a method and an accuracy; anything else in the file is passed over."""
+    if not path.exists():
+        return []
+    data = json.loads(path.read_text(encoding="utf-8"))
+    runs = data.get("runs", []) if isinstance(data, dict) else data
+    needed = {"set", "model", "scheme", "method", "accuracy"}
+    return [r for r in runs if isinstance(r, dict) and needed <= r.keys() and r["method"] in METHODS]
+
+
+def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:
+    """Test accuracy in percent: one row per network and set, a column per scheme, means over seeds."""
+    cells: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
+    for run in runs:
+        row = cells.setdefault((run["model"], run["set"]), {})
+        values = row.setdefault(run["scheme"], {}).setdefault(METHODS[run["method"]], [])
+        values.append(100 * (run["accuracy"]["after"] if isinstance(run["accuracy"], dict) else run["accuracy"]))
+    schemes = list(dict.fromkeys(scheme for row in cells.values() for scheme in row))
+    if not schemes:
+        return []
+    rows = ([*key, *(_pair(row.get(s)) for s in schemes)] for key, row in cells.items())
+    return [
+        "**Accuracy on held-out images**, percent: int8 learning with the device's arithmetic / float fine-tuning of the",
+        "same scheme at the same learning rate, batch 1, means over seeds.",
+        "",
+        *_table(["network", "set", *schemes], rows, words=2),
+    ]
+
+
+def _pair(methods: Mapping[str, list[float]] | None) -> str:
+    return " / ".join(f"{mean(methods[m]):.1f}" if m in methods else "-" for m in METHODS.values()) if methods else "-"
+
+
+def _table(heads: list[str], rows: Iterable[Lines], words: int = 1) -> Lines:
+    """Markdown; the first `words` columns hold words, the others numbers."""
+    line = "|".join(["", *("---" if i < words else "---:" for i in range(len(heads))), ""])
+    return [f"| {' | '.join(heads)} |", line, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def current() -> str | None:
+    """What stands between the markers; None without a README that has them."""
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    _, begin, rest = text.partition(BEGIN)
+    inside, end, _ = rest.partition(END)
+    return inside.strip("\n") if begin and end else None
+
+
+def rewrite() -> bool:
+    """Puts the block into the README; False when it has no markers."""
+    if current() is None:
+        return False
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{block()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(0 if rewrite() else f"{README.name} has no line {BEGIN} ... {END}")

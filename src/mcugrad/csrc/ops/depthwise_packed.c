@@ -1,0 +1,234 @@
+/* Depthwise convolution by dual MACs.
+ *
+ * Four channels at a time go through all rows of the range.  The input rows under the window are widened to int16 and
+ * taken apart into one plane per channel, padding included, so that a pair of neighbouring columns meets a pair of
+ * weights in one instruction; four neighbouring output pixels share the weights.
+ */
+#include "fixed.h"
+#include "kernels.h"
+#include "ops/depthwise_row.h"
+#include "ops/rows.h"
+
+/* Four channels of a call.  The columns hold `ring` input rows, all of them where they are no more than kernel_h. */
+typedef struct {
+  const mcg_conv2d_t *p;
+  const mcg_rows_t *r;
+  const int8_t *x;  /* at the channels, as y */
+  int8_t *y;
+  int16_t *columns; /* [4][ring][width]; what is padding stays zero */
+  int16_t *weight;  /* [4][2 kh][steps][4]: the rows twice, so that they can start anywhere in the ring */
+  int32_t width, steps, ring;
+} block_t;
+
+/* Pairs of neighbouring columns, one for each channel, from the pixels' words (lanes a c, b d). */
+MCG_INLINE void store_pairs(int16_t *to, int32_t plane, uint32_t even0, uint32_t odd0, uint32_t even1, uint32_t odd1) {
+  mcg_store4_aligned(to, mcg_pkhbt(even0, even1));
+  mcg_store4_aligned(to + plane, mcg_pkhbt(odd0, odd1));
+  mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(even1, even0));
+  mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(odd1, odd0));
+}
+
+/* to [steps][4] of each channel, `plane` elements apart, and again half a plane on = row of weights [kw][C]. */
+static MCG_APART void widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t channels) {
+  uint32_t even = 0u, odd = 0u; /* of the weight before the step */
+  MCG_ROLLED for (; kw >= 0; kw -= 2, row += 2 * channels, to += 4) {
+    const uint32_t v0 = kw > 0 ? mcg_load4(row) : 0u, v1 = kw > 1 ? mcg_load4(row + channels) : 0u;
+    const uint32_t even0 = mcg_sxtb16(v0), odd0 = mcg_sxtb16_odd(v0);
+    const uint32_t even1 = mcg_sxtb16(v1), odd1 = mcg_sxtb16_odd(v1);
+    store_pairs(to, plane, even0, odd0, even1, odd1);
+    store_pairs(to + 2, plane, even, odd, even0, odd0);
+    store_pairs(to + (plane >> 1), plane, even0, odd0, even1, odd1);
+    store_pairs(to + (plane >> 1) + 2, plane, even, odd, even0, odd0);
+    even = even1, odd = odd1;
+  }
+}
+
+static void widen_all_weights(const block_t *b, const int8_t *weight) {
+  const mcg_conv2d_t *p = b->p;
+  const int32_t row = 4 * b->steps, plane = 2 * p->kernel_h * row, pitch = p->kernel_w * p->in_c;
+  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    widen_weights(b->weight + ky * row, plane, weight + ky * pitch, p->kernel_w, p->in_c);
+  }
+}
+
+static MCG_APART void blank(int16_t *to, int32_t n) {
+  for (int32_t i = 0; i < n; i += 2) mcg_store4_aligned(to + i, 0u);
+}
+
+/* Columns of each channel, from an even one on, = n pixels at `at`; zeros before the first when it is at an odd place,
+ * and after the last when that leaves half a pair. */
+static MCG_APART void widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n,
+                                   int16_t *to, int32_t plane) {
+  const uint32_t minus = mcg_pair(-zero, -zero);
+  if (odd_place) {
+    const uint32_t v = mcg_load4(at);
+    store_pairs(to, plane, 0u, 0u, mcg_sxtab16(minus, v), mcg_sxtab16_odd(minus, v));
+    --n, to += 2, at += pixel;
+  }
+  MCG_ROLLED for (; n > 1; n -= 2, to += 2, at += 2 * pixel) {
+    const uint32_t v0 = mcg_load4(at), v1 = mcg_load4(at + pixel);
+    store_pairs(to, plane, mcg_sxtab16(minus, v0), mcg_sxtab16_odd(minus, v0), mcg_sxtab16(minus, v1),
+                mcg_sxtab16_odd(minus, v1));
+  }
+  if (n > 0) {
+    const uint32_t v = mcg_load4(at);
+    store_pairs(to, plane, mcg_sxtab16(minus, v), mcg_sxtab16_odd(minus, v), 0u, 0u);
+  }
+}
+
+/* Input row iy into slot `slot` of the ring. */
+static void fetch(const block_t *b, int32_t iy, int32_t slot) {
+  const mcg_conv2d_t *p = b->p;
+  const int32_t plane = b->ring * b->width, odd = p->pad_left & 1;
+  const int32_t pixels = mcg_between(b->width - p->pad_left, 0, p->in_w);
+  int16_t *const to = b->columns + slot * b->width;
+  if (iy >= 0 && iy < p->in_h) {
+    const int8_t *row = mcg_row(b->x, iy, b->r->x_rows, p->in_w * p->in_c);
+    widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + p->pad_left - odd, plane);
+  } else {
+    for (int c = 0; c < MCG_LANES; ++c) blank(to + c * plane, b->width);
+  }
+}
+
+/* acc [4] += columns under four neighbouring windows . weight, stride 1, `steps` steps a row. */
+MCG_INLINE void quad_1(const mcg_depthwise_row_t *s, const int16_t *x, const int16_t *w, int32_t steps,
+                       int32_t acc[MCG_QUAD]) {
+  for (int32_t i = 0; i < s->rows; ++i, x += s->pitch) {
+    uint32_t v0 = mcg_load4_aligned(x);
+    for (int32_t j = 0; j < steps; ++j, w += 4) {
+      const uint32_t v1 = mcg_load4_aligned(x + 2 * j + 2), even = mcg_load4_aligned(w), odd = mcg_load4_aligned(w + 2);
+      acc[0] = mcg_smlad(v0, even, acc[0]);
+      acc[1] = mcg_smlad(v0, odd, acc[1]);
+      acc[2] = mcg_smlad(v1, even, acc[2]);
+      acc[3] = mcg_smlad(v1, odd, acc[3]);
+      v0 = v1;
+    }
+  }
+}
+
+/* The same for stride 2, where every window starts at an even column. */
+MCG_INLINE void quad_2(const mcg_depthwise_row_t *s, const int16_t *x, const int16_t *w, int32_t steps,
+                       int32_t acc[MCG_QUAD]) {
+  for (int32_t i = 0; i < s->rows; ++i, x += s->pitch) {
+    uint32_t v0 = mcg_load4_aligned(x), v1 = mcg_load4_aligned(x + 2), v2 = mcg_load4_aligned(x + 4);
+    for (int32_t j = 0; j < steps; ++j, w += 4) {
+      const uint32_t v3 = mcg_load4_aligned(x + 2 * j + 6), even = mcg_load4_aligned(w);
+      acc[0] = mcg_smlad(v0, even, acc[0]);
+      acc[1] = mcg_smlad(v1, even, acc[1]);
+      acc[2] = mcg_smlad(v2, even, acc[2]);
+      acc[3] = mcg_smlad(v3, even, acc[3]);
+      v0 = v1, v1 = v2, v2 = v3;
+    }
+  }
+}
+
+MCG_INLINE void row_of(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
+  for (int c = 0; c < MCG_LANES; ++c) {
+    const int16_t *x = s->columns + c * s->plane, *w = s->weight + c * s->weight_plane;
+    const mcg_lane_t lane = s->lane[c];
+    int8_t *y = s->y + c;
+    for (int32_t i = 0; i < s->quads; ++i, x += MCG_QUAD * stride) {
+      int32_t acc[MCG_QUAD] = {lane.bias, lane.bias, lane.bias, lane.bias};
+      if (stride == 1) quad_1(s, x, w, steps, acc);
+      else quad_2(s, x, w, steps, acc);
+      for (int j = 0; j < MCG_QUAD; ++j, y += s->pixel) {
+        *y = mcg_clamp8(((mcg_mulhi(acc[j], lane.multiplier) >> lane.shift) + lane.offset) >> 1);
+      }
+    }
+  }
+}
+
+static void row_in_c(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
+  if (stride == 1) row_of(s, 1, steps);
+  else row_of(s, 2, steps);
+}
+
+static void row(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
+  if (!MCG_ASM || steps < 2 || steps > 4) row_in_c(s, stride, steps);
+  else if (stride == 1 && steps == 2) mcg_depthwise_row_12(s);
+  else if (stride == 1 && steps == 3) mcg_depthwise_row_13(s);
+  else if (stride == 1) mcg_depthwise_row_14(s);
+  else if (steps == 2) mcg_depthwise_row_22(s);
+  else if (steps == 3) mcg_depthwise_row_23(s);
+  else mcg_depthwise_row_24(s);
+}
+
+/* Output row oy from rows and weights that s names already. */
+static void output_row(const block_t *b, mcg_depthwise_row_t *s, int32_t oy) {
+  const mcg_conv2d_t *p = b->p;
+  const int32_t whole = p->out_w / MCG_QUAD, rest = p->out_w - whole * MCG_QUAD;
+  s->quads = whole, s->pixel = p->out_c;
+  s->y = mcg_row_out(b->y, oy, b->r->y_rows, p->out_w * p->out_c);
+  if (whole > 0) row(s, p->stride_w, b->steps);
+  if (rest > 0) {
+    int8_t last[MCG_QUAD * MCG_LANES], *to = s->y + whole * MCG_QUAD * p->out_c;
+    s->columns += whole * MCG_QUAD * p->stride_w, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
+    row(s, p->stride_w, b->steps);
+    for (int32_t i = 0; i < rest; ++i, to += p->out_c) mcg_store4(to, mcg_load4(last + MCG_LANES * i));
+  }
+}
+
+/* All rows of the range where the columns hold the whole input: slot i is row i, and only rows inside are used. */
+static void resident(const block_t *b, mcg_depthwise_row_t *s) {
+  const mcg_conv2d_t *p = b->p;
+  int32_t next = mcg_between(b->r->first * p->stride_h - p->pad_top, 0, p->in_h);
+  for (int32_t oy = b->r->first; oy < b->r->last; ++oy) {
+    const int32_t top = oy * p->stride_h - p->pad_top;
+    const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h);
+    for (; next < top + v.last; ++next) fetch(b, next, next);
+    s->rows = v.last - v.first;
+    s->columns = b->columns + (top + v.first) * b->width;
+    s->weight = b->weight + v.first * 4 * b->steps;
+    output_row(b, s, oy);
+  }
+}
+
+/* All rows of the range through the ring: row `top + i` lies in slot (slot + i) % kernel_h, rows outside are zeros. */
+static void through_ring(const block_t *b, mcg_depthwise_row_t *s) {
+  const mcg_conv2d_t *p = b->p;
+  int32_t top = b->r->first * p->stride_h - p->pad_top, slot = 0, next = top, next_slot = 0;
+  for (int32_t oy = b->r->first; oy < b->r->last; ++oy) {
+    for (; next < top + p->kernel_h; ++next) {
+      if (next >= top) fetch(b, next, next_slot);
+      next_slot = next_slot + 1 < p->kernel_h ? next_slot + 1 : 0;
+    }
+    s->columns = b->columns;
+    s->weight = b->weight + (p->kernel_h - slot) * 4 * b->steps;
+    output_row(b, s, oy);
+    top += p->stride_h;
+    slot = mcg_ring_slot(slot + p->stride_h, p->kernel_h);
+  }
+}
+
+/* Requantization of four channels from c on. */
+static void load_lanes(const mcg_conv2d_t *p, const int32_t *bias, int32_t c, mcg_lane_t lane[MCG_LANES]) {
+  for (int i = 0; i < MCG_LANES; ++i) {
+    lane[i].multiplier = p->multiplier[c + i];
+    lane[i].shift = p->shift[c + i] - 33;
+    lane[i].offset = 2 * p->y_zero + 1;
+    lane[i].bias = bias[c + i];
+  }
+}
+
+int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                             const int32_t *bias, int8_t *y, void *scratch) {
+  const int32_t steps = p->kernel_w / 2 + 1, ring = p->in_h < p->kernel_h ? p->in_h : p->kernel_h, lanes = MCG_LANES;
+  const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
+  int16_t *const columns = (int16_t *)scratch, *const widened = columns + lanes * ring * width;
+  if (p->in_c < lanes || p->stride_w > 2) return 0;
+  for (int32_t c = 0; c < p->in_c; ++c) {
+    if (p->shift[c] < 33) return 0;
+  }
+  blank(columns, lanes * ring * width);
+  for (int32_t next = 0; next < p->in_c; next += lanes) {
+    const int32_t c = next + lanes > p->in_c ? p->in_c - lanes : next; /* the last may overlap the one before */
+    const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring};
+    mcg_depthwise_row_t s;
+    s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps;
+    load_lanes(p, bias, c, s.lane);
+    widen_all_weights(&b, weight + c);
+    if (p->in_h <= p->kernel_h) resident(&b, &s);
+    else through_ring(&b, &s);
+  }
+  return 1;
+}

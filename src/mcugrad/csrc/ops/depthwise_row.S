@@ -1,0 +1,178 @@
+/* void mcg_depthwise_row_<stride><steps>(const mcg_depthwise_row_t *s): see depthwise_row.h.
+ *
+ * Four neighbouring output pixels of one channel at a time:
+ *   r0 columns   r1 weights   r2 bytes of a row of columns   r3 rows left   r4, r5, r12, lr columns   r6, r7 weights
+ *   r8-r11 accumulators
+ */
+#if defined(__ARM_FEATURE_SIMD32)
+
+#define LANE_OF_S 36
+#define LANE_BYTES 16
+
+/* The stack frame. */
+#define COLUMNS 0       /* of the quad */
+#define WEIGHT 4        /* of the channel */
+#define ROWS 8
+#define LANE 12         /* of the channel */
+#define OUT 16          /* of the quad */
+#define PIXEL 20
+#define LEFT 24         /* quads of the channel */
+#define QUADS 28
+#define PLANE 32        /* bytes between channels of columns */
+#define WEIGHT_PLANE 36
+#define FIRST 40        /* columns of the channel */
+#define Y 44            /* of the channel */
+#define CHANNELS 48     /* left */
+#define FRAME 52
+
+  .syntax unified
+  .thumb
+
+/* acc += columns under four windows . weights of one step; stride 1: two pairs of columns v0 v1, weights r6 r7 */
+.macro step_1 v0, v1
+  ldrd r6, r7, [r1], #8
+  smlad r8, \v0, r6, r8
+  smlad r9, \v0, r7, r9
+  smlad r10, \v1, r6, r10
+  smlad r11, \v1, r7, r11
+.endm
+
+.macro row_1 steps
+.if \steps == 2
+  ldm r0, {r4, r5, r12}
+.else
+  ldm r0, {r4, r5, r12, lr}
+.endif
+  step_1 r4, r5
+  step_1 r5, r12
+.if \steps > 2
+  step_1 r12, lr
+.endif
+.if \steps > 3
+  ldr r4, [r0, #16]
+  step_1 lr, r4
+.endif
+.endm
+
+/* stride 2: four pairs of columns, weights r6 */
+.macro step_2 v0, v1, v2, v3
+  ldr r6, [r1], #8
+  smlad r8, \v0, r6, r8
+  smlad r9, \v1, r6, r9
+  smlad r10, \v2, r6, r10
+  smlad r11, \v3, r6, r11
+.endm
+
+.macro row_2 steps
+  ldm r0, {r4, r5, r12, lr}
+  step_2 r4, r5, r12, lr
+  ldr r4, [r0, #16]
+  step_2 r5, r12, lr, r4
+.if \steps > 2
+  ldr r5, [r0, #20]
+  step_2 r12, lr, r4, r5
+.endif
+.if \steps > 3
+  ldr r12, [r0, #24]
+  step_2 lr, r4, r5, r12
+.endif
+.endm
+
+/* acc = clamp8((((high word of acc * r3) >> r4) + r5) / 2) */
+.macro requantize acc
+  smull r12, \acc, \acc, r3
+  asr \acc, \acc, r4
+  add \acc, \acc, r5
+  ssat \acc, #8, \acc, asr #1
+.endm
+
+.macro depthwise_row name, stride, steps
+  .section .text.\name, "ax", %progbits
+  .balign 4
+  .global \name
+  .type \name, %function
+  .thumb_func
+\name:
+  push {r4-r11, lr}
+  sub sp, sp, #FRAME
+  add r12, r0, #LANE_OF_S
+  ldm r0, {r1-r8}            /* columns, weight, y, quads, pixel, rows, pitch, plane */
+  ldr r9, [r0, #32]          /* weight_plane */
+  strd r6, r12, [sp, #ROWS]
+  strd r5, r4, [sp, #PIXEL]  /* and LEFT, which is set again */
+  str r4, [sp, #QUADS]
+  lsl r8, r8, #1
+  lsl r9, r9, #1
+  strd r8, r9, [sp, #PLANE]
+  strd r1, r3, [sp, #FIRST]
+  str r2, [sp, #WEIGHT]
+  lsl r2, r7, #1
+  movs r0, #4
+  str r0, [sp, #CHANNELS]
+1:
+  ldrd r0, r1, [sp, #FIRST]
+  ldr r3, [sp, #QUADS]
+  str r0, [sp, #COLUMNS]
+  str r1, [sp, #OUT]
+  str r3, [sp, #LEFT]
+2:
+  ldrd r3, r12, [sp, #ROWS]
+  ldrd r0, r1, [sp, #COLUMNS]
+  ldr r8, [r12, #12]
+  mov r9, r8
+  mov r10, r8
+  mov r11, r8
+3:
+  row_\stride \steps
+  add r0, r0, r2
+  subs r3, r3, #1
+  bne 3b
+  ldrd r12, r7, [sp, #LANE]
+  ldr r6, [sp, #PIXEL]
+  ldm r12, {r3-r5}
+  requantize r8
+  requantize r9
+  requantize r10
+  requantize r11
+  strb r8, [r7]
+  strb r9, [r7, r6]
+  add r7, r7, r6, lsl #1
+  strb r10, [r7]
+  strb r11, [r7, r6]
+  add r7, r7, r6, lsl #1
+  ldr r0, [sp, #COLUMNS]
+  ldr r3, [sp, #LEFT]
+  str r7, [sp, #OUT]
+  add r0, r0, #(8 * \stride)
+  subs r3, r3, #1
+  str r0, [sp, #COLUMNS]
+  str r3, [sp, #LEFT]
+  bne 2b
+  ldrd r4, r5, [sp, #PLANE]
+  ldrd r0, r1, [sp, #FIRST]
+  ldr r3, [sp, #WEIGHT]
+  ldr r12, [sp, #LANE]
+  ldr r7, [sp, #CHANNELS]
+  add r0, r0, r4
+  add r1, r1, #1
+  add r3, r3, r5
+  add r12, r12, #LANE_BYTES
+  strd r0, r1, [sp, #FIRST]
+  str r3, [sp, #WEIGHT]
+  str r12, [sp, #LANE]
+  subs r7, r7, #1
+  str r7, [sp, #CHANNELS]
+  bne 1b
+  add sp, sp, #FRAME
+  pop {r4-r11, pc}
+  .size \name, . - \name
+.endm
+
+  depthwise_row mcg_depthwise_row_12, 1, 2
+  depthwise_row mcg_depthwise_row_13, 1, 3
+  depthwise_row mcg_depthwise_row_14, 1, 4
+  depthwise_row mcg_depthwise_row_22, 2, 2
+  depthwise_row mcg_depthwise_row_23, 2, 3
+  depthwise_row mcg_depthwise_row_24, 2, 4
+
+#endif

@@ -1,0 +1,147 @@
+"""The cheapest plan whose firmware fits its memories; where none does, by how much it misses and what would fit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mcugrad.build import Firmware, build
+from mcugrad.devices.elf import ElfFacts
+from mcugrad.emit import c as emit
+from mcugrad.errors import BudgetError, McugradError
+from mcugrad.ir import Graph
+from mcugrad.memory import modes
+from mcugrad.memory.problem import state_layout
+from mcugrad.prepare import Prepared, training_graph
+from mcugrad.program import Program, lower
+from mcugrad.targets import Target
+from mcugrad.training.scheme import BUILT_IN, UpdateScheme, read_scheme, shipped, with_residual_bits
+
+INPUT_MODES = {"auto": None, "resident": False, "rows": True}
+"""Is the input pulled row by row?  None: only where nothing else fits."""
+
+_TRIES = 3
+_ROOMY_SRAM, _ROOMY_FLASH = 16 << 20, 64 << 20  # bytes; what a firmware needs is known only once it is linked
+
+
+class Shortage(BudgetError):
+    """A firmware is larger than a memory.  rest: bytes of SRAM besides arena and parameters (shell and stack)."""
+
+    def __init__(self, target: Target, memory: str, needed: int, rest: int) -> None:
+        self.available = target.sram if memory == "SRAM" else target.flash
+        self.memory, self.rest = memory, rest
+        super().__init__(
+            f"{target.name}: the firmware needs {needed} bytes of {memory}, {needed - self.available} more than the "
+            f"{self.available} it may use",
+            needed,
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a graph becomes firmware: target with the memories it may use, an input mode, a compiler."""
+
+    target: Target
+    input_mode: str
+    compiler: str
+
+    def fit(self, graph: Graph, name: str, folder: Path) -> tuple[Program, Firmware]:
+        """The cheapest plan that fits, printed and built into `folder`.  Raises Shortage when there is none."""
+        roomy = replace(self.target, sram=max(self.target.sram, _ROOMY_SRAM), flash=max(self.target.flash, _ROOMY_FLASH))
+        cap = self.target.sram - state_layout(graph).total
+        for _ in range(_TRIES):
+            program = self.plan(graph, name, cap)
+            emit.write(program, folder)
+            linked = build(folder, roomy, compiler=self.compiler).facts
+            needed = _occupied(linked, self.target)
+            rest = needed - program.plan.arena - program.state.total
+            if linked.flash_total > self.target.flash:
+                raise Shortage(self.target, "flash", linked.flash_total, rest)
+            if needed <= self.target.sram:
+                return program, build(folder, self.target, compiler=self.compiler, stack=linked.stack_reserved)
+            if program.plan.arena > cap:
+                break
+            cap = self.target.sram - (needed - program.plan.arena)
+        raise Shortage(self.target, "SRAM", needed, rest)
+
+    def plan(self, graph: Graph, name: str, cap: int) -> Program:
+        """The cheapest program whose arena has at most `cap` bytes, or the smallest one where none has."""
+        rows = INPUT_MODES[self.input_mode]
+        try:
+            planned = modes.plan(graph, sram_for_arena=max(cap, 0), input_rows=rows)
+        except BudgetError as error:
+            planned = modes.plan(graph, sram_for_arena=error.needed, input_rows=rows)
+        return lower(graph, planned.programs[0].schedule, planned.programs[0].plan, name)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something else the user could ask for."""
+
+    option: str
+    scheme: UpdateScheme
+    line: Line
+
+
+def advice(shortage: Shortage, prepared: Prepared, scheme: UpdateScheme, line: Line, rate: float | None, seed: int) -> str:
+    """What would fit, tried out; a sentence for the message."""
+    give = f"Give it that much (--{shortage.memory.lower()} {-(-(shortage.needed or 0) // 1024)}K)"
+    for choice in _choices(prepared, scheme, line):
+        graph = training_graph(prepared, choice.scheme, rate=rate, seed=seed)
+        needed = _needed(graph, prepared, choice, shortage)
+        if needed is not None:
+            return f"{give}, or use {choice.option}, which needs {needed}"
+    smaller = "a smaller model" if shortage.memory == "flash" else "a smaller model or input"
+    return f"{give}, or take {smaller}: no shipped scheme and no option makes this one fit"
+
+
+def _choices(prepared: Prepared, scheme: UpdateScheme, line: Line) -> Iterator[Choice]:
+    """What to try, in order of preference: numerics.md says to give up channels before the first residual bits."""
+    if line.input_mode == "resident":
+        line = replace(line, input_mode="auto")
+        yield Choice("--input auto", scheme, line)
+    bits = max(scheme.residual_bits, *(u.residual_bits or 0 for u in scheme.weights.values())) if scheme.weights else 0
+    if bits > 4:
+        yield Choice("--residual-bits 4", with_residual_bits(scheme, 4), line)
+    for other in _shipped(prepared):
+        if other.name != scheme.name:
+            yield Choice(f"--scheme {other.name}", other, line)
+    if bits > 0:
+        yield Choice("--residual-bits 0", with_residual_bits(scheme, 0), line)
+    for name in ("bias", "head"):
+        if name != scheme.name:
+            yield Choice(f"--scheme {name}", BUILT_IN[name], line)
+
+
+def _shipped(prepared: Prepared) -> list[UpdateScheme]:
+    """The schemes that ship for a model of this name and fit its layers, largest state first."""
+    sizes: dict[str, int] = {}
+    schemes = {n: read_scheme(n, prepared.name) for n in shipped(prepared.name) if n not in BUILT_IN}
+    for name, scheme in schemes.items():
+        with suppress(McugradError):  # another model of the same name
+            sizes[name] = state_layout(training_graph(prepared, scheme)).total
+    return [schemes[n] for n in sorted(sizes, key=lambda n: -sizes[n])]
+
+
+def _needed(graph: Graph, prepared: Prepared, choice: Choice, shortage: Shortage) -> int | None:
+    """Bytes of the memory that was short which this choice needs; None where it does not fit either."""
+    target = choice.line.target
+    cap = target.sram - shortage.rest - state_layout(graph).total
+    if cap <= 0 or choice.line.plan(graph, prepared.name, cap).plan.arena > cap:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _, firmware = choice.line.fit(graph, prepared.name, Path(folder))
+        except Shortage:
+            return None
+    return (
+        firmware.facts.sram_static + firmware.facts.stack_reserved if shortage.memory == "SRAM" else firmware.facts.flash_total
+    )
+
+
+def _occupied(facts: ElfFacts, target: Target) -> int:
+    """Bytes of SRAM up to the end of the last section, the reserved stack and gaps between sections included."""
+    return max(s.address + s.size for s in facts.sections if s.writable) - target.sram_base

@@ -1,0 +1,435 @@
+"""Known bugs: each is planted alone in a copy of the package, and the named tests must fail."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old`, found exactly once in `file` (below src/mcugrad), becomes `new`; `tests` are pytest arguments."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    why: str
+
+
+FINITE = "tests/test_gradients.py::test_real_gradients_equal_finite_differences"
+NUMERICS = "tests/test_numerics.py"
+KERNELS = ("tests/test_ops.py", "-k")
+BITS = "test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment and zig and"
+
+HEAD_ORDER_OLD = """        if back:
+            gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
+        if self.plan.selection.head:
+            update = HeadUpdate(self.plan.rate)
+            new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
+            self.updates += zip((weight, bias), new, strict=True)
+        if back:
+"""
+HEAD_ORDER_NEW = """        new = (weight, bias)
+        if self.plan.selection.head:
+            update = HeadUpdate(self.plan.rate)
+            new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
+            self.updates += zip((weight, bias), new, strict=True)
+        if back:
+            gf = self.add(HeadInputGrad(), new[0], self.g, name="features.grad")
+        if back:
+"""
+
+MUTANTS = (
+    # Backward pass
+    Mutant(
+        "fan-out-not-summed",
+        "training/autodiff.py",
+        "        for other in others:\n",
+        "        for other in others[:0]:\n",
+        (f"{FINITE}[1]", f"{FINITE}[7]"),
+        "only the last gradient of a value with several readers counts",
+    ),
+    Mutant(
+        "skip-gradient-lost",
+        "ops/add.py",
+        "        for x in node.inputs:\n            if build.wants(x):",
+        "        for x in node.inputs[:1]:\n            if build.wants(x):",
+        (f"{FINITE}[1]",),
+        "the released compiler's defect: the residual's gradient is overwritten",
+    ),
+    Mutant(
+        "chain-waits-for-itself",
+        "training/autodiff.py",
+        "if others and (scale != (1.0,) or self._feeds(last, others)):",
+        "if others and scale != (1.0,):",
+        ("tests/test_passes.py::test_gradients_that_wait_for_each_other_are_not_fused_into_one_chain",),
+        "a value added to itself would need the chain's own output",
+    ),
+    Mutant(
+        "shared-slot-names",
+        "training/autodiff.py",
+        "        while candidate in self.slots:\n",
+        "        while False:\n",
+        ("tests/test_gradients.py::test_calibrated_exponents_leave_one_bit_above_the_largest_gradient_seen",),
+        "two stored gradients of one value get the exponent of the last",
+    ),
+    Mutant(
+        "new-head-weights",
+        "training/autodiff.py",
+        HEAD_ORDER_OLD,
+        HEAD_ORDER_NEW,
+        (f"{FINITE}[2]", f"{FINITE}[4]"),
+        "the features' gradient must use the head before its update",
+    ),
+    Mutant(
+        "missing-1/P",
+        "ops/pool.py",
+        "Quant((1.0 / p,), exponent=quant.exponent)",
+        "Quant((1.0,), exponent=quant.exponent)",
+        (f"{FINITE}[0]",),
+        "the gradient of an average is the average of the gradient",
+    ),
+    Mutant(
+        "exponent-sign",
+        "ops/backprop.py",
+        "return int(exponents[self.exponent]) - slot(exponents, grad_quant(node.inputs[0].type))",
+        "return slot(exponents, grad_quant(node.inputs[0].type)) - int(exponents[self.exponent])",
+        (f"{FINITE}[1]", f"{NUMERICS}::test_stored_gradients_are_rounded_and_their_clamped_elements_counted"),
+        "a stored gradient is divided by 2**E",
+    ),
+    Mutant(
+        "sum-at-the-wrong-exponent",
+        "ops/backprop.py",
+        "return (np.clip(a.astype(np.int64) + rsh(g, shift), INT32_MIN, INT32_MAX),)",
+        "return (np.clip(a.astype(np.int64) + rsh(g, -shift), INT32_MIN, INT32_MAX),)",
+        (f"{NUMERICS}::test_gradients_meet_at_the_exponent_of_the_sum",),
+        "the skip is brought to the exponent of the sum, not away from it",
+    ),
+    Mutant(
+        "sample-exponent-sign",
+        "ops/loss.py",
+        "return rsh(arrays[0], -k).reshape(self.shape), np.array([-27 - k])",
+        "return rsh(arrays[0], -k).reshape(self.shape), np.array([-27 + k])",
+        (f"{NUMERICS}::test_head_gradient_and_the_exponent_of_the_sample",),
+        "what was multiplied by 2**k counts 2**-k",
+    ),
+    Mutant(
+        "mask-not-strict",
+        "ops/backprop.py",
+        "return (y > -128) & (y < 127)",
+        "return (y >= -128) & (y <= 127)",
+        (f"{NUMERICS}::test_the_mask_is_strict_at_both_ends", f"{FINITE}[0]"),
+        "a clamped value passes no gradient",
+    ),
+    Mutant(
+        "mask-open-above",
+        "ops/backprop.py",
+        "return (y > -128) & (y < 127)",
+        "return (y > -128) & (y <= 127)",
+        (f"{NUMERICS}::test_the_mask_is_strict_at_both_ends",),
+        "the upper end clamps as well (ReLU6)",
+    ),
+    Mutant(
+        "depthwise-taps-flipped",
+        "ops/depthwise.py",
+        "h.astype(np.float64) * weight[0, ky, kx].astype(np.float64)",
+        "h.astype(np.float64) * weight[0, -1 - ky, -1 - kx].astype(np.float64)",
+        (f"{FINITE}[1]", f"{FINITE}[16]"),
+        "the input gradient puts each tap where it read",
+    ),
+    Mutant(
+        "stride-ignored",
+        "ops/conv2d.py",
+        "            padded[:, rows, columns, i] +=",
+        "            rows, columns = (slice(s.start, s.start + n) for s, n in ((rows, h.shape[1]), (columns, h.shape[2])))\n"
+        "            padded[:, rows, columns, i] +=",
+        (f"{FINITE}[2]", f"{FINITE}[14]"),
+        "the input gradient of a strided convolution is spread out",
+    ),
+    Mutant(
+        "groups-mixed",
+        "ops/conv2d.py",
+        "grad[o, ky, kx] += flat[:, o].T @ taps[:, i]",
+        "grad[o, ky, kx] += flat[:, o].T @ taps[:, :per_in]",
+        (f"{FINITE}[6]", f"{FINITE}[18]"),
+        "each group sees its own inputs",
+    ),
+    Mutant(
+        "reshape-calibrated-as-int8",
+        "ops/reshape.py",
+        '    """A stored gradient under the shape of the value before."""\n\n    phase = "backward"\n',
+        '    """A stored gradient under the shape of the value before."""\n',
+        ("tests/test_gradients.py::test_integer_gradients_point_where_the_real_ones_do",),
+        "calibration must not squeeze a float gradient through int8",
+    ),
+    Mutant(
+        "no-headroom",
+        "training/calibrate.py",
+        "math.ceil(math.log2(top / 127)) + 1)",
+        "math.ceil(math.log2(top / 127)))",
+        ("tests/test_gradients.py::test_calibrated_exponents_leave_one_bit_above_the_largest_gradient_seen",),
+        "exponents are static: one bit is kept for samples not seen",
+    ),
+    # Updates
+    Mutant(
+        "zero-point-ignored",
+        "ops/conv2d.py",
+        "        x = arrays[0] - np.float64(quant.zero)\n        if len(arrays) == 3:",
+        "        x = arrays[0] - np.float64(0)\n        if len(arrays) == 3:",
+        (f"{FINITE}[0]",),
+        "the released code's defect: dW from the raw int8 input",
+    ),
+    Mutant(
+        "zero-point-swapped",
+        "ops/depthwise.py",
+        "x, h = arrays[0] - np.float64(quant.zero), arrays[1].astype(np.float64)",
+        "x, h = arrays[0] + np.float64(quant.zero), arrays[1].astype(np.float64)",
+        (FINITE, "-k", "4 or 16 or 28 or 40"),
+        "the zero point is taken off, not added",
+    ),
+    Mutant(
+        "qas-exponent",
+        "training/autodiff.py",
+        "log2_shift(self.plan.rate * scale_of(x) / (s * s))",
+        "log2_shift(self.plan.rate * scale_of(x) / s)",
+        ("tests/test_gradients.py::test_real_updates_step_down_the_gradient_at_the_rate_of_quantization_aware_scaling",),
+        "quantization-aware scaling divides by the square of the weight scale",
+    ),
+    Mutant(
+        "bias-rate",
+        "training/autodiff.py",
+        "log2_shift(self.plan.rate / (scale_of(x) * s * s))",
+        "log2_shift(self.plan.rate / (scale_of(x) * s))",
+        ("tests/test_gradients.py::test_real_updates_step_down_the_gradient_at_the_rate_of_quantization_aware_scaling",),
+        "a bias counts in units of s_x * s_w",
+    ),
+    Mutant(
+        "sample-exponent-ignored-by-biases",
+        "ops/update.py",
+        "return np.array(self.base) - e - int(e_s[0]) + Control.of(control).halvings",
+        "return np.array(self.base) - e + Control.of(control).halvings",
+        (f"{NUMERICS}::test_bias_step",),
+        "each sample has its own scale",
+    ),
+    Mutant(
+        "halvings-ignored",
+        "ops/update.py",
+        "- self.residual_bits + Control.of(control).halvings",
+        "- self.residual_bits",
+        (f"{NUMERICS}::test_weight_step",),
+        "the learning rate decays at run time",
+    ),
+    Mutant(
+        "residual-sign",
+        "ops/update.py",
+        "outs = (new, moved - (new << f)) if f else (new,)",
+        "outs = (new, (new << f) - moved) if f else (new,)",
+        (f"{NUMERICS}::test_weight_step",),
+        "weight and residual must add up to the updated value",
+    ),
+    Mutant(
+        "weight-wraps",
+        "ops/update.py",
+        "moved = np.clip((w.astype(np.int64) << f) + res - u, -(127 << f), 127 << f)",
+        "moved = (w.astype(np.int64) << f) + res - u",
+        (f"{NUMERICS}::test_weight_step",),
+        "the released code's defect: 127 + 1 becomes -128",
+    ),
+    Mutant(
+        "seed-ignores-step",
+        "ops/update.py",
+        "bits = random_bits(c.seed, c.step, self.tensor, self.index(shape))",
+        "bits = random_bits(c.seed, 0, self.tensor, self.index(shape))",
+        (f"{NUMERICS}::test_stochastic_rounding_is_fair_and_differs_between_steps",),
+        "the same element would round the same way for ever",
+    ),
+    Mutant(
+        "random-index-of-the-segment",
+        "ops/update.py",
+        "rows * (self.total or kept) + where",
+        "rows * kept + where",
+        (f"{NUMERICS}::test_weight_step",),
+        "random numbers belong to the element of the full weight",
+    ),
+    Mutant(
+        "centring-not-compensated",
+        "ops/update.py",
+        "        outs = (new, moved - (new << f)) if f else (new,)\n        return (*outs, self.centre(new - w, *rest))",
+        "        outs = (new, moved - (new << f)) if f else (new,)\n        return (*outs, rest[1])",
+        (f"{NUMERICS}::test_weight_step",),
+        "a centred update keeps the mean of the output",
+    ),
+    Mutant(
+        "head-wraps",
+        "ops/head.py",
+        "return np.clip(weight - step, -limit, limit), np.clip(moved",
+        "return weight - step, np.clip(moved",
+        (f"{NUMERICS}::test_head_step",),
+        "head weights stop at the end of int16",
+    ),
+    # Fixed-point arithmetic
+    Mutant(
+        "shift-truncates",
+        "quant/affine.py",
+        "    rounded = (v + (np.int64(1) << (right - 1))) >> right\n",
+        "    rounded = v >> right\n",
+        ("tests/test_affine.py::test_rsh_by_hand", f"{NUMERICS}::test_bias_step"),
+        "RSH rounds to nearest",
+    ),
+    Mutant(
+        "multiplier-shift-off-by-one",
+        "quant/affine.py",
+        "(np.int64(1) << (sh - 1))) >> sh)",
+        "(np.int64(1) << (sh - 1))) >> (sh - 1))",
+        (f"{NUMERICS}::test_stored_gradients_are_rounded_and_their_clamped_elements_counted",),
+        "MBQM halves once more",
+    ),
+    Mutant(
+        "softmax-table",
+        "quant/affine.py",
+        "2.0 ** (-np.arange(256) / 256) * 32768",
+        "2.0 ** (-np.arange(256) / 255) * 32768",
+        (f"{NUMERICS}::test_softmax_and_its_gradient",),
+        "an octave has 256 parts",
+    ),
+    # Schemes and passes
+    Mutant(
+        "smallest-channels",
+        "training/scheme.py",
+        'np.argsort(-energy, kind="stable")',
+        'np.argsort(energy, kind="stable")',
+        ("tests/test_scheme.py::test_a_ratio_keeps_the_channels_of_largest_norm",),
+        "the largest channels learn",
+    ),
+    Mutant(
+        "ties-to-the-higher-index",
+        "training/scheme.py",
+        'np.argsort(-energy, kind="stable")[:count]',
+        'np.argsort(energy, kind="stable")[::-1][:count]',
+        ("tests/test_scheme.py::test_largest_prefers_the_lower_index_at_equal_norm",),
+        "device and host must choose the same channels",
+    ),
+    Mutant(
+        "segments-merged-out-of-order",
+        "ops/conv2d.py",
+        "full[..., list(channels)] = live",
+        "full[..., list(channels)[::-1]] = live",
+        ("tests/test_scheme.py::test_split_segments_compute_the_same_function",),
+        "a partly updated weight keeps its canonical order",
+    ),
+    Mutant(
+        "mask-of-another-tensor",
+        "passes/train.py",
+        "node = replace(node, inputs=(node.inputs[0], masks[node.inputs[1]]))",
+        "same = [m for m in masks.values() if m.type == masks[node.inputs[1]].type]\n"
+        "            node = replace(node, inputs=(node.inputs[0], same[0]))",
+        ("tests/test_passes.py::test_a_mask_is_that_of_the_activation_it_replaces",),
+        "each gradient has the mask of its own clamp",
+    ),
+    Mutant(
+        "update-before-the-last-reader",
+        "passes/train.py",
+        "set(node.inputs) or replaced & set(other.inputs):",
+        "set(node.inputs):",
+        ("tests/test_passes.py::test_every_pass_keeps_every_bit_of_the_step[1]",),
+        "input gradients read the old weight",
+    ),
+    Mutant(
+        "update-before-the-end-of-the-step",
+        "passes/train.py",
+        "if ends_step or set(other.outputs)",
+        "if set(other.outputs)",
+        ("tests/test_passes.py::test_an_easy_sample_changes_nothing",),
+        "a skipped sample changes nothing",
+    ),
+    Mutant(
+        "nothing-pruned",
+        "passes/train.py",
+        "if not node.outputs or any(v in live for v in node.outputs):",
+        "if True:",
+        ("tests/test_passes.py::test_prune_drops_what_no_update_needs",),
+        "gradients that lead to no update cost time and memory",
+    ),
+    Mutant(
+        "late-read-not-refused",
+        "ir.py",
+        "        if late:\n",
+        "        if False:\n",
+        ("tests/test_ir.py::test_verify_refuses_a_read_of_the_old_value_after_its_update",),
+        "an update in place destroys the old value",
+    ),
+    # Importer
+    Mutant(
+        "any-numpy-function",
+        "importers/mcunet.py",
+        "if (module, name) not in ALLOWED:",
+        "if module not in {m for m, _ in ALLOWED}:",
+        ("tests/test_mcunet_import.py::test_a_hostile_pickle_is_refused_and_runs_nothing",),
+        "numpy.load reads any file",
+    ),
+    Mutant(
+        "dead-bias-not-rescaled",
+        "quant/repair.py",
+        "np.rint(bias * scales / repaired)",
+        "np.rint(bias)",
+        ("tests/test_mcunet_import.py::test_dead_channels_become_sane_and_the_function_stays",),
+        "a repaired channel is the same function",
+    ),
+    # Memory
+    Mutant(
+        "lifetime-too-short",
+        "memory/problem.py",
+        "lives[value] = (lives.get(value, (index, index))[0], index)",
+        "lives[value] = (first := lives.get(value, (index, index))[0], max(first, index - 1))",
+        ("tests/test_random_plans.py",),
+        "an operand lives until the step that reads it last",
+    ),
+    Mutant(
+        "in-place-too-early",
+        "memory/problem.py",
+        "if groups.last(x) == index and all(",
+        "if all(",
+        ("tests/test_random_plans.py",),
+        "an input that is read later cannot be overwritten",
+    ),
+    # C runtime
+    Mutant(
+        "c-shift-truncates",
+        "csrc/fixed.h",
+        "  return (v >> k) + ((v >> (k - 1)) & 1);\n",
+        "  return v >> k;\n",
+        (*KERNELS, f"{BITS} Update"),
+        "the device rounds as the interpreter does",
+    ),
+    Mutant(
+        "c-mask-open-above",
+        "csrc/ops/clamp_mask.c",
+        "y[j + k] < 127",
+        "y[j + k] <= 127",
+        (*KERNELS, f"{BITS} ClampMask"),
+        "one definition of the mask",
+    ),
+    Mutant(
+        "c-sum-at-the-wrong-exponent",
+        "csrc/ops/chain.c",
+        "add_lane(l, s->add, e - mcg_exponent(",
+        "add_lane(l, s->add, e + mcg_exponent(",
+        (*KERNELS, f"{BITS} Chain"),
+        "the skip is brought to the exponent of the sum on the device too",
+    ),
+    Mutant(
+        "c-seed-ignores-step",
+        "csrc/fixed.h",
+        "seed ^ step * 0x9E3779B1u ^ tensor",
+        "seed ^ tensor",
+        (*KERNELS, f"{BITS} Update"),
+        "random numbers are the interpreter's",
+    ),
+    Mutant(
+        "c-nibbles-unsigned",
+        "csrc/ops/weight_step.c",
+        "  return (v ^ 8) - 8;\n",
+        "  return v;\n",
+        (*KERNELS, f"{BITS} Update"),
+        "four residual bits are signed",
+    ),
+)

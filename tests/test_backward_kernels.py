@@ -1,0 +1,84 @@
+"""Backward kernels beyond the small examples: layers of real size, and training that goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels import Case, Host, Run, build, control_of, expected, run, same
+from mcugrad import toolchain
+from mcugrad.ops.backprop import Chain
+from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
+from mcugrad.ops.spatial import Window
+from mcugrad.ops.update import Update
+
+LIVE = tuple(range(1, 96, 3))
+LAYERS = (
+    Shape(8, 8, 48, 91),  # more inputs than one run of a step, outputs that do not fill a group
+    Shape(9, 13, 21, 24),  # more positions than a block, odd channels
+    Shape(70, 3, 6, 5),
+    Shape(2, 67, 5, 7),  # a row longer than a block
+    Shape(4, 4, 96, 64, channels=LIVE),
+    Shape(1, 1, 160, 33),
+    Shape(9, 9, 10, 6, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+)
+SEPARATE = (
+    Shape(8, 8, 24, 24, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    Shape(16, 11, 10, 10, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    Shape(9, 70, 6, 6, Window((5, 5), (2, 2), (2, 1, 2, 2))),
+    Shape(6, 6, 9, 9, Window((7, 7), (1, 1), (3, 3, 3, 3))),
+    Shape(5, 5, 8, 8, Window((1, 1), (2, 2))),
+    Shape(7, 8, 4, 4, Window((2, 4), (1, 2), (1, 3, 0, 0))),
+    Shape(3, 3, 4, 4, Window((5, 5), (1, 2), (4, 4, 4, 4))),
+)
+EXPONENTS = (0, 2, 11, 10)
+STEPS = 100
+
+
+def chains():
+    for i, shape in enumerate((*LAYERS, *SEPARATE)):
+        s = Sketch(1000 + i)
+        words = ("mc", "ap mc", "bc")[i % 3]
+        yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
+
+
+def updates():
+    for i, shape in enumerate((*LAYERS, *SEPARATE)):
+        yield weight_update(2000 + i, shape, (8, 4, 0)[i % 3], 4, i % 2 == 1, shape in SEPARATE)
+
+
+CASES = [
+    Case(f"{kind.__name__}-{i}", n, kind, graph)
+    for n, (kind, i, graph) in enumerate(
+        (kind, i, graph) for kind, make in ((Chain, chains), (Update, updates)) for i, graph in enumerate(make())
+    )
+]
+
+
+@pytest.fixture(scope="module", params=["plain", "packed"])
+def library(request, tmp_path_factory):
+    flags = ("-O2", f"-DMCG_DUAL_MAC={int(request.param == 'packed')}")
+    return Host(build(tmp_path_factory.mktemp("backward"), CASES, toolchain.zig(), flags))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_layer_of_real_size_has_the_bits_of_the_integer_semantics(case, library):
+    contents = case.contents(0)
+    assert same(run(case, library, contents, alignment=1), expected(case, contents))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op is Update], ids=lambda c: c.name)
+def test_parameters_stay_equal_over_many_updates(case, library):
+    """The step number, and with it every random number, changes; so does the sign of the gradient."""
+    contents = case.contents(0)
+    h, control = case.node.inputs[1], np.array(control_of(case, contents))
+    machine = Run(case, library)
+    for step in range(STEPS):
+        control[1] = step
+        contents |= {v: control for v in contents if v.name == "control"}
+        contents[h] = np.roll(-contents[h], 1)
+        machine.load({h: contents[h]} if step else contents)
+        machine.call(control=control)
+        new, _ = expected(case, contents)
+        contents |= {old: value for (old, _), value in zip(case.graph.updates, new, strict=True)}
+    assert all(np.array_equal(got, want) for got, want in zip(machine.outputs(), new, strict=True))
