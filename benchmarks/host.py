@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,11 @@ from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
 from mcugrad.training.scheme import read_scheme
 
-RUNS = 3  # the fastest counts: what else runs on the machine only slows
-SECONDS = 2.0  # of each run, about
+RUNS = 5  # the fastest counts: what else runs on the machine only slows
+SECONDS = 1.0  # of processor time in each run, about
+SAMPLES = 8
 RATE = 1e-3
+Step = Callable[[int], None]
 
 
 def measure(model: str, scheme: str) -> Entry:
@@ -36,24 +38,31 @@ def measure(model: str, scheme: str) -> Entry:
 
     Raises McugradError when the model is missing."""
     setting = Setting(model, scheme)
-    with tempfile.TemporaryDirectory() as folder:
-        figures = {"steps_per_second": twin(compiled(setting, Path(folder) / "model"))}
+    steps: dict[str, Step] = {}
     if model != DIGITS and importlib.util.find_spec("torch"):
-        figures["pytorch_steps_per_second"] = pytorch(model, scheme)
+        steps["pytorch_steps_per_second"] = pytorch(model, scheme)
+    with tempfile.TemporaryDirectory() as folder:
+        build = compiled(setting, Path(folder) / "model")
+        with Host.load(build.host_library) as device:
+            steps["steps_per_second"] = twin(build, device)
+            figures = fastest(steps)
     settings = {"model": setting.network, "scheme": scheme, "compiler": COMPILER, "machine_dependent": True}
     return Entry(f"host/{setting.network}/{scheme}", "host", settings, figures)
 
 
-def twin(build: Compiled) -> float:
-    """Steps per second of the generated C on this machine."""
-    x, y = build.prepared.x, build.prepared.y.astype(np.int32)
-    with Host.load(build.host_library) as device:
-        device.set_control(skip=NEVER_SKIP)
-        return fastest(lambda i: device.train_many(x[i : i + 1], y[i : i + 1]), len(x))
+def twin(build: Compiled, device: Host) -> Step:
+    """A training step of the generated C on this machine."""
+    x, y = build.prepared.x[:SAMPLES], build.prepared.y[:SAMPLES].astype(np.int32)
+    device.set_control(skip=NEVER_SKIP)
+
+    def step(i: int) -> None:
+        device.train_many(x[i : i + 1], y[i : i + 1])
+
+    return step
 
 
-def pytorch(model: str, scheme: str) -> float:
-    """Steps per second of learning_float.py on one thread, whole images at batch 1."""
+def pytorch(model: str, scheme: str) -> Step:
+    """A training step of learning_float.py on one thread, a whole image at batch 1."""
     import torch
 
     from benchmarks import learning_float as fp32
@@ -66,25 +75,26 @@ def pytorch(model: str, scheme: str) -> float:
     net = fp32.Net(network, CLASSES)
     ratios = {name: update.ratio for name, update in what.weights.items()}
     sgd = fp32.Sgd(net, fp32.trainable(network, ratios, what.biases))
-    x, y = torch.randn(8, 3, 128, 128), torch.arange(8) % CLASSES
+    x, y = torch.randn(SAMPLES, 3, 128, 128), torch.arange(SAMPLES) % CLASSES
 
     def step(i: int) -> None:
         sgd.step(torch.nn.functional.cross_entropy(net.logits(x[i : i + 1], 0), y[i : i + 1]), RATE)
 
-    return fastest(step, len(x))
+    return step
 
 
-def fastest(step: Callable[[int], object], samples: int) -> float:
-    """Calls of step(i), i below `samples`, per second, in the fastest of a few runs."""
-    step(0)
-    best = 0.0
+def fastest(steps: Mapping[str, Step]) -> dict[str, float]:
+    """Steps per second of processor time by name, each in its fastest run; runs take turns, so that load hits all alike."""
+    best = dict.fromkeys(steps, 0.0)
     for _ in range(RUNS):
-        count, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < SECONDS:
-            step(count % samples)
-            count += 1
-        best = max(best, count / elapsed)
-    return round(best, 1)
+        for name, step in steps.items():
+            step(0)
+            count, start = 0, time.process_time()
+            while (elapsed := time.process_time() - start) < SECONDS:
+                step(count % SAMPLES)
+                count += 1
+            best[name] = max(best[name], round(count / elapsed, 1))
+    return best
 
 
 def main() -> int:

@@ -92,7 +92,8 @@ def kernel_table(known: Mapping[str, Entry]) -> Lines:
     heads += ["input gradient", "TinyEngine (fp32)", "weight update", "TinyEngine (fp32)"]
     return [
         "**Kernels**: instructions per multiply-accumulate on a Cortex-M7 (and forward on M4 and M0+), whole calls with",
-        "requantization; an update includes the weights' rounding. TinyEngine and CMSIS-NN were counted on an M7.",
+        "requantization; an update includes the weights' rounding. TinyEngine and CMSIS-NN were counted on an M7; the",
+        "gradients of TinyEngine are those of its own layers of that kind, in floating point, not of exactly these shapes.",
         "",
         *_table(heads, rows),
     ]
@@ -119,7 +120,10 @@ def speed(known: Mapping[str, Entry]) -> Lines:
             ours, torch = entry.figures["steps_per_second"], entry.figures.get("pytorch_steps_per_second")
             beside = f"; float fine-tuning of the same scheme in PyTorch: {torch:g}" if torch else ""
             what = f"{entry.settings['model']}, {entry.settings['scheme']}"
-            lines.append(f"**Host twin** ({what}): {ours:g} steps per second on one core of the measuring machine{beside}.")
+            lines.append(
+                f"**Host twin** ({what}): {ours:g} steps per second of processor time, one core of the measuring "
+                f"machine{beside}."
+            )
     return lines
 
 
@@ -146,14 +150,19 @@ def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:
     rows = ([*key, *(_pair(row.get(s)) for s in schemes)] for key, row in cells.items())
     return [
         "**Accuracy on held-out images**, percent: int8 learning with the device's arithmetic / float fine-tuning of the",
-        "same scheme at the same learning rate, batch 1, means over seeds.",
+        "same scheme at the same learning rate, batch 1. Means over seeds; their number is in brackets.",
         "",
         *_table(["network", "set", *schemes], rows, words=2),
     ]
 
 
 def _pair(methods: Mapping[str, list[float]] | None) -> str:
-    return " / ".join(f"{mean(methods[m]):.1f}" if m in methods else "-" for m in METHODS.values()) if methods else "-"
+    """int8 / float (seeds of each, one number when equal)."""
+    if not methods:
+        return "-"
+    found = [methods.get(m, []) for m in METHODS.values()]
+    counts = dict.fromkeys(str(len(values)) for values in found)
+    return f"{' / '.join(f'{mean(v):.1f}' if v else '-' for v in found)} ({' / '.join(counts)})"
 
 
 def _table(heads: list[str], rows: Iterable[Lines], words: int = 1) -> Lines:

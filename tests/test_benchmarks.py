@@ -140,7 +140,7 @@ def test_accuracies_are_means_over_seeds() -> None:
     base = {"model": "m", "set": "s", "scheme": "head"}
     runs = [{**base, "method": "int8 device arithmetic", "accuracy": {"after": a}} for a in (0.5, 0.7)]
     lines = readme.accuracies([*runs, {**base, "method": "float PyTorch", "accuracy": 0.8}])
-    assert lines[-1] == "| m | s | 60.0 / 80.0 |"
+    assert lines[-1] == "| m | s | 60.0 / 80.0 (2 / 1) |"
 
 
 def test_unknown_records_of_learning_are_passed_over(tmp_path: Path) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.image import imread
 
-from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph, TensorType, Value, interpret
 from mcugrad.memory.certificate import live_bytes, live_peak, lower_bound
-from mcugrad.memory.modes import Mode, plan
+from mcugrad.memory.modes import plan
 from mcugrad.memory.problem import Buffer, Home, MemoryProblemError, build, state_layout, storage
 from mcugrad.memory.schedule import (
     LoadRows,
@@ -32,8 +29,7 @@ from mcugrad.memory.solve import cp_sat, peak, place, solve
 from mcugrad.memory.validate import PlanError
 from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.reshape import Reshape
-from mcugrad.report.memory_map import draw_memory_map
-from mobile import Net, chain, check, execute, inference, mobile, square, training
+from mobile import Net, chain, check, execute, inference, square, training
 
 # Schedules
 
@@ -347,33 +343,6 @@ def test_a_training_step_is_planned_and_valid(bits: int) -> None:
     assert merged, "some gradient takes the bytes of its mask or of the gradient it adds"
 
 
-# Modes
-
-
-def test_layerwise_when_it_fits_and_streaming_far_below_it_when_not() -> None:
-    graph = mobile()
-    layer = plan(graph)
-    assert not layer.blocks
-    assert layer.arena == 163_840 + layer.programs[0].plan.certificate.alive[-1][1]
-    streamed = plan(graph, sram_for_arena=90_000)
-    assert streamed.arena <= 90_000
-    assert streamed.blocks
-    assert all(b.mode is Mode.ROWS for b in streamed.blocks)
-    small = plan(graph, sram_for_arena=50_000, input_rows=None)
-    assert small.input_rows
-    assert small.arena <= 50_000
-
-
-def test_a_budget_that_cannot_be_met_says_by_how_much_and_what_would_do() -> None:
-    with pytest.raises(BudgetError) as failure:
-        plan(mobile(), sram_for_arena=20_000)
-    words = str(failure.value)
-    needed = int(re.findall(r"the arena needs (\d+)", words)[0])
-    assert f"{needed - 20_000} more than the 20000 bytes left for it" in words
-    assert "--input rows" in words
-    assert plan(mobile(), sram_for_arena=needed).arena <= needed
-
-
 def test_fixed_values_keep_their_offsets() -> None:
     graph = chain(8, (3, 1), (1, 1))
     fixed = {graph.inputs[0]: 128, graph.outputs[0]: 0}
@@ -382,12 +351,3 @@ def test_fixed_values_keep_their_offsets() -> None:
     check(graph, layerwise(graph), plan)
     with pytest.raises(MemoryProblemError, match="are fixed to overlapping addresses"):
         solve(build(graph, layerwise(graph)), fixed={graph.inputs[0]: 0, graph.nodes[0].outputs[0]: 8})
-
-
-def test_the_picture_shows_every_program(tmp_path: object) -> None:
-    planned = plan(mobile(), sram_for_arena=60_000, input_rows=True)
-    path = draw_memory_map(planned.programs[0], tmp_path / "memory.png", "mobile")  # type: ignore[operator]
-    pixels = imread(path)[..., :3]
-    assert pixels.shape[0] > 600
-    assert pixels.shape[1] > 1200
-    assert 0.1 < (pixels.min(axis=2) < 0.9).mean() < 0.9

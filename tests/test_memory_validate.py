@@ -102,6 +102,26 @@ def test_scratch_that_meets_an_operand_and_a_small_arena_are_caught() -> None:
         check(graph, layerwise(graph), plan, arena=plan.arena - 4)
 
 
+def test_scratch_over_a_value_that_is_read_later_is_caught() -> None:
+    net = Net(8, 3)
+    early = net.conv(net.x, 3)
+    late = net.conv(early, 3)
+    graph = net.graph(net.add(early, net.conv(late, 3)))
+    plan = solve(build(graph, layerwise(graph)))
+    busy = {**plan.scratch, graph.nodes[2]: plan.offsets[early]}
+    with pytest.raises(PlanError, match=r"step 3 \(add\) reads row 0 of conv0, .* hold nothing, or scratch"):
+        check(graph, layerwise(graph), plan, scratch=busy)
+
+
+def test_an_update_outside_the_bytes_of_its_parameter_is_caught() -> None:
+    graph = training()
+    plan, state = solve(build(graph, layerwise(graph))), state_layout(graph)
+    old, new = graph.updates[0]
+    with pytest.raises(PlanError, match=f"{new.name} must be the bytes of {old.name}"):
+        moved = {**state.offsets, new: state.total}
+        check(graph, layerwise(graph), plan, state=moved, state_bytes=state.total + new.type.nbytes)
+
+
 def test_state_offsets_that_overlap_are_caught() -> None:
     graph = training()
     plan, state = solve(build(graph, layerwise(graph))), state_layout(graph)

@@ -76,11 +76,13 @@ class Compiled:
         raise McugradError(f"unknown device {kind!r}: use {', '.join(DEVICES)}")
 
     def on_qemu(self) -> Firmware:
-        """The same model built for the QEMU machine with this core.  Raises McugradError when there is none."""
-        core = self.firmware.target.core
+        """The same model built for the QEMU machine with this core.  Raises McugradError when there is none.
+
+        The bound of the stack carries over: the same compiler makes the same code for the same core."""
+        core, stack = self.firmware.target.core, self.firmware.facts.stack_reserved
         for name in known_targets():
             if get_target(name).core == core and get_target(name).qemu_machine:
-                return build(self.folder, get_target(name), compiler=self.budget.compiler)
+                return build(self.folder, get_target(name), compiler=self.budget.compiler, stack=stack)
         raise McugradError(f"QEMU has no machine with a {core}: use --on vm")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mcugrad.errors import McugradError
 
@@ -216,6 +216,8 @@ class _Walk:
 
     def _step(self, at: int, depth: int, conditional: int) -> None:
         effect = decode(self.code, at)
+        if effect.call is not None and self.start < effect.call < self.end:  # BL, the only jump of Thumb-1 beyond 2 KiB
+            effect = replace(effect, call=None, jumps=(effect.call,), falls=False)
         self._note_constant(effect)
         after = depth + effect.grow + self._growth(effect, at)
         if after > _ABSURD:

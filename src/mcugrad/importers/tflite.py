@@ -80,23 +80,27 @@ class _Import:
         self.blockers.append(Blocker(node, op, reason, remedy))
 
     def _input(self) -> None:
-        """The graph's input; a float input that is only quantized becomes the quantized value itself."""
+        """The graph's input; one that is only quantized, or only reshaped into a map, becomes the result itself."""
         index = self.source.input
         readers = [n for n in self.source.nodes if index in n.inputs]
-        quantized = readers and all(n.op == "QUANTIZE" for n in readers)
+        typed = readers[0].outputs[0] if readers and all(n.op == "QUANTIZE" for n in readers) else index
+        shaped = readers[0].outputs[0] if len(readers) == 1 and readers[0].op == "RESHAPE" else index
         try:
-            self._stand_in(index, readers[0].outputs[0] if quantized else index, "input")
+            self._stand_in(index, typed, "input", self.source.tensors[shaped].shape)
         except Blocked as blocked:
             self._block(self.source.tensors[index].name, "input", blocked.reason, blocked.remedy)
 
-    def _stand_in(self, index: int, typed: int, label: str) -> None:
-        """An input of the graph: the model's own, or in place of what a blocked operator would give."""
+    def _stand_in(self, index: int, typed: int, label: str, map_: tuple[int, ...] = ()) -> None:
+        """An input of the graph: the model's own, or in place of what a blocked operator would give.
+
+        typed: the tensor whose quantization it has; map_: the shape in which it is stored, if that is a map."""
         tensor, quant = self.state.tensor(index), self.state.quant(typed)
         shape = tensor.shape
         if min(shape, default=1) < 1 or len(shape) > 4 or (len(shape) > 1 and shape[0] != 1):
             raise Blocked(f"the {label} has shape {list(shape)}", "export at batch 1 with a fixed size: [1, H, W, C] or [1, F]")
         bounded_activation(shape)
-        whole = shape if len(shape) == 4 else (1, 1, 1, math.prod(shape))
+        whole = next((m for m in (shape, map_) if len(m) == 4 and m[0] == 1 and min(m) > 0), (1, 1, 1, math.prod(shape)))
+        whole = whole if math.prod(whole) == math.prod(shape) else (1, 1, 1, math.prod(shape))
         kind = "f32" if quant is None else "s8"
         value = self.state.builder.input(label, TensorType(whole, kind, quant), f"{self.source.name}:{tensor.name}")
         self.state.acts[index] = Act(value, shape)

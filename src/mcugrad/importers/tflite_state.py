@@ -255,13 +255,11 @@ def grids(quant: Quant, limits: Limits) -> tuple[Quant, ...]:
     """The quantizations to pass through so that saturation is the clamp, on the grid of `quant`: one or two.
 
     Moving the zero point by whole steps keeps every value exact and moves the ends of the int8 range: first the upper
-    end onto the upper limit, then the lower end onto the lower one.  A lower limit alone leaves the upper end free."""
+    end onto the upper limit, then the lower end onto the lower one."""
     (scale,), zero = quant.scale, quant.zero
-    low = zero + round(max(limits[0] / scale, -256.0))
-    high = zero + round(min(limits[1] / scale, 512.0))
-    steps = [zero + 127 - high] if high < 127 else []
-    steps += [zero - 128 - low] if low > -128 else []
-    return tuple(replace(quant, zero=z) for z in steps or [zero])
+    low = max(zero + round(max(limits[0] / scale, -256.0)), -128)
+    high = min(zero + round(min(limits[1] / scale, 256.0)), 127)
+    return tuple(replace(quant, zero=z) for z in dict.fromkeys((zero + 127 - high, zero - 128 - low)))
 
 
 def span(quant: Quant) -> Limits:

@@ -210,14 +210,13 @@ class _Play:
     def _overwrites(
         self, step: Step, out: int, reads: list[tuple[int, Value, Memory, Ids]], addresses: Ids, where: str
     ) -> None:
-        """An output meets only operands that the op lets it replace, and then at the same address and size."""
+        """An output meets only operands that the op lets it replace, and then byte for byte."""
         y = step.outputs[out]
         must = [i for i, o in step.node.op.aliased if o == out]
         may = [i for i, o in step.node.op.in_place if o == out]
-        for index, x, memory, bytes_read in reads:
+        for index, x, _, bytes_read in reads:
             meets = np.isin(bytes_read, addresses).any()
-            same = memory.offsets[x] == memory.offsets[y] and x.type.nbytes == y.type.nbytes
-            same = same and memory.rings.get(x) == memory.rings.get(y)
+            same = np.array_equal(bytes_read, addresses)
             if index in must and not same:
                 raise PlanError(f"{where}: {y.name} must be the bytes of {x.name}")
             if meets and not (same and index in (*may, *must)):

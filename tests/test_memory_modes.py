@@ -1,0 +1,63 @@
+"""The choice of modes under a cap of SRAM, and the picture of the result."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from matplotlib.image import imread
+
+from mcugrad.errors import BudgetError
+from mcugrad.memory import modes
+from mcugrad.memory.modes import Mode, plan
+from mcugrad.memory.problem import Problem
+from mcugrad.memory.solve import MemoryPlan, solve
+from mcugrad.report.memory_map import draw_memory_map
+from mobile import mobile
+
+
+def test_layerwise_when_it_fits_and_streaming_far_below_it_when_not() -> None:
+    graph = mobile()
+    layer = plan(graph)
+    assert not layer.blocks
+    assert layer.arena == 163_840 + layer.programs[0].plan.certificate.alive[-1][1]
+    streamed = plan(graph, sram_for_arena=90_000)
+    assert streamed.arena <= 90_000
+    assert streamed.blocks
+    assert all(b.mode is Mode.ROWS for b in streamed.blocks)
+    small = plan(graph, sram_for_arena=50_000, input_rows=None)
+    assert small.input_rows
+    assert small.arena <= 50_000
+
+
+def test_a_budget_that_cannot_be_met_says_by_how_much_and_what_would_do() -> None:
+    with pytest.raises(BudgetError) as failure:
+        plan(mobile(), sram_for_arena=20_000)
+    words = str(failure.value)
+    needed = int(re.findall(r"the arena needs (\d+)", words)[0])
+    assert f"{needed - 20_000} more than the 20000 bytes left for it" in words
+    assert "--input rows" in words
+    assert plan(mobile(), sram_for_arena=needed).arena <= needed
+
+
+def test_the_arena_must_fit_the_cap_not_only_the_live_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wasteful(problem: Problem, **options: object) -> MemoryPlan:
+        found = solve(problem, **options)  # type: ignore[arg-type]
+        return replace(found, arena=found.arena + 40_000)
+
+    monkeypatch.setattr(modes, "solve", wasteful)
+    graph = mobile()
+    planned = plan(graph, sram_for_arena=plan(graph).arena - 1)
+    assert planned.blocks
+    with pytest.raises(BudgetError):
+        plan(graph, sram_for_arena=60_000)
+
+
+def test_the_picture_shows_every_program(tmp_path: object) -> None:
+    planned = plan(mobile(), sram_for_arena=60_000, input_rows=True)
+    path = draw_memory_map(planned.programs[0], tmp_path / "memory.png", "mobile")  # type: ignore[operator]
+    pixels = imread(path)[..., :3]
+    assert pixels.shape[0] > 600
+    assert pixels.shape[1] > 1200
+    assert 0.1 < (pixels.min(axis=2) < 0.9).mean() < 0.9
