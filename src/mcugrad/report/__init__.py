@@ -1,1 +1,1 @@
-
+"""Pictures and facts of a build, for people."""

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mcugrad.ir import Array
 from mcugrad.trainer import HALVE_AT, Course, Learned
 
-WINDOW = 64
+WINDOW = 64  # samples of a moving mean
+SHOWN = 0.98  # share of the losses that the picture shows; the largest would flatten the rest
+BLUE, PALE, ORANGE, GREY = "#1f4e9c", "#b8c4d6", "#c2703d", "#999999"
 
 
 def learning_curve(learned: Learned, course: Course, path: Path) -> None:
-    """Loss per sample before its update, smoothed over WINDOW steps, and the share of steps that ran a backward pass."""
+    """Above, the loss of each sample before its update and its moving mean; below, the share of backward passes."""
     losses = np.array(learned.losses)
     window = min(WINDOW, max(1, len(losses) // 4))
-    kernel = np.ones(window) / window
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = np.arange(len(losses))
-    axes.plot(steps, losses, ".", color="#b8c4d6", markersize=2, label="one sample, before its update")
-    axes.plot(steps[window - 1 :], np.convolve(losses, kernel, "valid"), color="#1f4e9c", label=f"mean of {window} samples")
-    if course.schedule == "halving":
-        for at in HALVE_AT:
-            axes.axvline(at * len(losses), color="#999999", linewidth=0.7, linestyle=":")
-    axes.set(xlabel="training step (dotted: the rate is halved)", ylabel="loss", ylim=(0, None), title="Learning on the device")
-    share = axes.twinx()
-    ran = np.convolve(np.array(learned.progress) == 0, kernel, "valid")
-    share.plot(steps[window - 1 :], ran, color="#c2703d", linewidth=1, label="steps with a backward pass")
-    share.set(ylabel="share of steps with a backward pass", ylim=(0, 1.02))
-    handles = [*axes.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
-    axes.legend(handles, [str(h.get_label()) for h in handles], loc="upper right", fontsize=8)
-    figure.savefig(path, dpi=110)
+    steps = np.arange(window - 1, len(losses))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot(losses, ".", color=PALE, markersize=2.5, label="one sample, before its update")
+    above.plot(steps, _smooth(losses, window), color=BLUE, label=f"mean of {window} samples")
+    above.set(ylabel="loss", ylim=(0, 1.1 * float(np.quantile(losses, SHOWN))), title="Learning on the device")
+    above.legend(loc="upper right", fontsize=8)
+    below.plot(steps, _smooth(np.array(learned.progress) == 0, window), color=ORANGE)
+    below.set(ylim=(0, 1.05), ylabel="backward\npasses", xlabel="training step (dotted: the rate is halved)")
+    _mark_halvings((above, below), course, len(losses))
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _smooth(values: Array, window: int) -> Array:
+    smooth: Array = np.convolve(values, np.ones(window) / window, "valid")
+    return smooth
+
+
+def _mark_halvings(axes: tuple[Any, ...], course: Course, total: int) -> None:
+    for at in HALVE_AT if course.schedule == "halving" else ():
+        for axis in axes:
+            axis.axvline(at * total, color=GREY, linewidth=0.7, linestyle=":")
