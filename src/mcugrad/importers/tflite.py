@@ -148,7 +148,7 @@ class _Import:
             return
         act = state.act(source.outputs[0])
         self.graph = run(state.builder.graph([act.value]), CLEAN)
-        if not self.graph.nodes:
+        if not self.graph.nodes and not self.blockers:
             self._block(name, "output", "no layer lies between input and output", AGAIN)
         if act.value.type.quant is None:
             if state.hybrid:

@@ -14,6 +14,12 @@ from mcugrad.memory.schedule import Schedule, ScheduleError, arrange, layerwise,
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
 
+WORTH = 0.03
+"""Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
+
+INSTRUCTIONS_PER_MAC, INSTRUCTIONS_PER_CALL = 1.75, 4000
+"""Measured on a Cortex-M7: the forward pass of MCUNet-5FPS, and what one more call of a row-streamed layer costs."""
+
 
 class Mode(Enum):
     """How a block of nodes runs.  A mode is a schedule over the same kernels; it never changes bits."""
@@ -62,8 +68,9 @@ def plan(
 ) -> Planned:
     """Schedules and addresses for programs with the same forward nodes (training, inference) in one arena.
 
-    Layerwise when that fits `sram_for_arena` bytes (None: no cap); otherwise the row-streamed segments with the fewest
-    extra calls that fit.  input_rows: True pulls the input row by row, None does so only where nothing else fits.
+    Without a cap (`sram_for_arena`, bytes) layerwise.  Under one, the smallest arena that row streaming reaches while its
+    extra calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do.
+    input_rows: True pulls the input row by row, None does so only where nothing else fits.
     Raises BudgetError that says by how much the smallest plan misses the cap, and ScheduleError when the input cannot be
     pulled row by row.
     """
@@ -83,14 +90,31 @@ def plan(
 
 
 def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Block, ...]]:
-    """Plans worth placing, cheapest first: no streaming, the fewest extra calls under the cap, the smallest peak."""
-    if not rows:
+    """Plans worth placing, best first: frugal where that is nearly free, the fewest extra calls under the cap, the least."""
+    if cap is None and not rows:
         yield ()
-    if rows or cap is not None:
-        edges = _blocks(graph, rows)
-        floor = max(_smallest_peak(edges), _rest_peak(graph, edges))
-        found = {_path(edges, c) for c in (floor, _largest_peak(edges) if cap is None else cap)}
-        yield from sorted((f for f in found if f), key=lambda f: sum(b.steps for b in f))
+        return
+    edges = _blocks(graph, rows)
+    floor = max(_smallest_peak(edges), _rest_peak(graph, edges))
+    top = _largest_peak(edges) if cap is None else cap
+    frugal = _frugal_peak(edges, floor, _free_calls(graph))
+    caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]
+    yield from dict.fromkeys(f for c in caps if (f := _path(edges, c)) is not None)
+
+
+def _free_calls(graph: Graph) -> int:
+    """Extra calls that cost no more than WORTH of the forward pass's instructions."""
+    macs = sum(n.op.work(n).macs for n in graph.nodes if n.op.phase == "forward")
+    return int(WORTH * macs * INSTRUCTIONS_PER_MAC / INSTRUCTIONS_PER_CALL)
+
+
+def _frugal_peak(blocks: Sequence[Block], floor: int, calls: int) -> int:
+    """The smallest peak, not below `floor`, that costs at most that many extra calls; without end where none does."""
+    for peak in sorted({max(b.peak, floor) for b in blocks}):
+        path = _path(blocks, peak)
+        if path is not None and sum(b.steps for b in path) <= calls:
+            return peak
+    return 1 << 62
 
 
 def _blocks(graph: Graph, rows: bool) -> list[Block]:
