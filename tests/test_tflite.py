@@ -155,7 +155,9 @@ def test_fused_clamps_are_exact(tmp_path, act, zero, scale, clamps, layer):
     if layer == "pool":
         y = net.pool("MAX_POOL_2D", net.input, (2, 2), 1, act=act)
     elif layer == "add":
-        y = net.add(net.conv(net.input, 4, scale=scale * 1.2743), net.conv(net.input, 4, scale=scale), act, scale=scale, zero=zero)
+        y = net.add(
+            net.conv(net.input, 4, scale=scale * 1.2743), net.conv(net.input, 4, scale=scale), act, scale=scale, zero=zero
+        )
     else:
         y = net.conv(net.input, 4, act=act, zero=zero, scale=scale)
     imported = same(net, tmp_path, y, equal=0.97 if layer == "add" else 1)
@@ -347,8 +349,22 @@ def test_a_last_layer_with_an_activation_is_no_classifier(tmp_path):
     assert imported.classifier is None and imported.graph.outputs[0].type.shape == (1, 1, 1, 6)
 
 
-def test_preprocessing_of_images(tmp_path):
-    for shape, zero, image in (((1, 9, 8, 3), -128, True), ((1, 9, 8, 3), 0, True), ((1, 9, 8, 1), 83, False), ((1, 60), -128, False)):
-        net = Net(shape, zero=zero)
-        found = load(net.save(tmp_path / "m.tflite", net.dense(net.input, 4, NONE))).preprocess
-        assert (found is not None and found.kind is Input.INT8) == image
+IMAGES = [((1, 9, 8, 3), -128, True), ((1, 9, 8, 3), 0, True), ((1, 9, 8, 1), 83, False), ((1, 60), -128, False)]
+
+
+@pytest.mark.parametrize(("shape", "zero", "image"), IMAGES)
+def test_preprocessing_of_images(tmp_path, shape, zero, image):
+    net = Net(shape, zero=zero)
+    found = load(net.save(tmp_path / "m.tflite", net.dense(net.input, 4, NONE))).preprocess
+    assert (found is not None and found.kind is Input.INT8) == image
+
+
+def test_an_image_of_0_to_255_is_read_as_0_to_1_with_the_same_integers(tmp_path):
+    net = Net(scale=1.0, zero=-128)
+    a, b = net.conv(net.input, 4), net.conv(net.input, 4, 1)
+    imported = same(net, tmp_path, net.add(a, b, scale=net.step(a) * 1.1873), equal=0.97)
+    assert imported.graph.inputs[0].type.quant.scale == (1 / 256,)
+    for node in imported.graph.nodes[:2]:
+        product = np.array(node.inputs[1].type.quant.scale) / 256
+        stored = net.tensors[net.nodes[imported.graph.nodes.index(node)][1][1]][2]
+        np.testing.assert_array_equal(product, stored.astype(np.float32))

@@ -46,7 +46,11 @@ def test_the_whole_net_is_read(good):
 
 
 def test_empty_and_foreign_files(tmp_path):
-    for content, word in ((b"", "empty"), (b"hello world", "its identifier is not TFL3"), (b"\x1c\0\0\0TFL3", "truncated or corrupt")):
+    for content, word in (
+        (b"", "empty"),
+        (b"hello world", "its identifier is not TFL3"),
+        (b"\x1c\0\0\0TFL3", "truncated or corrupt"),
+    ):
         (tmp_path / "a.tflite").write_bytes(content)
         refused(tmp_path / "a.tflite", "a.tflite", word)
     (tmp_path / "named_otherwise.bin").write_bytes(whole_net()[0].bytes(1))

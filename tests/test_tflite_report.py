@@ -67,7 +67,10 @@ def _nan(net):
 
 
 BLOCKED = {
-    "unsupported": (lambda n: n.op("HARD_SWISH", [n.input], (1, 9, 8, 3)), "(HARD_SWISH): HARD_SWISH is not supported; use ReLU"),
+    "unsupported": (
+        lambda n: n.op("HARD_SWISH", [n.input], (1, 9, 8, 3)),
+        "(HARD_SWISH): HARD_SWISH is not supported; use ReLU",
+    ),
     "branches": (_concatenation, "CONCATENATION is not supported; join branches by addition"),
     "custom": (lambda n: n.op("acme", [n.input], (1, 9, 8, 3)), "(custom acme): custom acme is not supported; replace it"),
     "gating": (_gate, "(LOGISTIC): LOGISTIC inside the model; attention and gating are not supported"),
@@ -87,7 +90,10 @@ BLOCKED = {
         "holds INT16 activations; convert the model with int8 or float",
     ),
     "kernel larger than the map": (lambda n: n.conv(n.input, 3, (9, 9), padding=VALID), "does not fit a 9x8 map"),
-    "pool larger than the map": (lambda n: n.pool("MAX_POOL_2D", n.input, (10, 9), 1, SAME), "a (10, 9) window on a (9, 8) map"),
+    "pool larger than the map": (
+        lambda n: n.pool("MAX_POOL_2D", n.input, (10, 9), 1, SAME),
+        "a (10, 9) window on a (9, 8) map",
+    ),
     "too wide for int32": (_wide, "inputs per output could overflow an int32 accumulator"),
     "no options": (_no_options, "the operator has no options; export the model again"),
     "pad of a batch": (lambda n: n.pad(n.input, (0, 1), (0, 0), (0, 0), (0, 0)), "only zero padding of height, width and"),

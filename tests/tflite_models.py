@@ -167,12 +167,15 @@ class _Writer:
         return b.Output()
 
     def code(self, kind):
-        number = getattr(tflite.BuiltinOperator, kind, None)
-        if number is None:
+        number = getattr(tflite.BuiltinOperator, kind, tflite.BuiltinOperator.CUSTOM)
+        if number == tflite.BuiltinOperator.CUSTOM:
             name = self.b.CreateString(kind)
-            return table(self.b, "OperatorCode", {"BuiltinCode": tflite.BuiltinOperator.CUSTOM, "CustomCode": name, "Version": 1})
+            fields = {"DeprecatedBuiltinCode": number, "BuiltinCode": number, "CustomCode": name, "Version": 1}
+            return table(self.b, "OperatorCode", fields)
         version = 1 if kind in FIRST else VERSIONS.get(kind, 2)
-        return table(self.b, "OperatorCode", {"DeprecatedBuiltinCode": min(number, 127), "BuiltinCode": number, "Version": version})
+        return table(
+            self.b, "OperatorCode", {"DeprecatedBuiltinCode": min(number, 127), "BuiltinCode": number, "Version": version}
+        )
 
     def tensor(self, index, described, buffers):
         b, (shape, dtype, scale, zero, data, axis) = self.b, described

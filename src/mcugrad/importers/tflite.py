@@ -15,12 +15,12 @@ from mcugrad.importers.onnx_state import Blocked, bounded_activation
 from mcugrad.importers.tflite_ops import HANDLERS
 from mcugrad.importers.tflite_read import ABSENT, Array, Source, TfliteNode, read
 from mcugrad.importers.tflite_state import Act, State
+from mcugrad.importers.tflite_units import image_preprocess, in_unit_range
 from mcugrad.importers.tflite_weights import loss_notes
 from mcugrad.ir import Graph, GraphError, TensorType, Value
 from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
 from mcugrad.passes.clean import CLEAN
 from mcugrad.passes.run import run
-from mcugrad.preprocess import Input, Preprocess
 
 FORMAT = "tflite"
 RELU = "use ReLU or ReLU6"
@@ -64,7 +64,7 @@ class _Import:
         for node in source.nodes:
             self._try(node)
         self._finish()
-        nodes = self.graph.nodes if self.graph else self.state.builder.nodes
+        nodes = self.graph.nodes if self.graph and not self.blockers else self.state.builder.nodes
         self.features, self.classifier = self._split()
         notes = (*self.state.notes, *loss_notes(self.state.integer_layers))
         layers = layer_table(nodes)
@@ -73,8 +73,8 @@ class _Import:
     def result(self) -> Imported:
         self.report.require()
         assert self.features is not None
-        preprocess = image_preprocess(self.features.inputs[0].type)
-        return Imported(self.features, Path(self.source.name).stem, FORMAT, preprocess, self.classifier, self.report)
+        preprocess, graph = image_preprocess(self.features), in_unit_range(self.features)
+        return Imported(graph, Path(self.source.name).stem, FORMAT, preprocess, self.classifier, self.report)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))
@@ -201,12 +201,3 @@ class _Import:
 def _two(one: Array) -> Array:
     """Logits [0, a] have the softmax [1 - sigmoid(a), sigmoid(a)]."""
     return np.concatenate([np.zeros_like(one), one], axis=-1)
-
-
-def image_preprocess(input_: TensorType) -> Preprocess | None:
-    """pixel - 128 for an int8 input that looks like an image whose range starts or is centred at black; else None."""
-    _, height, width, channels = input_.shape
-    quant = input_.quant
-    if quant is None or channels not in {1, 3} or min(height, width) < 2 or not (quant.zero == -128 or abs(quant.zero) <= 1):
-        return None
-    return Preprocess(Input.INT8, size=(height, width))

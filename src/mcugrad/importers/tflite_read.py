@@ -203,8 +203,8 @@ def _nodes(model: Any, graph: Any, tensors: tuple[Tensor, ...], name: str) -> tu
 
 
 def _operator(code: Any) -> str:
-    """The operator's name; files of 2020 and before have only the older, shorter field."""
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    """The operator's name; the package chooses between the older, shorter field and the newer one."""
+    number = code.BuiltinCode()
     if number != tflite.BuiltinOperator.CUSTOM:
         return OPERATOR_NAMES.get(number, f"operator {number}")
     return f"custom {_text(code, 6, code._tab.Bytes)}"

@@ -186,10 +186,13 @@ class Chain(Op):
 
     @property
     def in_place(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
-        """The last stored gradient may replace an operand of its own or an earlier stage: all are read before."""
+        """The last stored gradient may replace an operand of its own or an earlier stage: all are read before.
+
+        It may replace an input of the producer where the producer allows that."""
         last = 2 * (sum(s.out is not None for s in self.stages) - 1)
         first = self.producer_inputs + 1
-        return tuple((i, last) for i in range(first, first + sum(s.add + s.mask for s in self.stages)))
+        operands = range(first, first + sum(s.add + s.mask for s in self.stages))
+        return tuple((i, last) for i in (*(i for i, _ in self.producer.in_place), *operands))
 
     def _walk(self, node: Node) -> list[tuple[Node, str]]:
         """The unfused nodes, each with the kind of value it leaves: acc or out."""

@@ -156,6 +156,13 @@ class DepthwiseInputGrad(Op):
     phase = "backward"
     lowers = False
 
+    @property
+    def in_place(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
+        """The kernel reads all positions of a few channels before it stores them, when its block holds the whole map."""
+        height, width = self.shape[1:3]
+        same = self.window.output(height, width) == (height, width)
+        return ((0, 0),) if same and block_positions(height, width) >= height * width else ()
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (quant,) = need_quant(types[0])
         return (TensorType(self.shape, "s32", Quant((1.0,), exponent=quant.exponent)),)

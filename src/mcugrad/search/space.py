@@ -1,0 +1,237 @@
+"""Everything that may be updated, what each part would gain and what it costs: the items of the knapsack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mcugrad.errors import BudgetError
+from mcugrad.ir import Array, Graph, GraphError, Node, Value
+from mcugrad.memory import modes
+from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.problem import build, state_layout
+from mcugrad.memory.schedule import layerwise
+from mcugrad.passes import TRAIN, run
+from mcugrad.prepare import Prepared
+from mcugrad.search.cost import DSP, constants, factors, instructions
+from mcugrad.search.importance import Importance
+from mcugrad.targets import Target
+from mcugrad.training.autodiff import TrainingPlan, differentiate
+from mcugrad.training.scheme import Update, UpdateScheme, largest, layers, resolve
+
+RATIOS = (0.125, 0.25, 0.5, 1.0)
+QUALITY = {8: 1.0, 4: 0.985, 0: 0.78}
+"""Share of the gain over the head alone that is left with F residual bits (numerics.md, CIFAR-10 under the 99 kB scheme)."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Predicted gain of each part, in one unit: per layer and ratio of its input channels, and per bias."""
+
+    weight: Mapping[str, Mapping[float, float]]
+    bias: Mapping[str, float]
+
+    @cached_property
+    def total(self) -> float:
+        """Gain of updating everything with 8 residual bits."""
+        return sum(max(g.values()) for g in self.weight.values()) + sum(self.bias.values())
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to update a layer's weight.  state, flash: bytes it adds; instructions: of its update."""
+
+    layer: int
+    name: str
+    ratio: float
+    bits: int
+    gain: float
+    state: int
+    flash: int
+    instructions: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Updating the biases of the last `biases` layers, and all that a backward pass through them costs.
+
+    state, flash: bytes, those of the head included.  instructions: of the whole step, every node run whole.
+    arena: the smallest arena the planner reaches.  peaks: by layer in forward order, bytes alive at most while the layer
+    or its backward pass runs.
+    """
+
+    biases: int
+    gain: float
+    state: int
+    flash: int
+    instructions: int
+    arena: int
+    peaks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """All choices for a network.  names: layers in forward order; kept: bytes by which an updated weight's input, kept
+    whole until its update, exceeds what the backward pass keeps anyway."""
+
+    names: tuple[str, ...]
+    kept: tuple[int, ...]
+    options: tuple[Option, ...]
+    depths: tuple[Depth, ...]
+    total: float = field(default=1.0)
+
+    def arena(self, depth: Depth, chosen: tuple[Option, ...]) -> int:
+        """Predicted bytes of the smallest arena: at each layer, what is alive and the inputs kept for the layers before."""
+        updated = {o.layer for o in chosen}
+        kept, most = 0, depth.arena
+        for at, peak in enumerate(depth.peaks):
+            kept += self.kept[at] if at in updated else 0
+            if at >= len(self.names) - depth.biases:
+                most = max(most, peak + kept)
+        return most
+
+
+def fisher_gains(found: Importance, graph: Graph) -> Gains:
+    """Gains as the mean-centred Fisher energy: the first-order decrease of the loss at one learning rate for all."""
+    weight = {}
+    for name, node in layers(graph).items():
+        data = weight_data(graph, node)
+        kept = {r: channels_of(data, node, r) for r in RATIOS}
+        weight[name] = {r: found.gain(name, c) for r, c in kept.items() if c != ()}
+    return Gains(weight, found.bias)
+
+
+def weight_data(graph: Graph, node: Node) -> Array:
+    """The int8 weight of a layer."""
+    param = graph.param(node.inputs[1])
+    if param is None:
+        raise GraphError(f"{node.inputs[1].name} is not a parameter")
+    return param.data
+
+
+def channels_of(data: Array, node: Node, ratio: float) -> tuple[int, ...] | None:
+    """The input channels that a scheme's ratio selects; None: all of them, (): no such choice."""
+    if ratio == 1:
+        return None
+    count = math.floor(data.shape[3] * ratio)
+    if count == 0:
+        return ()
+    try:
+        node.op.partial(largest(data, count))
+    except GraphError:
+        return ()
+    return largest(data, count)
+
+
+def training(prepared: Prepared, scheme: UpdateScheme) -> Graph:
+    """The fused training graph without calibrated exponents: all that memory and instructions depend on."""
+    return run(differentiate(prepared.graph, TrainingPlan(resolve(scheme, prepared.graph))), TRAIN)
+
+
+def smallest_arena(graph: Graph, input_rows: bool | None) -> int:
+    """Bytes of the smallest arena that the planner reaches."""
+    try:
+        return modes.plan(graph, sram_for_arena=0, input_rows=input_rows).arena
+    except BudgetError as error:
+        assert error.needed is not None, "the planner says what it needs"
+        return error.needed
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def space(
+    prepared: Prepared, gains: Gains, target: Target, input_rows: bool | None, bits: tuple[int, ...], progress: Progress
+) -> Space:
+    """The choices for a prepared network; bits: the residual bits F that may be chosen."""
+    table = layers(prepared.graph)
+    options = [o for i, name in enumerate(table) for o in _options(i, name, prepared.graph, gains, target, bits)]
+    kept = tuple(n.inputs[0].type.nbytes - (n.inputs[0].type.elements + 7) // 8 for n in table.values())
+    depths = _depths(prepared, gains, target, input_rows, progress)
+    return Space(tuple(table), kept, tuple(options), depths, gains.total)
+
+
+def _options(
+    index: int, name: str, graph: Graph, gains: Gains, target: Target, bits: tuple[int, ...]
+) -> list[Option]:
+    node = layers(graph)[name]
+    weight, macs, found = node.inputs[1].type, node.op.work(node).macs, []
+    depthwise = node.op.weight_axis == 3
+    factor = factors(target).get("mcg_depthwise_update" if depthwise else "mcg_conv2d_update", DSP["mcg_conv2d_update"])
+    for ratio, gain in gains.weight[name].items():
+        channels = math.floor(weight.shape[3] * ratio)
+        live = weight.elements // weight.shape[3] * channels
+        cost = round(factor.mac * macs * live / weight.elements + factor.element * live)
+        tables = 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
+        for f in bits:
+            residual = (live * f + 7) // 8
+            found.append(Option(index, name, ratio, f, gain * QUALITY[f], live + residual, residual + tables, cost))
+    return found
+
+
+def _depths(
+    prepared: Prepared, gains: Gains, target: Target, input_rows: bool | None, progress: Progress
+) -> tuple[Depth, ...]:
+    """Every bias depth from none to all layers."""
+    names = tuple(layers(prepared.graph))
+    graphs = [training(prepared, UpdateScheme("depth", biases=n)) for n in range(len(names) + 1)]
+    arenas = _Arenas(graphs, input_rows, progress)
+    found = []
+    for n, graph in enumerate(graphs):
+        arena = arenas.at(n)
+        gain = sum(gains.bias[name] for name in names[len(names) - n :])
+        peaks = _peaks(graph, names, arena)
+        state, flash = state_layout(graph).total, constants(graph)
+        found.append(Depth(n, gain, state, flash, instructions(graph, target), arena, peaks))
+    return tuple(found)
+
+
+class _Arenas:
+    """Smallest arenas of graphs of growing depth; where two are equal, so are all between them."""
+
+    def __init__(self, graphs: list[Graph], input_rows: bool | None, progress: Progress) -> None:
+        self.graphs, self.input_rows, self.progress = graphs, input_rows, progress
+        self.known: dict[int, int] = {}
+        self._fill(0, len(graphs) - 1)
+
+    def at(self, n: int) -> int:
+        return self.known[n]
+
+    def _fill(self, low: int, high: int) -> None:
+        for n in (low, high):
+            if n not in self.known:
+                self.known[n] = smallest_arena(self.graphs[n], self.input_rows)
+                self.progress("planning memory", len(self.known), len(self.graphs))
+        if self.known[low] == self.known[high]:
+            self.known |= dict.fromkeys(range(low, high), self.known[low])
+        elif high - low > 1:
+            middle = (low + high) // 2
+            self._fill(low, middle)
+            self._fill(middle, high)
+
+
+def _peaks(graph: Graph, names: tuple[str, ...], arena: int) -> tuple[int, ...]:
+    """Live bytes of each layer, whole nodes one after the other; in the forward pass no more than `arena`, which row
+    streaming reaches."""
+    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
+    peaks, at = [0] * len(names), 0
+    owner = _owners(graph, names)
+    for node, size in zip(graph.nodes, live[: len(graph.nodes)], strict=True):
+        at = next((owner[v] for v in node.inputs if v in owner), at)
+        forward = node.op.phase == "forward"
+        peaks[at] = max(peaks[at], min(int(size), arena) if forward else int(size))
+    return tuple(peaks)
+
+
+def _owners(graph: Graph, names: tuple[str, ...]) -> dict[Value, int]:
+    """Index of the layer that each weight and bias belongs to."""
+    index = {f"{name}_{what}": i for i, name in enumerate(names) for what in ("weight", "bias")}
+    return {p.value: index[p.value.name] for p in graph.params if p.value.name in index}
+
+
+def scheme_of(depth: Depth, chosen: tuple[Option, ...], model: str = "", name: str = "searched") -> UpdateScheme:
+    """The update scheme of a choice."""
+    weights = {o.name: Update(o.ratio, None, o.bits) for o in sorted(chosen, key=lambda o: o.layer)}
+    return UpdateScheme(name, model, weights, depth.biases)
