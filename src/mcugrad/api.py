@@ -104,6 +104,11 @@ def train_request(
     imported = load(request.model)
     samples = _samples(request, imported, data, progress)
     calibration = _calibration(request.calibrate or data, imported)
+    if calibration is not None and calibration.x.dtype != samples.x.dtype:
+        raise McugradError(
+            f"{calibration.origin} holds {calibration.x.dtype}, {data} holds {samples.x.dtype}: calibrate with samples of the "
+            "kind it learns from"
+        )
     classes = None if request.keep_head else request.classes or len(samples.classes)
     with fresh_folder(folder) as work:
         compiled = _compile(request, imported, calibration, classes, work)

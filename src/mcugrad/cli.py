@@ -32,6 +32,14 @@ def parse_size(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()]
 
 
+def parse_count(text: str) -> int:
+    """A number such as 60000000, 60M or 60k."""
+    match = re.fullmatch(r"(\d+)\s*([KkMmGg]?)", text.strip())
+    if not match or int(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a number; write it out, or as 60M")
+    return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
+
+
 def parse_bits(text: str) -> int:
     """0, 4 or 8."""
     if text not in ("0", "4", "8"):
@@ -40,7 +48,7 @@ def parse_bits(text: str) -> int:
 
 
 SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
-Model = Annotated[Path, typer.Argument(help="Model file: .onnx (float), or a .pkl of the published int8 networks.")]
+Model = Annotated[Path, typer.Argument(help="Model file: .onnx, .tflite, or a .pkl of the published int8 networks.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the result (default: a new one in runs/).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=(1 << 32) - 1)]
@@ -60,6 +68,9 @@ Bits = Annotated[
 InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
 CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
 On = Annotated[Literal["host", "vm", "qemu"], typer.Option(help="The same C here (fast), the virtual MCU, or QEMU.")]
+SearchMethod = Annotated[
+    Literal["fisher", "contribution", "evolution"], typer.Option(help="Gains by gradients, or by short trainings.")
+]
 Halving = Annotated[Literal["halving", "constant"], typer.Option(help="Halve the rate at 50, 75 and 90 % of the run, or not.")]
 Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
@@ -243,6 +254,48 @@ def print_training(result: dict[str, Any]) -> None:
         out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
     out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
     out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def search(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Labelled data: image folder (train/CLASS/*, test/CLASS/*) or .npz.")],
+    output: Out = None,
+    classes: Classes = None,
+    keep_head: KeepHead = False,
+    target: Target = "cortex-m7",
+    sram: Sram = None,
+    flash: Flash = None,
+    instructions: Annotated[
+        int | None, typer.Option(parser=parse_count, metavar="N", help="Instructions of a training step, as in 60M.")
+    ] = None,
+    method: SearchMethod = "fisher",
+    trials: Annotated[int, typer.Option(help="Short trainings that contribution and evolution may spend.", min=4)] = 24,
+    residual_bits: Bits = None,
+    input_mode: InputMode = "auto",
+    compiler: CompilerName = "zig",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Finds what to update within a budget: a scheme file, a Pareto front, and for each layer why."""
+    from mcugrad.api import Request
+    from mcugrad.report.search import print_search
+    from mcugrad.search.command import search_request
+
+    request = Request(
+        model, "head", classes, keep_head, target, sram, flash, None, None, residual_bits, input_mode, compiler, seed
+    )
+    folder = run_folder("search", model.stem, output)
+    bar, show = progress_bar()
+    with bar:
+        result = search_request(
+            request, data, instructions=instructions, method=method, trials=trials, folder=folder, progress=show
+        )
+    warn(result["notes"])
+    if as_json:
+        emit_json(result)
+    else:
+        print_search(result, out)
 
 
 @app.command()

@@ -75,6 +75,4 @@ def _format(path: Path) -> Format:
         return _mcunet()
     if path.suffix == ".onnx" or head[:1] == b"\x08":
         return _onnx()
-    raise McugradError(
-        f"{path}: this is neither ONNX, TFLite nor a published int8 .pkl: give an .onnx or .tflite file, or the .pkl"
-    )
+    raise McugradError(f"{path}: this is neither ONNX nor TFLite nor a published int8 .pkl: give an .onnx or .tflite file")

@@ -114,7 +114,7 @@ class _Import:
             self._block(node.name, node.op, blocked.reason, blocked.remedy)
         except GraphError as error:
             self._block(node.name, node.op, str(error), "change this layer in the model")
-        except (*MALFORMED, MemoryError) as error:
+        except (*MALFORMED, ArithmeticError) as error:
             self._block(node.name, node.op, f"the operator is malformed ({error})", AGAIN)
         for index in node.outputs:
             try:
@@ -146,15 +146,19 @@ class _Import:
             if not self.blockers:
                 self._block(name, "output", "the output does not depend on the input", AGAIN)
             return
-        act = state.act(source.outputs[0])
-        self.graph = run(state.builder.graph([act.value]), CLEAN)
+        try:
+            value = state.act(source.outputs[0]).value
+        except Blocked as blocked:
+            self._block(name, "output", blocked.reason, blocked.remedy)
+            return
+        self.graph = run(state.builder.graph([value]), CLEAN)
         if not self.graph.nodes and not self.blockers:
             self._block(name, "output", "no layer lies between input and output", AGAIN)
-        if act.value.type.quant is None:
+        if value.type.quant is None:
             if state.hybrid:
                 state.notes.append("weights stored as integers were dequantized: this is a float model, give --calibrate DATA")
-            for value, reason in integer_limits(self.graph):
-                self._block(value.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
+            for wide, reason in integer_limits(self.graph):
+                self._block(wide.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
 
     def _split(self) -> tuple[Graph | None, Classifier | None]:
         """The graph up to the features, and the model's last layer if it is fully connected, in real numbers."""

@@ -139,7 +139,7 @@ def mean(state: State, node: TfliteNode) -> None:
     """The mean over height, width or both: a pool, or where the quantization changes, a layer of equal weights."""
     act = state.act(node.inputs[0])
     x, rank = state.map(act), len(act.shape)
-    axes = {int(a) % rank for a in state.constant(node.inputs[1]).reshape(-1)}
+    axes = {int(a) % rank for a in state.numbers(node.inputs[1]).reshape(-1)}
     if not axes or not axes <= {1, 2}:
         raise Blocked(f"a mean over axes {sorted(axes)} of {list(act.shape)}", "pool over height and width only")
     state.require_alike(node, x)
@@ -191,19 +191,20 @@ def _viewed(state: State, node: TfliteNode, shape: tuple[int, ...]) -> tuple[int
         drop = {d % len(shape) for d in node.attributes.get("SqueezeDims", ())} or {i for i, n in enumerate(shape) if n == 1}
         return reshaped(shape, np.array([n for i, n in enumerate(shape) if i not in drop]), True)
     if node.op == "EXPAND_DIMS":
-        axis = int(state.constant(node.inputs[1]).reshape(-1)[0]) % (len(shape) + 1)
+        axis = int(state.numbers(node.inputs[1]).reshape(-1)[0]) % (len(shape) + 1)
         return (*shape[:axis], 1, *shape[axis:])
     if len(node.inputs) > 1 and node.inputs[1] in state.shapes:
         return reshaped(shape, np.array(state.tensor(node.outputs[0]).shape), True)
-    target = state.constant(node.inputs[1]) if len(node.inputs) > 1 else np.array(node.attributes["NewShape"])
+    target = state.numbers(node.inputs[1]) if len(node.inputs) > 1 else np.array(node.attributes["NewShape"])
     return reshaped(shape, target, True)
 
 
 def pad(state: State, node: TfliteNode) -> None:
     """Zero padding: of height and width, kept until a convolution takes it; of channels, a layer that copies."""
     x = state.map(state.act(node.inputs[0]))
-    pads = state.constant(node.inputs[1])
-    if pads.shape != (4, 2) or pads.min() < 0 or pads[0].any() or (len(node.inputs) > 2 and not _is_zero(state, node)):
+    pads = state.numbers(node.inputs[1])
+    batch = pads.shape != (4, 2) or pads.min() < 0 or pads[0].any()
+    if batch or (len(node.inputs) > 2 and not _is_zero(state, node)):
         raise Blocked(f"padding by {pads.tolist()}", "only zero padding of height, width and channels is supported")
     (top, bottom), (left, right), (front, back) = pads[1:].tolist()
     _, h, w, c = x.type.shape
@@ -220,7 +221,7 @@ def pad(state: State, node: TfliteNode) -> None:
 
 def _is_zero(state: State, node: TfliteNode) -> bool:
     """Whether PADV2 pads with real zero."""
-    value, tensor = state.constant(node.inputs[2]), state.tensor(node.inputs[0])
+    value, tensor = state.numbers(node.inputs[2]), state.tensor(node.inputs[0])
     return value.size == 1 and float(value.reshape(-1)[0]) == (float(tensor.zero[0]) if tensor.zero.size else 0.0)
 
 

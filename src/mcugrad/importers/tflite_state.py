@@ -26,6 +26,7 @@ Order = Callable[[Array], Array]  # a stored weight, or its scales, in OHWI orde
 Limits = tuple[float, float]
 Layer = Conv2d | DepthwiseConv2d
 
+MAX_NUMBERS = 16
 NO_LIMITS = (-math.inf, math.inf)
 TAIL = {"SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
 INTEGER = {"INT8": 0, "UINT8": 128}  # what is subtracted from a stored activation to give int8
@@ -85,6 +86,14 @@ class State:
             raise Blocked(
                 f"the stored tensor {tensor.name} cannot be read ({error})", f"convert to int8 or float, {AGAIN}"
             ) from None
+
+    def numbers(self, index: int) -> Array:
+        """A short constant that is a setting: axes, a shape, padding."""
+        if math.prod(self.tensor(index).shape) > MAX_NUMBERS:
+            raise Blocked(
+                f"{self.tensor(index).name} has shape {list(self.tensor(index).shape)} where a few numbers are read", AGAIN
+            )
+        return self.constant(index)
 
     def spend(self, elements: int) -> None:
         """Charges weights against the limit of all layers together, before they are made."""

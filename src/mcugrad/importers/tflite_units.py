@@ -31,7 +31,7 @@ def in_unit_range(graph: Graph) -> Graph:
     readers = graph.consumers().get(image, [])
     if image_preprocess(graph) is None or not image.type.quant or image.type.quant.scale[0] < COARSE:
         return graph
-    if not all(isinstance(n.op, Conv2d | DepthwiseConv2d) for n in readers):
+    if image in graph.outputs or not all(isinstance(n.op, Conv2d | DepthwiseConv2d) for n in readers):
         return graph
     swap = {image: _scaled(image, 1 / UNIT), **{n.inputs[1]: _scaled(n.inputs[1], UNIT) for n in readers}}
     nodes = [Node(n.op, tuple(swap.get(v, v) for v in n.inputs), n.outputs) for n in graph.nodes]

@@ -35,18 +35,19 @@ def symmetric(name: str, weight: Array, bias: Array, scale: Array) -> IntegerLay
 
     A channel within +-127 stays as it is.  Any other gets the smallest scale that holds it, and so does one whose bias
     leaves +-2**30.  Dead channels (vanishing scale) keep their bias alone, at the median scale of the live ones."""
-    factor = np.maximum(np.abs(weight).reshape(len(weight), -1).max(axis=1) / LARGEST, np.abs(bias) / BIAS_LIMIT)
-    factor = np.maximum(factor, 1.0)
-    column = (-1, *[1] * (weight.ndim - 1))
-    fitted = np.rint(weight / factor.reshape(column))
-    lost = ((fitted * factor.reshape(column) - weight) * scale.reshape(column)) ** 2
-    energy = float(((weight * scale.reshape(column)) ** 2).sum())
+    rows = weight.reshape(len(weight), -1)
+    factor = np.maximum(np.maximum(np.abs(rows).max(axis=1) / LARGEST, np.abs(bias) / BIAS_LIMIT), 1.0)
     wide = scale * factor
     live, dead = live_scales(wide, min(DEAD_SCALE, max(DEAD_RATIO * float(wide.max()), TINY)))
-    fitted[dead] = 0
+    changed = (factor > 1) & ~dead
+    fitted, error = np.where(dead[:, None], 0, np.clip(rows, -LARGEST, LARGEST)).astype(np.int8), 0.0
+    if changed.any():
+        exact = rows[changed] / factor[changed, None]
+        fitted[changed] = np.rint(exact)
+        lost = (((fitted[changed] - exact) * wide[changed, None]) ** 2).sum()
+        error = float(np.sqrt(lost / ((rows[~dead] * scale[~dead, None]) ** 2).sum()))
     moved = np.clip(np.rint(bias * (scale / live)), -BIAS_LIMIT, BIAS_LIMIT).astype(np.int64)
-    error = float(np.sqrt(lost[~dead].sum() / energy)) if energy else 0.0
-    return IntegerLayer(name, fitted.astype(np.int8), moved, live, int((factor > 1)[~dead].sum()), int(dead.sum()), error)
+    return IntegerLayer(name, fitted.reshape(weight.shape), moved, live, int(changed.sum()), int(dead.sum()), error)
 
 
 def loss_notes(layers: Sequence[IntegerLayer]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mcugrad.ir import Builder, Graph, Node, Op, Value, rebuild
+from mcugrad.ir import Builder, Graph, Node, Value, rebuild
 from mcugrad.ops.backprop import Chain, ClampMask, GradMask, GradQuantize, GradSum, Stage
 from mcugrad.ops.update import BiasStep, Update, WeightStep
 
@@ -31,7 +31,8 @@ def one_bit_masks(graph: Graph) -> Graph:
             if not later:
                 masks[y] = Builder().one(ClampMask(), y, name=f"{y.name}.mask")
     nodes: list[Node] = []
-    for node in graph.nodes:
+    for old in graph.nodes:
+        node = old
         if isinstance(node.op, GradMask) and node.inputs[1] in masks:
             node = replace(node, inputs=(node.inputs[0], masks[node.inputs[1]]))
         nodes.append(node)

@@ -61,10 +61,9 @@ class Choice:
         """Instructions of a training step, every node run whole."""
         return self.depth.instructions + sum(o.instructions for o in self.options)
 
-    def within(self, limits: Limits) -> bool:
-        """Does it keep all limits?"""
-        pairs = ((self.sram, limits.sram), (self.flash, limits.flash), (self.instructions, limits.instructions))
-        return all(limit is None or cost <= limit for cost, limit in pairs)
+    def same(self, other: Choice) -> bool:
+        """Is it the same scheme?"""
+        return (self.depth.biases, self.options) == (other.depth.biases, other.options)
 
 
 def solve(

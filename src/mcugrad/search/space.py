@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from mcugrad.errors import BudgetError
@@ -12,7 +12,7 @@ from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory import modes
 from mcugrad.memory.certificate import live_bytes
 from mcugrad.memory.problem import build, state_layout
-from mcugrad.memory.schedule import layerwise
+from mcugrad.memory.schedule import ScheduleError, layerwise
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
 from mcugrad.search.cost import DSP, constants, factors, instructions
@@ -22,6 +22,9 @@ from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.scheme import Update, UpdateScheme, largest, layers, resolve
 
 RATIOS = (0.125, 0.25, 0.5, 1.0)
+POWER = 0.75
+"""Gain = energy ** POWER: what the second half of a layer's energy adds to accuracy is less than what the first did."""
+
 QUALITY = {8: 1.0, 4: 0.985, 0: 0.78}
 """Share of the gain over the head alone that is left with F residual bits (numerics.md, CIFAR-10 under the 99 kB scheme)."""
 
@@ -73,14 +76,17 @@ class Depth:
 
 @dataclass(frozen=True)
 class Space:
-    """All choices for a network.  names: layers in forward order; kept: bytes by which an updated weight's input, kept
-    whole until its update, exceeds what the backward pass keeps anyway."""
+    """All choices for a network.
+
+    names: layers in forward order.  kept: by layer, bytes by which the input of an updated weight, kept whole until the
+    update, exceeds the 1-bit mask that the backward pass keeps anyway.  total: gain of updating everything.
+    """
 
     names: tuple[str, ...]
     kept: tuple[int, ...]
     options: tuple[Option, ...]
     depths: tuple[Depth, ...]
-    total: float = field(default=1.0)
+    total: float
 
     def arena(self, depth: Depth, chosen: tuple[Option, ...]) -> int:
         """Predicted bytes of the smallest arena: at each layer, what is alive and the inputs kept for the layers before."""
@@ -94,13 +100,13 @@ class Space:
 
 
 def fisher_gains(found: Importance, graph: Graph) -> Gains:
-    """Gains as the mean-centred Fisher energy: the first-order decrease of the loss at one learning rate for all."""
+    """Gains from the mean-centred Fisher energy, which is the first-order decrease of the loss at one rate for all."""
     weight = {}
     for name, node in layers(graph).items():
         data = weight_data(graph, node)
         kept = {r: channels_of(data, node, r) for r in RATIOS}
-        weight[name] = {r: found.gain(name, c) for r, c in kept.items() if c != ()}
-    return Gains(weight, found.bias)
+        weight[name] = {r: found.gain(name, c) ** POWER for r, c in kept.items() if c != ()}
+    return Gains(weight, {name: energy**POWER for name, energy in found.bias.items()})
 
 
 def weight_data(graph: Graph, node: Node) -> Array:
@@ -131,9 +137,13 @@ def training(prepared: Prepared, scheme: UpdateScheme) -> Graph:
 
 
 def smallest_arena(graph: Graph, input_rows: bool | None) -> int:
-    """Bytes of the smallest arena that the planner reaches."""
+    """Bytes of the smallest arena that the planner reaches; input_rows None: with the input pulled where that is possible."""
     try:
-        return modes.plan(graph, sram_for_arena=0, input_rows=input_rows).arena
+        return modes.plan(graph, sram_for_arena=0, input_rows=input_rows is not False).arena
+    except ScheduleError:
+        if input_rows:
+            raise
+        return smallest_arena(graph, False)
     except BudgetError as error:
         assert error.needed is not None, "the planner says what it needs"
         return error.needed

@@ -107,11 +107,11 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %clamp: s8[1,8,7,4] q(0.03125,-128) = clamp(%max_pool) */
   mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 1496), (int8_t *)(A + 1496));
   /* %conv1: s8[1,4,4,4] q(0.03125,-128) = depthwise_conv2d(%clamp, %conv1_weight, %conv1_bias) */
-  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 156), (const int32_t *)(S + 16), (int8_t *)(A + 72), A + 0);
+  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 156), (const int32_t *)(S + 16), (int8_t *)(A + 624), A + 0);
   /* %conv1.mask: u1[1,4,4,4] = clamp_mask(%conv1) */
-  mcg_clamp_mask((const int8_t *)(A + 72), (uint8_t *)(A + 608), 4, 16);
+  mcg_clamp_mask((const int8_t *)(A + 624), (uint8_t *)(A + 608), 4, 16);
   /* %avg_pool: s8[1,2,2,4] q(0.03125,-128) = avg_pool(%conv1) */
-  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 72), (int8_t *)(A + 560), A + 0);
+  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 624), (int8_t *)(A + 560), A + 0);
   /* %conv2: s8[1,2,2,4] q(0.03125,-128) = conv2d(%avg_pool, %conv2_weight, %conv2_bias) */
   mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 560), (const int8_t *)(S + 192), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 32), A + 0);
   /* %conv2.mask: u1[1,2,2,4] = clamp_mask(%conv2) */

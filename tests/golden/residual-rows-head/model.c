@@ -98,22 +98,22 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
       case 1: {
         /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
         const mcg_rows_t r = {s->first, s->last, 3, 4, 0};
-        mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 252), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 324), A + 0);
+        mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 252), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
         break;
       }
       default: break;
     }
   }
   /* %conv1: s8[1,4,4,6] q(0.03125,-128) = conv2d(%conv0, %conv1_weight, %conv1_bias) */
-  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 324), conv1_weight, NULL, conv1_bias, (int8_t *)(A + 0), A + 96);
+  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 720), conv1_weight, NULL, conv1_bias, (int8_t *)(A + 528), A + 0);
   /* %conv2: s8[1,4,4,6] q(0.03125,-128) = depthwise_conv2d(%conv1, %conv2_weight, %conv2_bias) */
-  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 0), conv2_weight, conv2_bias, (int8_t *)(A + 96), A + 192);
+  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, conv2_bias, (int8_t *)(A + 624), A + 0);
   /* %conv3: s8[1,4,4,4] q(0.03125,2) = conv2d(%conv2, %conv3_weight, %conv3_bias) */
-  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 96), conv3_weight, NULL, conv3_bias, (int8_t *)(A + 192), A + 0);
+  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 624), conv3_weight, NULL, conv3_bias, (int8_t *)(A + 80), A + 0);
   /* %add: s8[1,4,4,4] q(0.03125,1) = add(%conv3, %conv0) */
-  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 192), (const int8_t *)(A + 324), (int8_t *)(A + 192));
+  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 80), (const int8_t *)(A + 720), (int8_t *)(A + 80));
   /* %conv4: s8[1,4,4,5] q(0.03125,-128) = conv2d(%add, %conv4_weight, %conv4_bias) */
-  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 192), conv4_weight, NULL, conv4_bias, (int8_t *)(A + 0), A + 80);
+  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 80), conv4_weight, NULL, conv4_bias, (int8_t *)(A + 0), A + 144);
   /* %features: s8[1,1,1,5] q(0.03125,-128) = avg_pool(%conv4) */
   mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 100), A + 80);
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */

@@ -125,11 +125,11 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
   mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 252), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 896), A + 0);
   /* %conv1: s8[1,4,4,6] q(0.03125,-128) = conv2d(%conv0, %conv1_weight, %conv1_bias, %conv1_weight_rest) */
-  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 896), (const int8_t *)(S + 126), conv1_weight_rest, (const int32_t *)(S + 0), (int8_t *)(A + 0), A + 96);
+  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 896), (const int8_t *)(S + 126), conv1_weight_rest, (const int32_t *)(S + 0), (int8_t *)(A + 528), A + 0);
   /* %conv1.mask: u1[1,4,4,6] = clamp_mask(%conv1) */
-  mcg_clamp_mask((const int8_t *)(A + 0), (uint8_t *)(A + 1024), 4, 24);
+  mcg_clamp_mask((const int8_t *)(A + 528), (uint8_t *)(A + 1024), 4, 24);
   /* %conv2: s8[1,4,4,6] q(0.03125,-128) = depthwise_conv2d(%conv1, %conv2_weight, %conv2_bias) */
-  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 0), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 704), A + 96);
+  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 704), A + 0);
   /* %conv3: s8[1,4,4,4] q(0.03125,2) = conv2d(%conv2, %conv3_weight, %conv3_bias) */
   mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 704), (const int8_t *)(S + 138), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 80), A + 0);
   /* %conv3.mask: u1[1,4,4,4] = clamp_mask(%conv3) */
@@ -244,7 +244,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
    * %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 1024), .out = (int8_t *)(A + 704), .clamped = (int32_t *)(A + 960)}};
+        .mask = (const void *)(A + 1024), .out = (int8_t *)(A + 800), .clamped = (int32_t *)(A + 704)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
     mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 800), conv2_weight, &conv1_h_0_chain, A + 0);
   }
@@ -255,19 +255,19 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 126), .residual = (void *)(S +
         186), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 896), (const int8_t *)(A + 704), NULL, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 896), (const int8_t *)(A + 800), NULL, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv1_bias.next: s32[6] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
         (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 704), 16, 6, &conv1_bias_next_bias_step, A + 0);
+    mcg_bias_update((const int8_t *)(A + 800), 16, 6, &conv1_bias_next_bias_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
   result->saturated += *(const int32_t *)(A + 1056);
   result->saturated += *(const int32_t *)(A + 1060);
   result->saturated += *(const int32_t *)(A + 1064);
-  result->saturated += *(const int32_t *)(A + 960);
+  result->saturated += *(const int32_t *)(A + 704);
   return MCG_OK;
 }
 
