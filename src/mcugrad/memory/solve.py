@@ -182,6 +182,7 @@ def cp_sat(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = effort
+    solver.parameters.catch_sigint_signal = False  # or Ctrl-C would end the search and nothing else
     status = solver.solve(model)
     return [solver.value(s) for s in starts] if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else list(hint)
 

@@ -14,20 +14,11 @@ from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.program import Program
 from mcugrad.search.cost import constants, instructions, scheduled_instructions
-from mcugrad.search.solve import Choice, Limits, solve
+from mcugrad.search.solve import Choice, Cost, Limits, solve
 from mcugrad.search.space import Gains, Progress, Space, scheme_of, smallest_arena, space, training
 from mcugrad.training.scheme import HEAD_ONLY
 
 ROUNDS = 5  # of solving and confirming
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a scheme needs on the target: bytes of SRAM and flash of the linked firmware, estimated instructions."""
-
-    sram: int
-    flash: int
-    instructions: int
 
 
 @dataclass(frozen=True)
@@ -42,8 +33,8 @@ class Fixed:
 class Found:
     """The best choice that was confirmed, its cost, and what was tried.
 
-    head: cost of learning the head alone.  fixed: what predictions leave out, from that firmware.  rounds: gain and cost
-    of every proposal, and whether it kept the budget.
+    head: cost of learning the head alone.  fixed: what predictions leave out, from that firmware.  limits: those under
+    which the knapsack gave the choice.  rounds: every proposal, its cost, and whether it kept the budget.
     """
 
     choice: Choice
@@ -97,29 +88,26 @@ def choices(job: Budgeted, gains: Gains, progress: Progress) -> Space:
 def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, progress: Progress) -> Found:
     """The choice of largest predicted gain whose firmware fits.
 
-    Each round solves the knapsack and confirms its choice; what the plan needs beyond (or below) the prediction is taken
-    from (or given to) the next round's limits.
+    Each round solves the knapsack and confirms its choice.  What that needs beyond the prediction is taken from the limits
+    of the next round, until a choice fits; if that one needs less than was taken, one more round tries to use the rest.
     """
-    limits = Limits(
-        _less(job.limits.sram, fixed.sram), _less(job.limits.flash, fixed.flash), job.limits.instructions
-    )
-    best, cost = Choice(where, where.depths[0], ()), head
-    wrong, rounds = Cost(0, 0, 0), []
+    limits = job.limits.less(Cost(fixed.sram, fixed.flash, 0))
+    best, rounds, wrong = Found(Choice(where, where.depths[0], ()), head, head, fixed, limits, ()), [], Cost(0, 0, 0)
     for n in range(ROUNDS):
         progress("confirming", n, ROUNDS)
-        choice = solve(where, _tightened(limits, wrong), seed=job.seed)
+        choice = solve(where, limits.less(wrong), seed=job.seed)
         if choice is None or any(choice.same(other) for other, _, _ in rounds):
             break
         needed, fits = confirm(choice, job, fixed)
         rounds.append((choice, needed, fits))
-        if fits and choice.gain > best.gain:
-            best, cost = choice, needed
-        missed = _difference(needed, choice, fixed)
-        if fits and missed == wrong:
+        missed = needed.minus(Cost(fixed.sram + choice.sram, fixed.flash + choice.flash, choice.instructions))
+        if fits and choice.gain >= best.choice.gain:
+            best = replace(best, choice=choice, cost=needed, limits=limits.less(wrong))
+        if best.cost is not head and (not fits or missed.sram >= wrong.sram):
             break
-        wrong = missed
+        wrong = missed if fits else wrong.most(missed)
     progress("confirming", ROUNDS, ROUNDS)
-    return Found(best, cost, head, fixed, limits, tuple(rounds))
+    return replace(best, rounds=tuple(rounds))
 
 
 def confirm(choice: Choice, job: Budgeted, fixed: Fixed) -> tuple[Cost, bool]:
@@ -153,22 +141,3 @@ def _measured(program: Program, firmware: Firmware, job: Budgeted) -> Cost:
     facts = firmware.facts
     steps = scheduled_instructions(program, job.line.target)
     return Cost(facts.sram_static + facts.stack_reserved, facts.flash_total, steps)
-
-
-def _difference(needed: Cost, choice: Choice, fixed: Fixed) -> Cost:
-    """What the prediction left out."""
-    return Cost(
-        needed.sram - fixed.sram - choice.sram,
-        needed.flash - fixed.flash - choice.flash,
-        needed.instructions - choice.instructions,
-    )
-
-
-def _less(limit: int | None, taken: int) -> int | None:
-    return None if limit is None else limit - taken
-
-
-def _tightened(limits: Limits, wrong: Cost) -> Limits:
-    return Limits(
-        _less(limits.sram, wrong.sram), _less(limits.flash, wrong.flash), _less(limits.instructions, wrong.instructions)
-    )

@@ -15,12 +15,35 @@ EFFORT = 20.0  # of CP-SAT's deterministic time, seconds at best; not wall time:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Bytes of SRAM and flash, estimated instructions of a training step."""
+
+    sram: int
+    flash: int
+    instructions: int
+
+    def minus(self, other: Cost) -> Cost:
+        return Cost(self.sram - other.sram, self.flash - other.flash, self.instructions - other.instructions)
+
+    def most(self, other: Cost) -> Cost:
+        """The larger of each."""
+        return Cost(
+            max(self.sram, other.sram), max(self.flash, other.flash), max(self.instructions, other.instructions)
+        )
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a scheme may cost.  sram: bytes of arena and parameters; flash: bytes of constants; None: no limit."""
 
     sram: int | None = None
     flash: int | None = None
     instructions: int | None = None
+
+    def less(self, taken: Cost) -> Limits:
+        """What is left of the limits."""
+        pairs = ((self.sram, taken.sram), (self.flash, taken.flash), (self.instructions, taken.instructions))
+        return Limits(*(None if limit is None else limit - cost for limit, cost in pairs))
 
 
 @dataclass(frozen=True)
