@@ -7,7 +7,7 @@ DRAFT := build/golden
 .PHONY: help install test lint types check mutate bench-fast bench diff golden demo pictures
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## the project and all that its checks need, into the Python environment in use
 	$(PYTHON) -m pip install -e '.[test]'

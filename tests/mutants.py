@@ -403,8 +403,8 @@ MUTANTS = (
     Mutant(
         "c-mask-open-above",
         "csrc/ops/clamp_mask.c",
-        "y[j + k] < 127",
-        "y[j + k] <= 127",
+        "y > -128 && y < 127",
+        "y > -128 && y <= 127",
         (*KERNELS, f"{BITS} ClampMask"),
         "one definition of the mask",
     ),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emulated import Core
 from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import Update
+from mcugrad.targets import get_target
 
 LIVE = tuple(range(1, 96, 3))
 LAYERS = (
@@ -21,6 +23,8 @@ LAYERS = (
     Shape(4, 4, 96, 64, channels=LIVE),
     Shape(1, 1, 160, 33),
     Shape(9, 9, 10, 6, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    Shape(4, 4, 24, 200),  # more outputs than are widened together, a byte of mask bits for every two quads
+    Shape(5, 5, 16, 102),  # rows that are not whole words
 )
 SEPARATE = (
     Shape(8, 8, 24, 24, Window((3, 3), (1, 1), (1, 1, 1, 1))),
@@ -40,6 +44,8 @@ def chains():
         s = Sketch(1000 + i)
         words = ("mc", "ap mc", "bc")[i % 3]
         yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
+    s = Sketch(1100)
+    yield chain(s, convolution(s, Shape(4, 4, 8, 8)), "bp mc", (0, 2, 6, 8))
 
 
 def updates():
@@ -55,16 +61,31 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["plain", "packed"])
+@pytest.fixture(scope="module", params=["plain", "packed", "cortex-m7"])
 def library(request, tmp_path_factory):
-    flags = ("-O2", f"-DMCG_DUAL_MAC={int(request.param == 'packed')}")
-    return Host(build(tmp_path_factory.mktemp("backward"), CASES, toolchain.zig(), flags))
+    folder = tmp_path_factory.mktemp("backward")
+    if request.param == "cortex-m7":
+        return Core(folder, CASES, get_target(request.param))
+    return Host(build(folder, CASES, toolchain.zig(), ("-O2", f"-DMCG_DUAL_MAC={int(request.param == 'packed')}")))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_layer_of_real_size_has_the_bits_of_the_integer_semantics(case, library):
     contents = case.contents(0)
     assert same(run(case, library, contents, alignment=1), expected(case, contents))
+
+
+def test_a_gradient_one_beyond_the_limit_is_clamped_and_counted(library):
+    """RSH(-65 * 126, 6) is -128, which int8 could hold."""
+    case = [c for c in CASES if c.op is Chain][-1]
+    contents = case.contents(0)
+    h, weight, _, bits, _ = contents
+    contents |= {h: np.zeros_like(contents[h]), weight: np.full_like(contents[weight], -65)}
+    contents[bits] = np.ones_like(contents[bits])
+    contents[h][0, 1, 2, 3] = 126
+    answer = expected(case, contents)
+    assert answer[0][1] == 8
+    assert same(run(case, library, contents), answer)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.op is Update], ids=lambda c: c.name)

@@ -74,6 +74,6 @@ def test_the_firmware_of_the_guide_learns(tmp_path: Path) -> None:
     write(program("residual-sparse"), tmp_path)
     (tmp_path / "main.c").write_text(block("docs/guide/firmware.md", "c") + MAIN, encoding="utf-8")
     sources = [str(p) for p in (*sorted(tmp_path.glob("*.c")), *sorted((tmp_path / "ops").glob("*.c")))]
-    flags = ["-std=c99", *toolchain.WARNINGS, f"-I{tmp_path}", f"-I{tmp_path / 'ops'}", "-o", str(tmp_path / "main")]
+    flags = ["-std=c99", "-O2", *toolchain.WARNINGS, f"-I{tmp_path}", f"-I{tmp_path / 'ops'}", "-o", str(tmp_path / "main")]
     toolchain.run(toolchain.zig(), [*flags, *sources], "building the guide's example")
     assert subprocess.run([tmp_path / "main"], check=False).returncode == 0

@@ -38,7 +38,7 @@ def test_every_lifetime_that_ends_a_step_early_is_caught(stream: bool) -> None:
             with pytest.raises(PlanError, match="|".join(re.escape(v.name) for v in (*early.values, *late.values))):
                 check(graph, schedule, good, offsets=offsets, scratch=scratch, arena=2 * arena)
             tried += 1
-    assert tried >= 10
+    assert tried >= 8
 
 
 def test_overlapping_offsets_are_caught_with_step_value_and_bytes() -> None:
@@ -94,10 +94,11 @@ def test_scratch_that_meets_an_operand_and_a_small_arena_are_caught() -> None:
     plan = solve(build(graph, layerwise(graph)))
     first = graph.nodes[0]
     with pytest.raises(PlanError, match="scratch memory overlaps its operand image"):
-        check(graph, layerwise(graph), plan, scratch={**plan.scratch, first: plan.offsets[first.inputs[0]]})
+        clash = {**plan.scratch, first: plan.offsets[first.inputs[0]]}
+        check(graph, layerwise(graph), plan, scratch=clash, arena=plan.arena + 1000)
     with pytest.raises(PlanError, match="overlaps another result or the scratch memory"):
         clash = {**plan.scratch, first: plan.offsets[first.outputs[0]]}
-        check(graph, layerwise(graph), plan, scratch=clash, arena=plan.arena + 400)
+        check(graph, layerwise(graph), plan, scratch=clash, arena=plan.arena + 1000)
     with pytest.raises(PlanError, match="leave"):
         check(graph, layerwise(graph), plan, arena=plan.arena - 4)
 

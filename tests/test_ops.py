@@ -15,6 +15,7 @@ from mcugrad import toolchain
 from mcugrad.build import sanitizer_environment
 from mcugrad.emit.call import Rows
 from mcugrad.ir import Op, verify
+from mcugrad.layout import from_bytes
 from mcugrad.ops import registry
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
@@ -150,7 +151,7 @@ def stream(case, library, contents, size, spare):
         machine.call(Rows(first, last, kept[0], size + spare, kept[1] if len(kept) > 1 else 0))
         out = machine.buffers[y].data.reshape(size + spare, -1).view(np.int8)
         found += [out[r % (size + spare)].copy() for r in range(first, last)]
-    return np.stack(found).reshape(y.type.shape)
+    return from_bytes(np.stack(found).tobytes(), y.type)
 
 
 @each(SPLIT)

@@ -270,7 +270,7 @@ def search(
         int | None, typer.Option(parser=parse_count, metavar="N", help="Instructions of a training step, as in 60M.")
     ] = None,
     method: SearchMethod = "fisher",
-    trials: Annotated[int, typer.Option(help="Short trainings that contribution and evolution may spend.", min=4)] = 24,
+    trials: Annotated[int, typer.Option(help="Short trainings that contribution and evolution may spend.", min=4)] = 48,
     residual_bits: Bits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",

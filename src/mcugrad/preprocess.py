@@ -48,8 +48,9 @@ class Preprocess:
 
     @staticmethod
     def default(dtype: np.dtype[Any], *, quantized: bool) -> "Preprocess":
-        """The mapping when a model says nothing: INT8 for a quantized model, pixel / 255 for images, else the value."""
-        if quantized:
+        """The mapping when a model says nothing: INT8 for 8-bit data of a quantized model, pixel / 255 for images, else
+        the value."""
+        if quantized and dtype in (np.uint8, np.int8):
             return Preprocess(Input.INT8)
         return Preprocess(Input.FLOAT, scale=1 / 255 if dtype == np.uint8 else 1.0)
 

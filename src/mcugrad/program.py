@@ -198,8 +198,9 @@ class Machine:
         if last is None:
             memory[at : at + value.type.nbytes] = np.frombuffer(to_bytes(array, value.type), np.uint8)
             return
-        for row, (o, n) in zip(array[0], self._rows(value, first, last), strict=True):
-            memory[at + o : at + o + n] = np.ascontiguousarray(row).view(np.uint8).reshape(-1)
+        packed = np.frombuffer(to_bytes(array, replace(value.type, shape=array.shape)), np.uint8).reshape(last - first, -1)
+        for row, (o, n) in zip(packed, self._rows(value, first, last), strict=True):
+            memory[at + o : at + o + n] = row
 
     def _poison(self, index: int) -> None:
         """Random bytes wherever no buffer is alive at step `index`."""

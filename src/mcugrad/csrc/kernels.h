@@ -38,8 +38,9 @@ typedef struct {
 } mcg_conv2d_t;
 
 /* weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null, bias [O].
- * scratch: 8 bytes for each of round4(taps * live) + round4(taps * (C - live)) inputs, and 1 for each of the larger
- * segment unless x can be read in place (1x1, no padding, no order). */
+ * scratch: 12 bytes for each of round4(taps * live) + round4(taps * (C - live)) inputs; 6 for each of the larger segment
+ * unless x can be read in place (1x1, stride 1, no padding, no order, C in whole words); where a segment is not of whole
+ * words, round4(last * inputs + 3) for each, with last = 3 where a segment has one input, else 1. */
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch);
 
@@ -74,13 +75,12 @@ typedef struct {
 /* y = clamp8(MBQM(x - x_zero) + y_zero); y may be x. */
 void mcg_clamp(const mcg_clamp_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
-/* scratch: 4 * C bytes. */
-void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y, void *scratch);
+void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
 void mcg_max_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
 /* mask bit = the value passed its clamp: -128 < y < 127.  y [rows][row], mask [rows][(row + 7) / 8]. */
-void mcg_clamp_mask(const int8_t *y, uint8_t *mask, int32_t rows, int32_t row);
+void mcg_clamp_mask(const mcg_rows_t *r, const int8_t *y, uint8_t *mask, int32_t row);
 
 /* Input rows [first, last) into dst, a ring of y_rows rows of row_bytes.  Non-zero: the row source failed. */
 int32_t mcg_load_rows(const mcg_context_t *c, const mcg_rows_t *r, int8_t *dst, int32_t row_bytes);

@@ -36,8 +36,10 @@
 /* Before a loop whose rounds are few: unrolling would only add code. */
 #if defined(__clang__)
 #define MCG_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
+#define MCG_COMPACT _Pragma("clang loop unroll(disable)") /* the same, but vectors where the machine has them */
 #else
 #define MCG_ROLLED
+#define MCG_COMPACT
 #endif
 
 /* A function with all registers to itself. */
@@ -116,6 +118,35 @@ static inline int32_t mcg_smlabt(uint32_t a, uint32_t b, int32_t acc) { return a
 static inline int32_t mcg_smlatb(uint32_t a, uint32_t b, int32_t acc) { return acc + mcg_high(a) * mcg_low(b); }
 
 static inline int32_t mcg_smlatt(uint32_t a, uint32_t b, int32_t acc) { return acc + mcg_high(a) * mcg_high(b); }
+
+/* The larger of each pair of int8 lanes. */
+static inline uint32_t mcg_max8(uint32_t a, uint32_t b) {
+#if MCG_HAS_SIMD32
+  (void)__ssub8((int8x4_t)a, (int8x4_t)b);
+  return (uint32_t)__sel(a, b);
+#else
+  uint32_t most = 0u;
+  for (uint32_t i = 0u; i < 32u; i += 8u) {
+    const int8_t low = (int8_t)(a >> i & 0xFFu), high = (int8_t)(b >> i & 0xFFu);
+    most |= ((uint32_t)(low > high ? low : high) & 0xFFu) << i;
+  }
+  return most;
+#endif
+}
+
+/* sum + those bytes of `bits` where the int8 lane of v is neither -128 nor 127; bytes of bits are powers of two. */
+static inline uint32_t mcg_passed(uint32_t v, uint32_t bits, uint32_t sum) {
+#if MCG_HAS_SIMD32
+  const uint32_t from_limit = (uint32_t)__uadd8(v, 0x81818181u); /* 0 or 1 at a limit */
+  (void)__usub8(from_limit, 0x02020202u);
+  return __usada8((uint8x4_t)__sel(bits, 0u), 0u, sum);
+#else
+  const uint32_t sign = v & 0x80808080u;
+  const uint32_t inner = (v & 0x7F7F7F7Fu) ^ (sign - (sign >> 7)); /* 127 at a limit */
+  const uint32_t clamped = ((inner + 0x01010101u) >> 7 & 0x01010101u) * 0xFFu;
+  return sum + (((bits & ~clamped) * 0x01010101u) >> 24);
+#endif
+}
 
 /* The high word of a * b. */
 static inline int32_t mcg_mulhi(int32_t a, int32_t b) {

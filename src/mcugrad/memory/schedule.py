@@ -115,7 +115,7 @@ def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | N
             raise ScheduleError(
                 f"{pulled.name} cannot be pulled row by row: it is read by {names}, not by {nodes[0].where} alone"
             )
-    stream = _Stream({n.outputs[0]: n for n in nodes}, segment, pulled)
+    stream = _Stream({n.outputs[0]: n for n in nodes}, _aside(nodes), segment, pulled)
     for node in reversed(nodes):
         stream.advance(node.outputs[0], height(node.outputs[0].type))
     if pulled is not None:
@@ -123,11 +123,24 @@ def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | N
     return stream.steps
 
 
+def _aside(nodes: Sequence[Node]) -> dict[Value, list[Node]]:
+    """Nodes that read one value of the segment and feed nothing in it (clamp masks), by that value; not the last node."""
+    inside = {v for n in nodes for v in n.inputs}
+    table: dict[Value, list[Node]] = {}
+    for node in nodes[:-1]:
+        if len(node.inputs) == 1 and node.outputs[0] not in inside:
+            table.setdefault(node.inputs[0], []).append(node)
+    return table
+
+
 @dataclass
 class _Stream:
-    """Computes each row as late as possible: only when a row that reads it is about to be computed."""
+    """Computes each row as late as possible: only when a row that reads it is about to be computed.
+
+    What is computed aside follows its input at once, or the input would have to be kept for it."""
 
     producer: Mapping[Value, Node]
+    aside: Mapping[Value, Sequence[Node]]
     segment: int
     pulled: Value | None
     steps: list[Step | LoadRows] = field(default_factory=list)
@@ -144,6 +157,15 @@ class _Stream:
                     self.advance(node.inputs[need.index], need.last)
                 self.steps.append(Step(node, row, row + 1, self.segment))
             self.done[value] = row + 1
+            for node in self.aside.get(value, ()):
+                self._follow(node, row + 1)
+
+    def _follow(self, node: Node, available: int) -> None:
+        """Computes the rows of `node` for which its input has enough rows."""
+        (y,) = node.outputs
+        while (row := self.done.get(y, 0)) < height(y.type) and node.op.needs(node, row, row + 1)[0].last <= available:
+            self.steps.append(Step(node, row, row + 1, self.segment))
+            self.done[y] = row + 1
 
 
 def _join(steps: Sequence[Step | LoadRows], rings: Mapping[Value, int]) -> Schedule:

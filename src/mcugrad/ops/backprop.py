@@ -17,6 +17,8 @@ from mcugrad.ir import (
     Op,
     Operand,
     Quant,
+    RowNeed,
+    RowRange,
     Scratch,
     Struct,
     Table,
@@ -49,6 +51,8 @@ def grad_quant(type_: TensorType) -> Quant:
 class ClampMask(Op):
     """One bit per element of an int8 output: did the value pass its clamp?"""
 
+    splits_rows = True
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         return (TensorType(types[0].shape, "u1"),)
 
@@ -60,9 +64,14 @@ class ClampMask(Op):
 
     def kernel(self, node: Node) -> Kernel:
         y = node.inputs[0].type
-        row = y.shape[2] * y.shape[3]
         mask = Operand(node.outputs[0], "uint8_t", const=False)
-        return Kernel("mcg_clamp_mask", (Operand(node.inputs[0]), mask, y.shape[1], row))
+        return Kernel("mcg_clamp_mask", (RowRange(), Operand(node.inputs[0]), mask, y.shape[2] * y.shape[3]))
+
+    def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
+        return (RowNeed(0, first, last),)
+
+    def crop(self, node: Node, first: int, last: int) -> Op:
+        return self
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

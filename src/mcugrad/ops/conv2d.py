@@ -31,6 +31,9 @@ from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
 Array = NDArray[Any]
 
+PIXELS = 6
+"""Output pixels that the kernel computes together (MCG_PIXELS in csrc/ops/conv2d_strip.h)."""
+
 
 def merge(channels: tuple[int, ...] | None, live: Array, rest: Array | None) -> Array:
     """The canonical weight [O,kh,kw,I] of its live (updated) and resting input channels."""
@@ -209,15 +212,24 @@ class Conv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        return Kernel("mcg_conv2d", args, scratch=self._scratch(*(w.type for w in (weight, rest) if w is not None)))
+        return Kernel(
+            "mcg_conv2d",
+            args,
+            scratch=self._scratch(x.type, node.outputs[0].type, *(w.type for w in (weight, rest) if w is not None)),
+        )
 
-    def _scratch(self, *segments: TensorType) -> int:
-        """Bytes of four int16 columns, and of one pixel's inputs where they must be gathered first."""
+    def _scratch(self, x: TensorType, y: TensorType, *segments: TensorType) -> int:
+        """Bytes of the int16 columns of a strip of six pixels; of their inputs where they must be gathered first; and of
+        the last outputs' weights, where rows of weights are not whole words."""
         if self.groups != 1:
             return 0
-        inputs = [(t.elements // t.shape[0] + 3) // 4 * 4 for t in segments]
-        in_place = self.channels is None and self.window.kernel == (1, 1) and not any(self.window.padding)
-        return 8 * sum(inputs) + (0 if in_place else max(inputs))
+        inputs = [t.elements // t.shape[0] for t in segments]
+        columns = 2 * PIXELS * sum(round_up(n, 4) for n in inputs)
+        in_place = is_pointwise(self.window, 1, x.shape, y.shape) and len(segments) == 1
+        if not any(n % 4 for n in inputs):
+            return columns + (0 if in_place else PIXELS * max(inputs))
+        last = min(3 if 1 in inputs else 1, y.shape[3])
+        return columns + PIXELS * round_up(max(inputs), 4) + sum(round_up(last * n + 3, 4) for n in inputs)
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
@@ -247,9 +259,9 @@ def is_pointwise(window: Window, groups: int, x: tuple[int, ...], y: tuple[int, 
     return window.kernel == window.stride == (1, 1) and groups == 1 and x[1:3] == y[1:3]
 
 
-def block_positions(height: int, width: int) -> int:
-    """Positions of the whole rows that a backward kernel computes together (MCG_BLOCK in csrc/ops/backward.h)."""
-    return min(max(64 // width, 1), height) * width
+def block_positions(height: int, width: int, aim: int) -> int:
+    """Positions of the whole rows that a backward kernel computes together (mcg_block_rows in csrc/ops/backward.h)."""
+    return min(max(aim // width, 1), height) * width
 
 
 def conv_macs(y: TensorType, window: Window, inputs: int) -> int:
@@ -323,11 +335,11 @@ class Conv2dInputGrad(Op):
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
     def _scratch(self, h: TensorType) -> int:
-        """Two int16 columns and the int32 gradients of two channels of a block; or of a row, and of one position to
-        bring its channels into order."""
+        """Four int16 columns of at most 96 weights and the int32 gradients of four channels of a block; or of a row,
+        and of one position to bring its channels into order."""
         _, height, width, channels = self.shape
         if is_pointwise(self.window, self.groups, self.shape, h.shape):
-            return 4 * round_up(h.shape[3], 4) + 8 * block_positions(height, width)
+            return 8 * min(round_up(h.shape[3], 4), 96) + 16 * block_positions(height, width, 32)
         return 4 * (width + (self.channels is not None)) * channels
 
 
@@ -378,8 +390,9 @@ class Conv2dWeightGrad(Op):
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
 
     def _scratch(self, x: TensorType, h: TensorType) -> int:
-        """Gradients of 8 outputs by 16 inputs, two int16 columns of x and 8 int8 rows of h; or one row of gradients."""
+        """Four int16 columns of h, gradients of 9 or 17 rows by 4 outputs and as many rows of x; or one row of gradients."""
         if is_pointwise(self.window, self.groups, x.shape, h.shape):
-            positions = min(64, x.shape[1] * x.shape[2])
-            return 4 * 8 * 16 + 4 * round_up(positions, 4) + 8 * positions
+            positions = min(64, round_up(x.shape[1] * x.shape[2], 4))
+            rows = 9 if positions > 32 else 17
+            return 8 * positions + rows * (16 + positions)
         return 4 * (x.shape[3] // self.groups)

@@ -161,7 +161,7 @@ class DepthwiseInputGrad(Op):
         """The kernel reads all positions of a few channels before it stores them, when its block holds the whole map."""
         height, width = self.shape[1:3]
         same = self.window.output(height, width) == (height, width)
-        return ((0, 0),) if same and block_positions(height, width) >= height * width else ()
+        return ((0, 0),) if same and block_positions(height, width, 64) >= height * width else ()
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (quant,) = need_quant(types[0])
@@ -191,7 +191,7 @@ class DepthwiseInputGrad(Op):
         """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on."""
         height, width = self.shape[1:3]
         (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
-        positions = block_positions(height, width)
+        positions = block_positions(height, width, 64)
         rows = ceil_div(positions // width - 1, sh) + ceil_div(kh, sh)
         columns = ceil_div(width - 1, sw) + ceil_div(kw, sw)
         return 4 * 4 * positions + 2 * 4 * (kh * kw + rows * columns)

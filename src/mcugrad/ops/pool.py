@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Scratch, Struct, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
 from mcugrad.ops.backprop import grad_quant
 from mcugrad.ops.conv2d import conv_fields, need_quant
 from mcugrad.ops.example import pool_cases, single
@@ -80,8 +80,7 @@ class AvgPool(Op):
     def kernel(self, node: Node) -> Kernel:
         x, y = node.inputs[0], node.outputs[0]
         fields = pool_fields(x.type, y.type, self.window)
-        args = (Struct("mcg_conv2d_t", fields), RowRange(), Operand(x), Operand(y, const=False), Scratch())
-        return Kernel("mcg_avg_pool", args, scratch=4 * x.type.shape[3])
+        return Kernel("mcg_avg_pool", (Struct("mcg_conv2d_t", fields), RowRange(), Operand(x), Operand(y, const=False)))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)

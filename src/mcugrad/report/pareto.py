@@ -21,15 +21,14 @@ def draw_pareto(front: Sequence[dict[str, Any]], chosen: dict[str, Any], budget:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     x, y = [p["sram"] / KIB for p in front], [100 * p["gain"] for p in front]
-    axes.step(x, y, where="post", color="#1f4e9c", linewidth=1.2)
-    axes.plot(x, y, "o", color="#1f4e9c", markersize=4, label="best scheme by prediction")
+    axes.plot(x, y, "o-", color="#1f4e9c", linewidth=1, markersize=4, label="best scheme by prediction")
     axes.axvline(budget / KIB, color="#999999", linestyle=":", linewidth=1)
     axes.annotate("budget", (budget / KIB, 0), xytext=(4, 4), textcoords="offset points", color="#777777", fontsize=8)
     axes.plot(
         [chosen["sram"] / KIB], [100 * chosen["gain"]], "*", color="#c2703d", markersize=14, label="chosen: its firmware fits"
     )
-    for point in front[:: max(1, len(front) // 6)]:
-        text = f"{point['layers']} weights, {point['biases']} biases"
+    for point in front[1 :: max(1, len(front) // 6)]:
+        text = f"weights of {point['layers']} layers, biases of {point['biases']}"
         at = (point["sram"] / KIB, 100 * point["gain"])
         axes.annotate(text, at, xytext=(7, -9), textcoords="offset points", fontsize=7, color="#555555")
     axes.set(xlabel="SRAM of the firmware, KiB", ylabel="predicted gain, % of updating everything", ylim=(0, None), title=title)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,20 +16,24 @@ from mcugrad import __version__
 from mcugrad.api import Request, input_shape
 from mcugrad.data import Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
-from mcugrad.fit import Line
+from mcugrad.fit import INPUT_MODES, Line
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare
 from mcugrad.report.pareto import draw_pareto
+from mcugrad.search.contribution import Trials, contribution
+from mcugrad.search.evolution import evolve
 from mcugrad.search.explain import layer_rows, scheme_toml
 from mcugrad.search.importance import importance
-from mcugrad.search.run import Budgeted, Found, choices, head_cost, search
-from mcugrad.search.solve import Choice, Limits, front
-from mcugrad.search.space import Gains, Progress, Space, fisher_gains
+from mcugrad.search.run import Budgeted, Found, Solver, head_cost, search
+from mcugrad.search.solve import Choice, Limits, front, solve
+from mcugrad.search.space import Gains, Progress, Space, bias_depths, fisher_gains, space
 from mcugrad.trainer import quiet
 from mcugrad.training.scheme import RESIDUAL_BITS
 
-METHODS = ("fisher", "contribution", "evolution")
+SOLVERS: Mapping[str, Solver] = {"fisher": solve, "contribution": solve, "evolution": evolve}
+"""What chooses by each method; the last two share their gains."""
+
 POINTS = 14  # of the Pareto front
 SCHEME, RESULT, FRONT, PICTURE = "scheme.toml", "search.json", "pareto.json", "pareto.png"
 
@@ -53,7 +57,7 @@ def search_request(
     *,
     instructions: int | None = None,
     method: str = "fisher",
-    trials: int = 24,
+    trials: int = 48,
     folder: str | Path = "search",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
@@ -62,8 +66,8 @@ def search_request(
     The request's scheme and rate play no part; its residual bits, where given, are the only ones used.  instructions: of
     one training step, estimated; None: no limit.  trials: short trainings that contribution and evolution may spend.
     Raises McugradError for wrong input and BudgetError where not even the head can learn; then nothing is written."""
-    if method not in METHODS:
-        raise McugradError(f"unknown method {method!r}: use {', '.join(METHODS)}")
+    if method not in SOLVERS:
+        raise McugradError(f"unknown method {method!r}: use {', '.join(SOLVERS)}")
     target = request.budget.resolve()
     imported, clock, folder = load(request.model), Clock(), Path(folder)
     with clock.stage("preparing"):
@@ -74,12 +78,14 @@ def search_request(
     with fresh_folder(folder) as work:
         with clock.stage("head"):
             head, fixed = head_cost(job)
-        with clock.stage("gains"):
-            gains = _gains(method, job, samples, trials, progress)
         with clock.stage("memory"):
-            where = choices(job, gains, progress)
+            depths = bias_depths(prepared, target, INPUT_MODES[request.input_mode], progress)
+        with clock.stage("gains"):
+            reached = sum(d.arena + d.state + fixed.sram <= target.sram for d in depths) - 1
+            gains = _gains(job, samples if method != "fisher" else None, trials, reached, progress)
+            where = space(prepared, gains, depths, target, bits)
         with clock.stage("solving and confirming"):
-            found = search(job, where, head, fixed, progress)
+            found = search(job, where, head, fixed, SOLVERS[method], progress)
         with clock.stage("front"):
             points = _front(found, where, job)
         with clock.stage("reasons"):
@@ -100,13 +106,18 @@ def _dataset(request: Request, imported: Imported, data: Path, method: str) -> D
 def _prepared(request: Request, imported: Imported, data: Path, samples: Dataset | None) -> Prepared:
     calibration = calibration_samples(request.calibrate or data, CALIBRATION_SAMPLES, input_shape(imported))
     if calibration.y is None:
-        raise McugradError(f"{calibration.origin}: has no labels, and how much a layer would learn depends on them: label the data")
+        raise McugradError(
+            f"{calibration.origin}: has no labels, and how much a layer would learn depends on them: label the data"
+        )
     classes = None if request.keep_head else request.classes or (len(samples.classes) if samples else None)
     return prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
 
 
-def _gains(method: str, job: Budgeted, samples: Dataset | None, trials: int, progress: Progress) -> Gains:
-    return fisher_gains(importance(job.prepared, seed=job.seed), job.prepared.graph)
+def _gains(job: Budgeted, samples: Dataset | None, trials: int, deepest: int, progress: Progress) -> Gains:
+    """By short trainings on the samples, or by Fisher information where there are none."""
+    if samples is None:
+        return fisher_gains(importance(job.prepared, seed=job.seed), job.prepared.graph)
+    return contribution(Trials.of(job.prepared, *samples.train, job.seed), trials, deepest, progress)
 
 
 def _front(found: Found, where: Space, job: Budgeted) -> list[dict[str, Any]]:

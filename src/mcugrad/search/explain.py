@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mcugrad.search.solve import Choice, Limits, solve
+from mcugrad.search.solve import ROUGH, Choice, Limits, solve
 from mcugrad.search.space import Option, Progress, Space
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -63,11 +63,11 @@ def _why_in(choice: Choice, option: Option, limits: Limits, seed: int) -> str:
     space = choice.space
     cost = f"{option.state:,} bytes of parameters, up to {space.kept[option.layer]:,} of activations"
     text = f"in: {option.gain / space.total:.2%} of the gain for {cost} and {option.instructions:,} instructions"
-    other = solve(space, limits, without=[option.layer], seed=seed)
+    other = solve(space, limits, seed, without=[option.layer], gap=ROUGH)
     if other is None:
         return text
     instead = _listed(_added(other, choice)) or "nothing"
-    return f"{text}; without it the budget would go to {instead}, and {choice.gain - other.gain:.2%} would be lost"
+    return f"{text}; without it the budget would go to {instead}, and {max(choice.gain - other.gain, 0):.2%} would be lost"
 
 
 def _why_out(choice: Choice, layer: int, own: Iterable[Option], limits: Limits, seed: int) -> str:
@@ -75,7 +75,7 @@ def _why_out(choice: Choice, layer: int, own: Iterable[Option], limits: Limits, 
     largest = max((o.gain for o in own), default=0.0)
     if not largest:
         return "out: the loss does not depend on its weight"
-    other = solve(space, limits, having=[layer], seed=seed)
+    other = solve(space, limits, seed, having=[layer], gap=ROUGH)
     if other is None:
         n = len(space.names) - layer
         needed = space.depths[n] if n < len(space.depths) else space.depths[-1]
@@ -86,7 +86,7 @@ def _why_out(choice: Choice, layer: int, own: Iterable[Option], limits: Limits, 
     option = next(o for o in other.options if o.layer == layer)
     text = f"out: {_name(option)} would bring {option.gain / space.total:.2%} for {option.state:,} bytes of parameters"
     displaced = _listed(_added(choice, other)) or "no other weight"
-    return f"{text}, but displace {displaced} and lose {choice.gain - other.gain:.2%} in all"
+    return f"{text}, but displace {displaced} and lose {max(choice.gain - other.gain, 0):.2%} in all"
 
 
 def _added(new: Choice, old: Choice) -> list[str]:

@@ -94,5 +94,3 @@ def _gradients(graph: Graph, plan: TrainingPlan) -> tuple[Graph, dict[str, _Part
         parts[name] = _Part(node, step.inputs[0], bias_step.inputs[0], step.inputs[2], scales, x.scale[0])
     outputs = tuple(v for p in parts.values() for v in (p.weight, p.bias, p.exponent))
     return prune(replace(training, updates=(), outputs=outputs)), parts
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.program import Program
 from mcugrad.search.cost import constants, instructions, scheduled_instructions
-from mcugrad.search.solve import Choice, Cost, Limits, solve
-from mcugrad.search.space import Gains, Progress, Space, scheme_of, smallest_arena, space, training
+from mcugrad.search.solve import Choice, Cost, Limits
+from mcugrad.search.space import Progress, Space, scheme_of, smallest_arena, training
 from mcugrad.training.scheme import HEAD_ONLY
 
 ROUNDS = 5  # of solving and confirming
+
+Solver = Callable[[Space, Limits, int], Choice | None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Budgeted:
 
 
 def head_cost(job: Budgeted) -> tuple[Cost, Fixed]:
-    """Cost of learning the head alone.  Raises BudgetError, saying by how much, where even that does not fit."""
+    """Least cost of learning the head alone.  Raises BudgetError, saying by how much, where even that does not fit."""
     graph = training(job.prepared, HEAD_ONLY)
     try:
         program, firmware = _fit(graph, job)
@@ -76,26 +79,23 @@ def head_cost(job: Budgeted) -> tuple[Cost, Fixed]:
             f"{-(-cost.instructions // 1_000_000)}M, or take a smaller model or input",
             cost.instructions,
         )
-    arena_and_state = program.plan.arena + program.state.total
-    return cost, Fixed(cost.sram - arena_and_state, cost.flash - constants(graph))
+    rest = cost.sram - program.plan.arena - program.state.total
+    least = smallest_arena(graph, INPUT_MODES[job.line.input_mode]) + program.state.total + rest
+    return replace(cost, sram=least), Fixed(rest, cost.flash - constants(graph))
 
 
-def choices(job: Budgeted, gains: Gains, progress: Progress) -> Space:
-    """What may be updated under the job's residual bits and input mode."""
-    return space(job.prepared, gains, job.line.target, INPUT_MODES[job.line.input_mode], job.bits, progress)
-
-
-def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, progress: Progress) -> Found:
-    """The choice of largest predicted gain whose firmware fits.
+def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, solver: Solver, progress: Progress) -> Found:
+    """The choice of largest predicted gain whose firmware fits; solver: `solve`, or what searches in its place.
 
     Each round solves the knapsack and confirms its choice.  What that needs beyond the prediction is taken from the limits
     of the next round, until a choice fits; if that one needs less than was taken, one more round tries to use the rest.
     """
     limits = job.limits.less(Cost(fixed.sram, fixed.flash, 0))
-    best, rounds, wrong = Found(Choice(where, where.depths[0], ()), head, head, fixed, limits, ()), [], Cost(0, 0, 0)
+    best, wrong = Found(Choice(where, where.depths[0], ()), head, head, fixed, limits, ()), Cost(0, 0, 0)
+    rounds: list[tuple[Choice, Cost, bool]] = []
     for n in range(ROUNDS):
         progress("confirming", n, ROUNDS)
-        choice = solve(where, limits.less(wrong), seed=job.seed)
+        choice = solver(where, limits.less(wrong), job.seed)
         if choice is None or any(choice.same(other) for other, _, _ in rounds):
             break
         needed, fits = confirm(choice, job, fixed)

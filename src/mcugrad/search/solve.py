@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ortools.sat.python import cp_model
 
 from mcugrad.search.space import Depth, Option, Space
 
 UNITS = 10_000_000  # of the objective: the gain of everything
-EFFORT = 20.0  # of CP-SAT's deterministic time, seconds at best; not wall time: results must not depend on the machine
+EFFORT = 5.0  # of CP-SAT's deterministic time, seconds at best; not wall time: results must not depend on the machine
+ROUGH = 0.002  # relative gap to the optimum that will do for pictures and reasons
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,7 @@ class Cost:
 
     def most(self, other: Cost) -> Cost:
         """The larger of each."""
-        return Cost(
-            max(self.sram, other.sram), max(self.flash, other.flash), max(self.instructions, other.instructions)
-        )
+        return Cost(max(self.sram, other.sram), max(self.flash, other.flash), max(self.instructions, other.instructions))
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,35 @@ class Choice:
         """Instructions of a training step, every node run whole."""
         return self.depth.instructions + sum(o.instructions for o in self.options)
 
+    def within(self, limits: Limits) -> bool:
+        """Does it keep all limits?"""
+        pairs = ((self.sram, limits.sram), (self.flash, limits.flash), (self.instructions, limits.instructions))
+        return all(limit is None or cost <= limit for cost, limit in pairs)
+
     def same(self, other: Choice) -> bool:
         """Is it the same scheme?"""
         return (self.depth.biases, self.options) == (other.depth.biases, other.options)
 
 
 def solve(
-    space: Space, limits: Limits, *, without: Collection[int] = (), having: Collection[int] = (), seed: int = 0
+    space: Space,
+    limits: Limits,
+    seed: int = 0,
+    *,
+    without: Collection[int] = (),
+    having: Collection[int] = (),
+    gap: float = 0.0,
 ) -> Choice | None:
     """The choice of largest gain; None where nothing keeps the limits.
 
-    without, having: indices of layers whose weight must stay frozen, or must be updated."""
+    without, having: indices of layers whose weight must stay frozen, or must be updated.  gap: relative distance from the
+    optimum that will do."""
     model = _Model(space, limits)
     for layer in without:
         model.cp.add(model.updated[layer] == 0)
     for layer in having:
         model.cp.add(model.updated[layer] == 1)
-    return model.best(seed)
+    return model.best(seed, gap)
 
 
 class _Model:
@@ -131,7 +143,7 @@ class _Model:
             reached = [v for d, v in zip(self.space.depths, self.depths, strict=True) if layer >= count - d.biases]
             self.cp.add(updated <= sum(reached))
 
-    def _sum(self, cost: str) -> cp_model.LinearExpr:
+    def _sum(self, cost: str) -> Any:
         parts = zip((*self.space.depths, *self.space.options), (*self.depths, *self.options), strict=True)
         return sum(getattr(part, cost) * v for part, v in parts)
 
@@ -139,18 +151,20 @@ class _Model:
         """At each layer: the parameters, what is alive there, and the inputs kept for the layers up to it."""
         if limit is None:
             return
-        state, kept, count = self._sum("state"), 0, len(self.space.names)
+        count = len(self.space.names)
+        state: Any = self._sum("state")
+        kept: Any = 0
         floor = sum(d.arena * v for d, v in zip(self.space.depths, self.depths, strict=True))
         self.cp.add(state + floor <= limit // 4 * 4)
         for at, updated in enumerate(self.updated):
             kept += self.space.kept[at] * updated
-            peak = sum(
-                d.peaks[at] * v for d, v in zip(self.space.depths, self.depths, strict=True) if at >= count - d.biases
-            )
+            peak = sum(d.peaks[at] * v for d, v in zip(self.space.depths, self.depths, strict=True) if at >= count - d.biases)
             self.cp.add(state + peak + kept <= limit // 4 * 4)
 
-    def best(self, seed: int) -> Choice | None:
+    def best(self, seed: int, gap: float) -> Choice | None:
         solver = cp_model.CpSolver()
+        solver.parameters.relative_gap_limit = gap
+        solver.parameters.linearization_level = 2  # the linear bound of all constraints: a hundred times faster here
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = seed
         solver.parameters.max_deterministic_time = EFFORT
@@ -165,7 +179,7 @@ def front(space: Space, caps: Iterable[int], limits: Limits, seed: int = 0) -> l
     """The best choice under each SRAM cap (bytes of arena and parameters) that allows one, the other limits as given."""
     found = []
     for cap in caps:
-        choice = solve(space, Limits(cap, limits.flash, limits.instructions), seed=seed)
+        choice = solve(space, Limits(cap, limits.flash, limits.instructions), seed, gap=ROUGH)
         if choice is not None:
             found.append((cap, choice))
     return found

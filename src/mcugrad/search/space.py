@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory import modes
 from mcugrad.memory.certificate import live_bytes
-from mcugrad.memory.problem import build, state_layout
+from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import ScheduleError, layerwise
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
@@ -89,7 +89,9 @@ class Space:
     total: float
 
     def arena(self, depth: Depth, chosen: tuple[Option, ...]) -> int:
-        """Predicted bytes of the smallest arena: at each layer, what is alive and the inputs kept for the layers before."""
+        """Predicted bytes of the smallest arena: at each layer, what is alive and the inputs kept for the layers before.
+
+        The scratch memory of the weight updates is left out."""
         updated = {o.layer for o in chosen}
         kept, most = 0, depth.arena
         for at, peak in enumerate(depth.peaks):
@@ -152,20 +154,18 @@ def smallest_arena(graph: Graph, input_rows: bool | None) -> int:
 Progress = Callable[[str, int, int], None]
 
 
-def space(
-    prepared: Prepared, gains: Gains, target: Target, input_rows: bool | None, bits: tuple[int, ...], progress: Progress
-) -> Space:
-    """The choices for a prepared network; bits: the residual bits F that may be chosen."""
+def space(prepared: Prepared, gains: Gains, depths: Sequence[Depth], target: Target, bits: tuple[int, ...]) -> Space:
+    """The choices for a prepared network; depths: those of `bias_depths`, bits: the residual bits F that may be chosen."""
     table = layers(prepared.graph)
-    options = [o for i, name in enumerate(table) for o in _options(i, name, prepared.graph, gains, target, bits)]
+    names = tuple(table)
+    options = [o for i, name in enumerate(names) for o in _options(i, name, prepared.graph, gains, target, bits)]
     kept = tuple(n.inputs[0].type.nbytes - (n.inputs[0].type.elements + 7) // 8 for n in table.values())
-    depths = _depths(prepared, gains, target, input_rows, progress)
-    return Space(tuple(table), kept, tuple(options), depths, gains.total)
+    gained = (sum(gains.bias[name] for name in names[len(names) - d.biases :]) for d in depths)
+    worth = tuple(replace(d, gain=gain) for d, gain in zip(depths, gained, strict=True))
+    return Space(names, kept, tuple(options), worth, gains.total)
 
 
-def _options(
-    index: int, name: str, graph: Graph, gains: Gains, target: Target, bits: tuple[int, ...]
-) -> list[Option]:
+def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, bits: tuple[int, ...]) -> list[Option]:
     node = layers(graph)[name]
     weight, macs, found = node.inputs[1].type, node.op.work(node).macs, []
     depthwise = node.op.weight_axis == 3
@@ -181,20 +181,15 @@ def _options(
     return found
 
 
-def _depths(
-    prepared: Prepared, gains: Gains, target: Target, input_rows: bool | None, progress: Progress
-) -> tuple[Depth, ...]:
-    """Every bias depth from none to all layers."""
+def bias_depths(prepared: Prepared, target: Target, input_rows: bool | None, progress: Progress) -> tuple[Depth, ...]:
+    """Every bias depth from none to all layers and its costs; the gains are still 0."""
     names = tuple(layers(prepared.graph))
     graphs = [training(prepared, UpdateScheme("depth", biases=n)) for n in range(len(names) + 1)]
     arenas = _Arenas(graphs, input_rows, progress)
     found = []
     for n, graph in enumerate(graphs):
-        arena = arenas.at(n)
-        gain = sum(gains.bias[name] for name in names[len(names) - n :])
-        peaks = _peaks(graph, names, arena)
-        state, flash = state_layout(graph).total, constants(graph)
-        found.append(Depth(n, gain, state, flash, instructions(graph, target), arena, peaks))
+        state, peaks = sum(p.value.type.nbytes for p in graph.mutable()), _peaks(graph, names, arenas.at(n))
+        found.append(Depth(n, 0.0, state, constants(graph), instructions(graph, target), arenas.at(n), peaks))
     return tuple(found)
 
 

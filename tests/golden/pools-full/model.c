@@ -32,6 +32,7 @@ static const mcg_conv2d_t conv1_conv2d = {.in_h = 8, .in_w = 7, .in_c = 4, .out_
     .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1, .groups = 4,
     .x_zero = -128, .y_zero = -128, .multiplier = conv0_conv2d_multiplier, .shift = conv1_conv2d_shift};
 static const mcg_rows_t conv1_rows = {0, 4, 8, 4, 0};
+static const mcg_rows_t conv1_mask_rows = {0, 4, 4, 4, 0};
 static const mcg_conv2d_t avg_pool_conv2d = {.in_h = 4, .in_w = 4, .in_c = 4, .out_h = 2, .out_w = 2, .out_c =
     4, .kernel_h = 2, .kernel_w = 2, .stride_h = 2, .stride_w = 2, .pad_top = 0, .pad_left = 0, .groups = 4};
 static const mcg_rows_t avg_pool_rows = {0, 2, 4, 2, 0};
@@ -109,17 +110,17 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %conv1: s8[1,4,4,4] q(0.03125,-128) = depthwise_conv2d(%clamp, %conv1_weight, %conv1_bias) */
   mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 156), (const int32_t *)(S + 16), (int8_t *)(A + 624), A + 0);
   /* %conv1.mask: u1[1,4,4,4] = clamp_mask(%conv1) */
-  mcg_clamp_mask((const int8_t *)(A + 624), (uint8_t *)(A + 608), 4, 16);
+  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 624), (uint8_t *)(A + 420), 16);
   /* %avg_pool: s8[1,2,2,4] q(0.03125,-128) = avg_pool(%conv1) */
-  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 624), (int8_t *)(A + 560), A + 0);
+  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 624), (int8_t *)(A + 372));
   /* %conv2: s8[1,2,2,4] q(0.03125,-128) = conv2d(%avg_pool, %conv2_weight, %conv2_bias) */
-  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 560), (const int8_t *)(S + 192), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 32), A + 0);
+  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 372), (const int8_t *)(S + 192), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 48), A + 0);
   /* %conv2.mask: u1[1,2,2,4] = clamp_mask(%conv2) */
-  mcg_clamp_mask((const int8_t *)(A + 32), (uint8_t *)(A + 48), 2, 8);
+  mcg_clamp_mask(&conv2_rows, (const int8_t *)(A + 48), (uint8_t *)(A + 64), 8);
   /* %features: s8[1,1,1,4] q(0.03125,-128) = avg_pool(%conv2) */
-  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 32), (int8_t *)(A + 16), A + 0);
+  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 48), (int8_t *)(A + 12));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 16), (const int16_t *)(S + 60), (const int32_t *)(S + 48), (int32_t *)(A + 2152));
+  mcg_head(&logits_head, (const int8_t *)(A + 12), (const int16_t *)(S + 60), (const int32_t *)(S + 48), (int32_t *)(A + 2152));
   return MCG_OK;
 }
 
@@ -153,7 +154,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   mcg_head_input_grad(4, 3, (const int16_t *)(S + 60), (const int32_t *)(A + 0), (int32_t *)(A + 32));
   /* %head.next.0: s16[4,3], %head.next.1: s32[3] = head_update(%features, %loss.1, %head_weight, %head_bias,
    * %control) */
-  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 16), (const int32_t *)(A + 0), (int16_t *)(S + 60), (int32_t *)(S + 48));
+  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 12), (const int32_t *)(A + 0), (int16_t *)(S + 60), (int32_t *)(S + 48));
   /* stop_if_zero(%features.grad) */
   if (mcg_stop_if_zero((const int32_t *)(A + 32), 4)) {
     result->progress = MCG_STEP_HEAD;
@@ -165,7 +166,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
    * %conv2.mask) */
   {
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 48), .out = (int8_t *)(A + 576), .clamped = (int32_t *)(A + 2172)}};
+        .mask = (const void *)(A + 64), .out = (int8_t *)(A + 388), .clamped = (int32_t *)(A + 2172)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
     mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 32), &conv2_h_0_chain, A + 0);
   }
@@ -173,15 +174,15 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   {
     const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
         (int32_t *)(S + 32), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 576), 4, 4, &conv2_bias_next_bias_step, A + 0);
+    mcg_bias_update((const int8_t *)(A + 388), 4, 4, &conv2_bias_next_bias_step, A + 0);
   }
   /* %avg_pool.grad.0: s8[1,2,2,4] q(1,E1), %avg_pool.grad.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents) */
   {
     const mcg_stage_t avg_pool_grad_0_chain_stages[1] = {{.p = &avg_pool_grad_0_chain_stages_0_stage_params, .add
-        = NULL, .mask = NULL, .out = (int8_t *)(A + 592), .clamped = (int32_t *)(A + 2176)}};
+        = NULL, .mask = NULL, .out = (int8_t *)(A + 404), .clamped = (int32_t *)(A + 2176)}};
     const mcg_chain_t avg_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         avg_pool_grad_0_chain_stages};
-    mcg_conv2d_input_grad(&avg_pool_grad_0_conv2d, (const int8_t *)(A + 576), (const int8_t *)(S + 192), NULL, &avg_pool_grad_0_chain, A + 0);
+    mcg_conv2d_input_grad(&avg_pool_grad_0_conv2d, (const int8_t *)(A + 388), (const int8_t *)(S + 192), NULL, &avg_pool_grad_0_chain, A + 0);
   }
   /* %conv2_weight.next.0: s8[4,1,1,4] q(4 scales@0,0), %conv2_weight.next.1: s32[4] = update(%avg_pool, %conv2.h.0,
    * %conv2_mean, %conv2_weight, %features.scaled.1, %exponents, %control, %conv2_mean, %conv2_bias.next) */
@@ -190,14 +191,14 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
         &conv2_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 192), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
         *)(S + 32), .c = c};
-    mcg_conv2d_update(&conv2_weight_next_0_conv2d, (const int8_t *)(A + 560), (const int8_t *)(A + 576), conv2_mean, &conv2_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv2_weight_next_0_conv2d, (const int8_t *)(A + 372), (const int8_t *)(A + 388), conv2_mean, &conv2_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,4] q(4 scales@3,E2), %conv1.h.1: s32[1] = chain(%avg_pool.grad.0, %exponents, %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 608), .out = (int8_t *)(A + 2088), .clamped = (int32_t *)(A + 2180)}};
+        .mask = (const void *)(A + 420), .out = (int8_t *)(A + 2088), .clamped = (int32_t *)(A + 2180)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 592), &conv1_h_0_chain, A + 0);
+    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 404), &conv1_h_0_chain, A + 0);
   }
   /* %conv1_bias.next: s32[4] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {

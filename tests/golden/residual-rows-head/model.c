@@ -92,13 +92,13 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
       case 0: {
         /* rows of %input: s8[1,8,8,3] q(0.015625,-3) */
         const mcg_rows_t r = {s->first, s->last, 0, 3, 0};
-        if (mcg_load_rows(c, &r, (int8_t *)(A + 252), 24)) return MCG_E_ROW;
+        if (mcg_load_rows(c, &r, (int8_t *)(A + 536), 24)) return MCG_E_ROW;
         break;
       }
       case 1: {
         /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
         const mcg_rows_t r = {s->first, s->last, 3, 4, 0};
-        mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 252), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
+        mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 536), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
         break;
       }
       default: break;
@@ -109,15 +109,15 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %conv2: s8[1,4,4,6] q(0.03125,-128) = depthwise_conv2d(%conv1, %conv2_weight, %conv2_bias) */
   mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, conv2_bias, (int8_t *)(A + 624), A + 0);
   /* %conv3: s8[1,4,4,4] q(0.03125,2) = conv2d(%conv2, %conv3_weight, %conv3_bias) */
-  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 624), conv3_weight, NULL, conv3_bias, (int8_t *)(A + 80), A + 0);
+  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 624), conv3_weight, NULL, conv3_bias, (int8_t *)(A + 156), A + 0);
   /* %add: s8[1,4,4,4] q(0.03125,1) = add(%conv3, %conv0) */
-  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 80), (const int8_t *)(A + 720), (int8_t *)(A + 80));
+  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 156), (const int8_t *)(A + 720), (int8_t *)(A + 156));
   /* %conv4: s8[1,4,4,5] q(0.03125,-128) = conv2d(%add, %conv4_weight, %conv4_bias) */
-  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 80), conv4_weight, NULL, conv4_bias, (int8_t *)(A + 0), A + 144);
+  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 156), conv4_weight, NULL, conv4_bias, (int8_t *)(A + 0), A + 80);
   /* %features: s8[1,1,1,5] q(0.03125,-128) = avg_pool(%conv4) */
-  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 100), A + 80);
+  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 80));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 100), (const int16_t *)(S + 12), (const int32_t *)(S + 0), (int32_t *)(A + 0));
+  mcg_head(&logits_head, (const int8_t *)(A + 80), (const int16_t *)(S + 12), (const int32_t *)(S + 0), (int32_t *)(A + 0));
   return MCG_OK;
 }
 
@@ -149,7 +149,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   }
   /* %head.next.0: s16[5,3], %head.next.1: s32[3] = head_update(%features, %loss.1, %head_weight, %head_bias,
    * %control) */
-  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 100), (const int32_t *)(A + 12), (int16_t *)(S + 12), (int32_t *)(S + 0));
+  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 80), (const int32_t *)(A + 12), (int16_t *)(S + 12), (int32_t *)(S + 0));
   result->progress = MCG_STEP_FULL;
   return MCG_OK;
 }
@@ -167,7 +167,7 @@ const mcg_model_t mcg_model = {
     .fingerprint = 0x5befb528u,
     .arena_bytes = MODEL_ARENA_BYTES,
     .state_bytes = MODEL_STATE_BYTES,
-    .input_offset = 252,
+    .input_offset = 536,
     .input_bytes = MODEL_INPUT_BYTES,
     .rows = MODEL_ROWS,
     .row_bytes = MODEL_ROW_BYTES,

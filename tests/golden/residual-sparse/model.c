@@ -123,36 +123,36 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
-  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 252), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 896), A + 0);
+  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 536), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 864), A + 0);
   /* %conv1: s8[1,4,4,6] q(0.03125,-128) = conv2d(%conv0, %conv1_weight, %conv1_bias, %conv1_weight_rest) */
-  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 896), (const int8_t *)(S + 126), conv1_weight_rest, (const int32_t *)(S + 0), (int8_t *)(A + 528), A + 0);
+  mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 864), (const int8_t *)(S + 126), conv1_weight_rest, (const int32_t *)(S + 0), (int8_t *)(A + 528), A + 0);
   /* %conv1.mask: u1[1,4,4,6] = clamp_mask(%conv1) */
-  mcg_clamp_mask((const int8_t *)(A + 528), (uint8_t *)(A + 1024), 4, 24);
+  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 528), (uint8_t *)(A + 992), 24);
   /* %conv2: s8[1,4,4,6] q(0.03125,-128) = depthwise_conv2d(%conv1, %conv2_weight, %conv2_bias) */
-  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 704), A + 0);
+  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 672), A + 0);
   /* %conv3: s8[1,4,4,4] q(0.03125,2) = conv2d(%conv2, %conv3_weight, %conv3_bias) */
-  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 704), (const int8_t *)(S + 138), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 80), A + 0);
+  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 672), (const int8_t *)(S + 138), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 156), A + 0);
   /* %conv3.mask: u1[1,4,4,4] = clamp_mask(%conv3) */
-  mcg_clamp_mask((const int8_t *)(A + 80), (uint8_t *)(A + 240), 4, 16);
+  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 400), 16);
   /* %add: s8[1,4,4,4] q(0.03125,1) = add(%conv3, %conv0) */
-  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 80), (const int8_t *)(A + 896), (int8_t *)(A + 80));
+  mcg_add(&add_add, &add_rows, (const int8_t *)(A + 156), (const int8_t *)(A + 864), (int8_t *)(A + 156));
   /* %add.mask: u1[1,4,4,4] = clamp_mask(%add) */
-  mcg_clamp_mask((const int8_t *)(A + 80), (uint8_t *)(A + 248), 4, 16);
+  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 408), 16);
   /* %conv4: s8[1,4,4,5] q(0.03125,-128) = conv2d(%add, %conv4_weight, %conv4_bias) */
-  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 80), conv4_weight, NULL, (const int32_t *)(S + 64), (int8_t *)(A + 0), A + 144);
+  mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 156), conv4_weight, NULL, (const int32_t *)(S + 64), (int8_t *)(A + 0), A + 80);
   /* %conv4.mask: u1[1,4,4,5] = clamp_mask(%conv4) */
-  mcg_clamp_mask((const int8_t *)(A + 0), (uint8_t *)(A + 100), 4, 20);
+  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 0), (uint8_t *)(A + 100), 20);
   /* %features: s8[1,1,1,5] q(0.03125,-128) = avg_pool(%conv4) */
-  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 112), A + 80);
+  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 112));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 112), (const int16_t *)(S + 96), (const int32_t *)(S + 84), (int32_t *)(A + 1036));
+  mcg_head(&logits_head, (const int8_t *)(A + 112), (const int16_t *)(S + 96), (const int32_t *)(S + 84), (int32_t *)(A + 1004));
   return MCG_OK;
 }
 
 
 static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
   uint8_t *const A = c->arena;
-  const int32_t *const result = (const int32_t *)(A + 1036);
+  const int32_t *const result = (const int32_t *)(A + 1004);
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];
@@ -166,12 +166,12 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 1036), &label, (int32_t *)(A + 1048), (int32_t *)(A + 0));
-  result->p_label = *(const int32_t *)(A + 1048);
-  result->predicted = mcg_argmax((const int32_t *)(A + 1036), MODEL_CLASSES);
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 1004), &label, (int32_t *)(A + 1016), (int32_t *)(A + 0));
+  result->p_label = *(const int32_t *)(A + 1016);
+  result->predicted = mcg_argmax((const int32_t *)(A + 1004), MODEL_CLASSES);
   result->saturated = 0;
   /* stop_if_easy(%loss.0, %control) */
-  if (mcg_stop_if_easy(c, (const int32_t *)(A + 1048))) {
+  if (mcg_stop_if_easy(c, (const int32_t *)(A + 1016))) {
     result->progress = MCG_STEP_SKIPPED;
     return MCG_OK;
   }
@@ -186,88 +186,88 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,5] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(5, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 1052));
+  mcg_sample_scale(5, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 1020));
   /* %conv4.h.0: s8[1,4,4,5] q(5 scales@3,E0), %conv4.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv4.mask) */
   {
     const mcg_stage_t conv4_h_0_chain_stages[1] = {{.p = &conv4_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 100), .out = (int8_t *)(A + 160), .clamped = (int32_t *)(A + 1056)}};
+        .mask = (const void *)(A + 100), .out = (int8_t *)(A + 320), .clamped = (int32_t *)(A + 1024)}};
     const mcg_chain_t conv4_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv4_h_0_chain_stages};
     mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 80), &conv4_h_0_chain, A + 0);
   }
   /* %conv4_bias.next: s32[5] = update(%conv4.h.0, %conv4_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv4_bias_next_bias_step = {.p = &conv4_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 64), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 160), 16, 5, &conv4_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 64), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 320), 16, 5, &conv4_bias_next_bias_step, A + 0);
   }
   /* %conv3.h.0: s8[1,4,4,4] q(4 scales@3,E1), %conv3.h.1: s32[1] = chain(%conv4.h.0, %conv4_weight, %exponents,
    * %add.mask, %conv3.mask) */
   {
     const mcg_stage_t conv3_h_0_chain_stages[2] = {{.p = &conv3_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 248), .out = NULL, .clamped = NULL}, {.p =
-        &conv3_h_0_chain_stages_1_stage_params, .add = NULL, .mask = (const void *)(A + 240), .out = (int8_t *)(A
-        + 960), .clamped = (int32_t *)(A + 1060)}};
+        .mask = (const void *)(A + 408), .out = NULL, .clamped = NULL}, {.p =
+        &conv3_h_0_chain_stages_1_stage_params, .add = NULL, .mask = (const void *)(A + 400), .out = (int8_t *)(A
+        + 928), .clamped = (int32_t *)(A + 1028)}};
     const mcg_chain_t conv3_h_0_chain = {.exponents = exponents, .count = 2, .stages = conv3_h_0_chain_stages};
-    mcg_conv2d_input_grad(&conv3_h_0_conv2d, (const int8_t *)(A + 160), conv4_weight, NULL, &conv3_h_0_chain, A + 0);
+    mcg_conv2d_input_grad(&conv3_h_0_conv2d, (const int8_t *)(A + 320), conv4_weight, NULL, &conv3_h_0_chain, A + 0);
   }
   /* %conv3_bias.next: s32[4] = update(%conv3.h.0, %conv3_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv3_bias_next_bias_step = {.p = &conv3_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 48), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 960), 16, 4, &conv3_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 48), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 928), 16, 4, &conv3_bias_next_bias_step, A + 0);
   }
   /* %conv2.h.0: s8[1,4,4,6] q(6 scales@3,E2), %conv2.h.1: s32[1] = chain(%conv3.h.0, %conv3_weight, %exponents,
    * %conv2) */
   {
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 704), .out = (int8_t *)(A + 800), .clamped = (int32_t *)(A + 1064)}};
+        .mask = (const void *)(A + 672), .out = (int8_t *)(A + 768), .clamped = (int32_t *)(A + 1032)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
-    mcg_conv2d_input_grad(&conv2_h_0_conv2d, (const int8_t *)(A + 960), (const int8_t *)(S + 138), NULL, &conv2_h_0_chain, A + 0);
+    mcg_conv2d_input_grad(&conv2_h_0_conv2d, (const int8_t *)(A + 928), (const int8_t *)(S + 138), NULL, &conv2_h_0_chain, A + 0);
   }
   /* %conv2_bias.next: s32[6] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 24), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 800), 16, 6, &conv2_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 24), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 768), 16, 6, &conv2_bias_next_bias_step, A + 0);
   }
   /* %conv3_weight.next.0: s8[4,1,1,6] q(4 scales@0,0), %conv3_weight.next.1: s8[4,1,1,6] = update(%conv2,
    * %conv3.h.0, %conv3_weight, %conv3_residual, %features.scaled.1, %exponents, %control) */
   {
     const mcg_weight_step_t conv3_weight_next_0_weight_step = {.p =
         &conv3_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 138), .residual = (void *)(S +
-        162), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .mu = NULL, .bias = NULL, .c
+        162), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv3_weight_next_0_conv2d, (const int8_t *)(A + 704), (const int8_t *)(A + 960), NULL, &conv3_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv3_weight_next_0_conv2d, (const int8_t *)(A + 672), (const int8_t *)(A + 928), NULL, &conv3_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,6] q(6 scales@3,E3), %conv1.h.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents,
    * %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 1024), .out = (int8_t *)(A + 800), .clamped = (int32_t *)(A + 704)}};
+        .mask = (const void *)(A + 992), .out = (int8_t *)(A + 768), .clamped = (int32_t *)(A + 672)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 800), conv2_weight, &conv1_h_0_chain, A + 0);
+    mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 768), conv2_weight, &conv1_h_0_chain, A + 0);
   }
   /* %conv1_weight.next.0: s8[6,1,1,2] q(6 scales@0,0), %conv1_weight.next.1: s4[6,1,1,2] = update(%conv0,
    * %conv1.h.0, %conv1_weight, %conv1_residual, %features.scaled.1, %exponents, %control) */
   {
     const mcg_weight_step_t conv1_weight_next_0_weight_step = {.p =
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 126), .residual = (void *)(S +
-        186), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .mu = NULL, .bias = NULL, .c
+        186), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 896), (const int8_t *)(A + 800), NULL, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 864), (const int8_t *)(A + 768), NULL, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv1_bias.next: s32[6] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 1052), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 800), 16, 6, &conv1_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 1020), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 768), 16, 6, &conv1_bias_next_bias_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
-  result->saturated += *(const int32_t *)(A + 1056);
-  result->saturated += *(const int32_t *)(A + 1060);
-  result->saturated += *(const int32_t *)(A + 1064);
-  result->saturated += *(const int32_t *)(A + 704);
+  result->saturated += *(const int32_t *)(A + 1024);
+  result->saturated += *(const int32_t *)(A + 1028);
+  result->saturated += *(const int32_t *)(A + 1032);
+  result->saturated += *(const int32_t *)(A + 672);
   return MCG_OK;
 }
 
@@ -298,7 +298,7 @@ const mcg_model_t mcg_model = {
     .fingerprint = 0x861d2909u,
     .arena_bytes = MODEL_ARENA_BYTES,
     .state_bytes = MODEL_STATE_BYTES,
-    .input_offset = 252,
+    .input_offset = 536,
     .input_bytes = MODEL_INPUT_BYTES,
     .rows = MODEL_ROWS,
     .row_bytes = MODEL_ROW_BYTES,

@@ -5,13 +5,40 @@
 
 #define ADD_BITS 15
 
+/* A factor of up to 2 * INT16_MAX as the sum of two int16. */
+static inline int32_t first_part(int32_t factor) { return factor < INT16_MAX ? factor : INT16_MAX; }
+
+/* clamp8((a * low of both factors + b * high of both + offset) >> ADD_BITS) of the pair (a, b) */
+static inline int8_t add_pair(uint32_t pair, uint32_t factors, uint32_t more, int32_t offset) {
+  return mcg_clamp8(mcg_smlad(pair, factors, mcg_smlad(pair, more, offset)) >> ADD_BITS);
+}
+
+/* to [n] = the sums of a and b, n in whole words */
+static void add_pairs(const int8_t *a, const int8_t *b, const mcg_add_t *p, int32_t offset, int32_t n, int8_t *to) {
+  const int32_t f1 = first_part(p->factor1), f2 = first_part(p->factor2);
+  const uint32_t factors = mcg_pair(f1, f2), more = mcg_pair(p->factor1 - f1, p->factor2 - f2);
+  MCG_ROLLED for (; n > 0; n -= 4, a += 4, b += 4, to += 4) {
+    const uint32_t va = mcg_load4(a), vb = mcg_load4(b);
+    const uint32_t a_even = mcg_sxtb16(va), a_odd = mcg_sxtb16_odd(va);
+    const uint32_t b_even = mcg_sxtb16(vb), b_odd = mcg_sxtb16_odd(vb);
+    to[0] = add_pair(mcg_pkhbt(a_even, b_even), factors, more, offset);
+    to[1] = add_pair(mcg_pkhbt(a_odd, b_odd), factors, more, offset);
+    to[2] = add_pair(mcg_pkhtb(b_even, a_even), factors, more, offset);
+    to[3] = add_pair(mcg_pkhtb(b_odd, a_odd), factors, more, offset);
+  }
+}
+
 void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y) {
-  const int32_t offset = (1 << (ADD_BITS - 1)) - p->zero1 * p->factor1 - p->zero2 * p->factor2;
+  const int32_t f1 = p->factor1, f2 = p->factor2;
+  const int32_t round = (1 << (ADD_BITS - 1)) - p->zero1 * f1 - p->zero2 * f2;
+  const int packed = MCG_DUAL_MAC && f1 <= 2 * INT16_MAX && f2 <= 2 * INT16_MAX;
   for (int32_t i = r->first; i < r->last; ++i) {
     const int8_t *a = mcg_row(x1, i, r->x_rows, p->row), *b = mcg_row(x2, i, r->x2_rows, p->row);
     int8_t *to = mcg_row_out(y, i, r->y_rows, p->row);
-    for (int32_t j = 0; j < p->row; ++j) {
-      to[j] = mcg_clamp8(((a[j] * p->factor1 + b[j] * p->factor2 + offset) >> ADD_BITS) + p->y_zero);
+    const int32_t quick = packed ? p->row & ~3 : 0;
+    add_pairs(a, b, p, round + p->y_zero * (1 << ADD_BITS), quick, to);
+    MCG_ROLLED for (int32_t j = quick; j < p->row; ++j) {
+      to[j] = mcg_clamp8(((a[j] * f1 + b[j] * f2 + round) >> ADD_BITS) + p->y_zero);
     }
   }
 }

@@ -12,7 +12,7 @@
         const mcg_span_t span = mcg_span(kx, (p)->stride_w, (p)->pad_left, (p)->in_w, (p)->out_w);            \
         for (int32_t ox = span.first; ox < span.last; ++ox) {                                                 \
           int32_t *to = (acc) + (ox * (p)->stride_w + kx - (p)->pad_left) * channels;                         \
-          for (int32_t c = 0; c < channels; ++c) to[c] += (g)[(oy * (p)->out_w + ox) * channels + c];         \
+          MCG_COMPACT for (int32_t c = 0; c < channels; ++c) to[c] += (g)[(oy * (p)->out_w + ox) * channels + c];         \
         }                                                                                                     \
       }                                                                                                       \
     }                                                                                                         \

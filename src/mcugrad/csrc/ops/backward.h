@@ -51,21 +51,22 @@ static inline int mcg_is_pointwise(const mcg_conv2d_t *p) {
 
 /* acc [n] = 0 */
 static inline void mcg_zero(int32_t *acc, int32_t n) {
-  for (int32_t i = 0; i < n; ++i) acc[i] = 0;
+  MCG_COMPACT for (int32_t i = 0; i < n; ++i) acc[i] = 0;
 }
 
 /* A piece of an int32 gradient [rows][width][channels]: whole rows of n of its channels. */
 typedef struct {
-  int32_t *acc; /* [rows][width][n], overwritten by the chain */
+  int32_t *acc;  /* [rows][width], overwritten by the chain */
+  int32_t pitch; /* elements from one position of acc to the next */
   int32_t row, rows, width, channels;
   int32_t n, first;      /* channels first ... first + n - 1 */
   const uint16_t *order; /* or, unless null, order[0] ... order[n - 1] */
 } mcg_block_t;
 
-#define MCG_BLOCK 64 /* positions that a block aims at; ops/conv2d.py and ops/depthwise.py size the scratch by it */
-
-/* Rows of a block. */
-static inline int32_t mcg_block_rows(const mcg_conv2d_t *p) { return mcg_between(MCG_BLOCK / p->in_w, 1, p->in_h); }
+/* Rows of a block that aims at `positions`. */
+static inline int32_t mcg_block_rows(const mcg_conv2d_t *p, int32_t positions) {
+  return mcg_between(positions / p->in_w, 1, p->in_h);
+}
 
 /* Sets the counts of clamped elements to 0; before the first block or row. */
 void mcg_chain_start(const mcg_chain_t *chain);

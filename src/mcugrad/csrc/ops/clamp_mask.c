@@ -1,12 +1,25 @@
 /* One bit per int8 output: did it pass its clamp? */
 #include "kernels.h"
+#include "ops/rows.h"
+#include "port.h"
 
-void mcg_clamp_mask(const int8_t *y, uint8_t *mask, int32_t rows, int32_t row) {
-  for (int32_t i = 0; i < rows; ++i, y += row) {
-    for (int32_t j = 0; j < row; j += 8) {
-      uint32_t bits = 0u;
-      for (int32_t k = 0; k < 8 && j + k < row; ++k) bits |= (uint32_t)(y[j + k] > -128 && y[j + k] < 127) << k;
-      *mask++ = (uint8_t)bits;
-    }
+static inline int passed(int8_t y) { return y > -128 && y < 127; }
+
+/* to [(n + 7) / 8] = the bits of y [n] */
+static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
+  const int8_t *const end = y + n;
+  MCG_ROLLED for (; end - y >= 8; y += 8) {
+    const uint32_t low = mcg_passed(mcg_load4(y), 0x08040201u, 0u);
+    *to++ = (uint8_t)mcg_passed(mcg_load4(y + 4), 0x80402010u, low);
+  }
+  if (y == end) return;
+  uint32_t bits = 0u;
+  MCG_ROLLED for (uint32_t bit = 1u; y < end; ++y, bit <<= 1) bits |= passed(*y) ? bit : 0u;
+  *to = (uint8_t)bits;
+}
+
+void mcg_clamp_mask(const mcg_rows_t *r, const int8_t *y, uint8_t *mask, int32_t row) {
+  for (int32_t i = r->first; i < r->last; ++i) {
+    mask_row(mcg_row(y, i, r->x_rows, row), row, mask + mcg_ring_slot(i, r->y_rows) * ((row + 7) >> 3));
   }
 }

@@ -1,24 +1,33 @@
 /* Convolution, int8 in and out.
  *
- * The fast path widens the inputs of four output pixels at a time to int16 and multiplies them with one row of weights
- * after the other, so that each weight is loaded and widened once for four products.
+ * The fast path widens the inputs of some output pixels to int16 and multiplies them with one row of weights after the
+ * other, so that each weight is loaded and widened once for all of them.
  */
 #include "fixed.h"
 #include "kernels.h"
 #include "ops/conv2d_strip.h"
 #include "ops/rows.h"
 
-#define GROUP (MCG_PIXELS * 4) /* int16 elements of a group of the columns */
-
 /* A call of the fast path. */
 typedef struct {
   const mcg_conv2d_t *p;
   const mcg_rows_t *r;
-  const int8_t *x;
-  int8_t *bytes;         /* [max(round4(live), round4(resting))] of one pixel */
+  const int8_t *x, *weight, *rest;
+  const int32_t *bias;
+  int16_t *columns;
+  int8_t *bytes;         /* [MCG_PIXELS][most4] of the pixels of a strip */
   int32_t live, resting; /* inputs of an output: taps * channels */
-  int32_t outputs;       /* that mcg_conv2d_strip may compute */
+  int32_t most4;         /* of both, in whole groups */
+  int32_t in_place;      /* whether the columns of neighbours are the widened input, group by group */
+  int32_t tail;          /* outputs at the end that have a strip of their own, because of their weights' end */
+  int32_t strips;
+  mcg_strip_t strip[2];  /* of the others, and of these */
 } conv_t;
+
+/* The place of the next pixel of a strip. */
+typedef struct {
+  int32_t pixels, oy, ox;
+} place_t;
 
 /* One input of the sum: sum over taps inside the input and channels of (x - x_zero) * weight. */
 static int32_t plain_sum(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
@@ -58,14 +67,13 @@ static inline int32_t round4(int32_t n) { return (n + 3) & ~3; }
 
 /* to [n] = from [n]; returns the end.  The last word may overlap the one before. */
 static inline int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
-  int8_t *const end = to + n;
   if (n < 4) {
-    MCG_ROLLED while (to < end) *to++ = *from++;
-    return end;
+    MCG_ROLLED for (int32_t i = 0; i < n; ++i) to[i] = from[i];
+    return to + n;
   }
-  MCG_ROLLED for (; to + 4 < end; to += 4, from += 4) mcg_store4(to, mcg_load4(from));
-  mcg_store4(end - 4, mcg_load4(from + (end - to) - 4));
-  return end;
+  MCG_ROLLED for (int32_t i = 0; i < n - 4; i += 4) mcg_store4(to + i, mcg_load4(from + i));
+  mcg_store4(to + n - 4, mcg_load4(from + n - 4));
+  return to + n;
 }
 
 static inline int8_t *fill(int8_t *to, int32_t value, int32_t n) {
@@ -74,71 +82,142 @@ static inline int8_t *fill(int8_t *to, int32_t value, int32_t n) {
   return end;
 }
 
-static inline int8_t *pick(int8_t *to, const int8_t *from, const uint16_t *order, int32_t n) {
-  for (int32_t i = 0; i < n; ++i) to[i] = from[order[i]];
-  return to + n;
+/* to [taps][n] = channels [first, first + n) of the order at so many pixels */
+static int8_t *pick(int8_t *to, const int8_t *at, const mcg_conv2d_t *p, int32_t first, int32_t n, int32_t taps) {
+  const uint16_t *order = p->order + first;
+  for (; taps > 0; --taps, at += p->in_c) {
+    MCG_ROLLED for (int32_t i = 0; i < n; ++i) *to++ = at[order[i]];
+  }
+  return to;
 }
 
-/* One pixel's column of a segment: columns [(n + 3) / 4][.][4] = from [n] - zero, then zeros. */
-static void widen(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
+/* columns [n / 4][pitch], `pixels` groups at a time = from [pixels][n] - zero, n > 0 in whole groups; `pixels` is a
+ * constant of each call. */
+MCG_INLINE void widen(int16_t *columns, int32_t pixels, int32_t pitch, const int8_t *from, int32_t n, int32_t zero) {
   const uint32_t minus = mcg_pair(-zero, -zero);
-  for (; n >= 4; n -= 4, from += 4, columns += GROUP) {
-    if (MCG_DUAL_MAC) {
-      const uint32_t v = mcg_load4(from);
-      mcg_store4_aligned(columns, mcg_sxtab16(minus, v));
-      mcg_store4_aligned(columns + 2, mcg_sxtab16_odd(minus, v));
-    } else {
-      for (int32_t i = 0; i < 4; ++i) columns[i] = (int16_t)(from[i] - zero);
+  const int8_t *const end = from + n;
+  MCG_ROLLED for (; from != end; from += 4, columns += pitch) {
+    const int8_t *at = from;
+    for (int32_t j = 0; j < pixels; ++j, at += n) {
+      if (MCG_DUAL_MAC) {
+        const uint32_t v = mcg_load4(at);
+        mcg_store4_aligned(columns + 4 * j, mcg_sxtab16(minus, v));
+        mcg_store4_aligned(columns + 4 * j + 2, mcg_sxtab16_odd(minus, v));
+      } else {
+        for (int32_t i = 0; i < 4; ++i) columns[4 * j + i] = (int16_t)(at[i] - zero);
+      }
     }
   }
-  for (int32_t i = 0; n > 0 && i < 4; ++i) {
-    const int32_t at = MCG_DUAL_MAC ? (i & 1) << 1 | i >> 1 : i;
-    columns[at] = (int16_t)(i < n ? from[i] - zero : 0);
-  }
 }
 
-/* to [taps][n] = channels [first, first + n) of the order at every tap of output pixel (oy, ox), up to a whole group. */
-static void gather(const conv_t *f, int32_t oy, int32_t ox, int32_t first, int32_t n, int8_t *to) {
+static MCG_APART void widen_6(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
+  widen(columns, 6, 24, from, n, zero);
+}
+
+static MCG_APART void widen_4(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
+  widen(columns, 4, 16, from, n, zero);
+}
+
+static MCG_APART void widen_1(int16_t *columns, int32_t pitch, const int8_t *from, int32_t n, int32_t zero) {
+  widen(columns, 1, pitch, from, n, zero);
+}
+
+static void widen_all(int16_t *columns, int32_t pixels, const int8_t *from, int32_t n, int32_t zero) {
+  if (pixels == 6) widen_6(columns, from, n, zero);
+  else if (pixels == 4) widen_4(columns, from, n, zero);
+  else widen_1(columns, 4, from, n, zero);
+}
+
+/* to [taps][n] = channels [first, first + n) of the order at the taps of the window at (top, left) */
+static MCG_APART void gather(const conv_t *f, int32_t top, int32_t left, int32_t first, int32_t n, int8_t *to) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
-  const mcg_taps_t h = mcg_taps(left, p->kernel_w, p->in_w);
+  const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h), h = mcg_taps(left, p->kernel_w, p->in_w);
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-    const int32_t iy = top + ky;
-    if (iy < 0 || iy >= p->in_h || h.first >= h.last) {
+    if (ky < v.first || ky >= v.last || h.first >= h.last) {
       to = fill(to, p->x_zero, p->kernel_w * n);
       continue;
     }
-    const int8_t *at = mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
+    const int8_t *at = mcg_row(f->x, top + ky, f->r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
     to = fill(to, p->x_zero, h.first * n);
-    if (p->order == NULL) {
-      to = copy(to, at, (h.last - h.first) * n);
-    } else {
-      for (int32_t kx = h.first; kx < h.last; ++kx, at += p->in_c) to = pick(to, at, p->order + first, n);
-    }
+    to = p->order == NULL ? copy(to, at, (h.last - h.first) * n) : pick(to, at, p, first, n, h.last - h.first);
     to = fill(to, p->x_zero, (p->kernel_w - h.last) * n);
   }
-  fill(to, p->x_zero, -(p->kernel_h * p->kernel_w * n) & 3);
 }
 
-/* The columns of output pixel (oy, ox), one of the four of a strip. */
-static void fetch(const conv_t *f, int32_t oy, int32_t ox, int16_t *columns) {
+/* bytes [pixels][live4] = the windows of neighbours, the first of them at `first`, all taps inside and all channels in
+ * order; what fills up the last group is there already. */
+static MCG_APART void gather_inside(const conv_t *f, const int8_t *first, int32_t pixels) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t iy = oy * p->stride_h - p->pad_top, ix = ox * p->stride_w - p->pad_left;
-  if (f->live == p->in_c && p->order == NULL && iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
-    widen(columns, mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c) + ix * p->in_c, p->in_c, p->x_zero);
+  const int32_t n = p->kernel_w * p->in_c, pitch = p->in_w * p->in_c, ring = f->r->x_rows * pitch;
+  const int32_t step = p->stride_w * p->in_c, pad = -f->live & 3;
+  const int8_t *const end = f->x + ring;
+  int8_t *to = f->bytes;
+  for (; pixels > 0; --pixels, first += step, to += pad) {
+    const int8_t *at = first;
+    for (int32_t ky = p->kernel_h; ky > 0; --ky, at += pitch) {
+      if (at >= end) at -= ring;
+      to = copy(to, at, n);
+    }
+  }
+}
+
+static void advance(const conv_t *f, place_t *at, int32_t pixels) {
+  for (at->ox += pixels; at->ox >= f->p->out_w; at->ox -= f->p->out_w) ++at->oy;
+}
+
+/* bytes [pixels][n4] = channels [first, first + n) of the order at all taps of the next `count` pixels; the others repeat
+ * the last one. */
+static MCG_APART void gather_strip(const conv_t *f, place_t at, int32_t count, int32_t first, int32_t n) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t taps = p->kernel_h * p->kernel_w * n, pad = -taps & 3;
+  const int32_t top = at.oy * p->stride_h - p->pad_top, left = at.ox * p->stride_w - p->pad_left;
+  const int32_t right = left + (at.pixels - 1) * p->stride_w + p->kernel_w;
+  if (p->order == NULL && top >= 0 && top + p->kernel_h <= p->in_h && left >= 0 && right <= p->in_w &&
+      at.ox + at.pixels <= p->out_w) {
+    gather_inside(f, mcg_row(f->x, top, f->r->x_rows, p->in_w * p->in_c) + left * p->in_c, at.pixels);
     return;
   }
-  gather(f, oy, ox, 0, p->live, f->bytes);
-  widen(columns, f->bytes, round4(f->live), p->x_zero);
-  if (f->resting == 0) return;
-  gather(f, oy, ox, p->live, p->in_c - p->live, f->bytes);
-  widen(columns + MCG_PIXELS * round4(f->live), f->bytes, round4(f->resting), p->x_zero);
+  int8_t *to = f->bytes;
+  for (int32_t j = 1; j <= at.pixels; ++j, to += taps + pad) {
+    gather(f, at.oy * p->stride_h - p->pad_top, at.ox * p->stride_w - p->pad_left, first, n, to);
+    fill(to + taps, p->x_zero, pad);
+    if (j < count) advance(f, &at, 1);
+  }
 }
 
-/* acc [pixel] += columns [groups][4][4] . w [groups][4]. */
-static void dot_groups(const int16_t *columns, const int8_t *w, int32_t groups, int32_t acc[MCG_PIXELS]) {
+/* The columns of the next `count` pixels from the input itself. */
+static void fetch_in_place(const conv_t *f, place_t at, int32_t count) {
+  const int32_t channels = f->p->in_c, width = f->p->in_w, rows = f->r->x_rows, zero = f->p->x_zero;
+  const int32_t first = mcg_ring_slot(at.oy, rows) * width + at.ox;
+  if (count == at.pixels && first + count <= rows * width) {
+    widen_all(f->columns, at.pixels, f->x + first * channels, channels, zero);
+    return;
+  }
+  for (int32_t j = 0; j < at.pixels; ++j) {
+    const int8_t *from = f->x + (mcg_ring_slot(at.oy, rows) * width + at.ox) * channels;
+    widen_1(f->columns + 4 * j, 4 * at.pixels, from, channels, zero);
+    if (j + 1 < count) advance(f, &at, 1);
+  }
+}
+
+/* The columns of the next `count` pixels. */
+static void fetch(const conv_t *f, const place_t *at, int32_t count) {
+  const mcg_conv2d_t *p = f->p;
+  if (f->in_place) {
+    fetch_in_place(f, *at, count);
+    return;
+  }
+  gather_strip(f, *at, count, 0, p->live);
+  widen_all(f->columns, at->pixels, f->bytes, round4(f->live), p->x_zero);
+  if (f->resting == 0) return;
+  gather_strip(f, *at, count, p->live, p->in_c - p->live);
+  widen_all(f->columns + at->pixels * round4(f->live), at->pixels, f->bytes, round4(f->resting), p->x_zero);
+}
+
+/* acc [4] += columns [groups][4][4] . w [groups][4]. */
+static void dot_groups(const int16_t *columns, const int8_t *w, int32_t groups, int32_t acc[4]) {
   int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
-  for (; groups > 0; --groups, w += 4, columns += GROUP) {
+  for (; groups > 0; --groups, w += 4, columns += 16) {
     if (MCG_DUAL_MAC) {
       const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
       a = mcg_smlad(mcg_load4_aligned(columns + 2), odd, mcg_smlad(mcg_load4_aligned(columns), even, a));
@@ -157,58 +236,114 @@ static void dot_groups(const int16_t *columns, const int8_t *w, int32_t groups, 
   acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
 }
 
-/* acc [pixel] += columns [(n + 3) / 4][4][4] . w [n]. */
-static void dot(const int16_t *columns, const int8_t *w, int32_t n, int32_t acc[MCG_PIXELS]) {
+/* acc [4] += columns [(n + 3) / 4][4][4] . w [n]. */
+static void dot(const int16_t *columns, const int8_t *w, int32_t n, int32_t acc[4]) {
   const int32_t whole = n & ~3;
   dot_groups(columns, w, whole >> 2, acc);
   if (whole < n) {
     int8_t last[4] = {0, 0, 0, 0};
     for (int32_t i = whole; i < n; ++i) last[i - whole] = w[i];
-    dot_groups(columns + MCG_PIXELS * whole, last, 1, acc);
+    dot_groups(columns + 4 * whole, last, 1, acc);
   }
 }
 
-/* Output o of the strip's pixels. */
-static void output(const conv_t *f, const mcg_strip_t *s, int32_t o) {
-  int32_t acc[MCG_PIXELS];
-  for (int j = 0; j < MCG_PIXELS; ++j) acc[j] = s->bias[o];
-  dot(s->columns, s->weight + o * f->live, f->live, acc);
-  if (f->resting > 0) dot(s->columns + GROUP * s->live_groups, s->rest + o * f->resting, f->resting, acc);
-  for (int j = 0; j < MCG_PIXELS; ++j) {
-    s->y[j][o] = mcg_requantize(acc[j], s->multiplier[o], s->shift[o], f->p->y_zero);
-  }
-}
-
-static void strip(const conv_t *f, const mcg_strip_t *s) {
-  if (MCG_ASM && f->outputs > 0) mcg_conv2d_strip(s, f->outputs);
-  for (int32_t o = f->outputs; o < f->p->out_c; ++o) output(f, s, o);
-}
-
-/* Outputs that mcg_conv2d_strip may compute: all shifts exceed 32, and what it reads too much is still weights. */
-static int32_t quick_outputs(const conv_t *f) {
+/* The outputs of a strip of four pixels, of which `count` are wanted. */
+static void strip_in_c(const conv_t *f, int32_t count, int8_t *y) {
   const mcg_conv2d_t *p = f->p;
-  int32_t n = p->out_c;
-  if (((f->live | f->resting) & 3) != 0) n -= f->live < 3 || (f->resting > 0 && f->resting < 3) ? 3 : 1;
-  for (int32_t o = 0; o < p->out_c; ++o) n = p->shift[o] > 32 ? n : 0;
-  return MCG_ASM && n > 0 ? n : 0;
-}
-
-/* All strips; one that is not full ends with copies of its last pixel. */
-static void strips(const conv_t *f, mcg_strip_t *s, int16_t *columns, int8_t *y) {
-  const mcg_conv2d_t *p = f->p;
-  int32_t waiting = 0;
-  for (int32_t oy = f->r->first; oy < f->r->last; ++oy) {
-    int8_t *to = mcg_row_out(y, oy, f->r->y_rows, p->out_w * p->out_c);
-    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) {
-      const int last = oy == f->r->last - 1 && ox == p->out_w - 1;
-      do {
-        fetch(f, oy, ox, columns + 4 * waiting);
-        s->y[waiting++] = to;
-      } while (last && waiting < MCG_PIXELS);
-      if (waiting < MCG_PIXELS) continue;
-      strip(f, s);
-      waiting = 0;
+  for (int32_t o = 0; o < p->out_c; ++o) {
+    int32_t acc[4] = {f->bias[o], f->bias[o], f->bias[o], f->bias[o]};
+    dot(f->columns, f->weight + o * f->live, f->live, acc);
+    if (f->resting > 0) dot(f->columns + 4 * round4(f->live), f->rest + o * f->resting, f->resting, acc);
+    for (int32_t j = 0; j < count; ++j) {
+      y[j * p->out_c + o] = mcg_requantize(acc[j], p->multiplier[o], p->shift[o], p->y_zero);
     }
+  }
+}
+
+static void strip_in_asm(conv_t *f, int32_t pixels, int8_t *y) {
+  for (mcg_strip_t *s = f->strip; s < f->strip + f->strips; ++s) {
+    const mcg_strip_t *before = s - 1;
+    s->y = s == f->strip ? y : before->y - before->output;
+    s->y3 = s->y + 3 * s->pitch;
+    if (pixels == 6) mcg_conv2d_strip_6(s);
+    else if (pixels == 4) mcg_conv2d_strip_4(s);
+    else mcg_conv2d_strip_1(s);
+  }
+}
+
+/* How many pixels to compute together when `left` of `total` remain: a pixel of a strip of 6 costs least, then of 4. */
+static int32_t strip_pixels(int32_t left, int32_t total) {
+  if (!MCG_ASM) return 4;
+  if (left > 4 && left != 8 && total >= 6) return 6;
+  return left > 1 && total >= 4 ? 4 : 1;
+}
+
+/* The columns of so many pixels. */
+static void set_pixels(conv_t *f, int32_t pixels) {
+  for (int32_t i = 0; i < f->strips; ++i) {
+    f->strip[i].end = f->strip[i].live_end = f->columns + pixels * round4(f->live);
+    f->strip[i].rest_end = f->strip[i].live_end + pixels * round4(f->resting);
+  }
+}
+
+/* Output rows [oy, oy + rows), which follow each other at y.  Where pixels are lacking, the last strip steps back and
+ * computes some again. */
+static void strips(conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t total = rows * p->out_w;
+  place_t at = {0, oy, 0};
+  for (int32_t done = 0; done < total;) {
+    const int32_t pixels = strip_pixels(total - done, total), count = pixels < total ? pixels : total;
+    for (; done + count > total; --done) {
+      if (--at.ox < 0) at.ox = p->out_w - 1, --at.oy;
+    }
+    if (MCG_ASM && pixels != at.pixels) set_pixels(f, pixels);
+    at.pixels = pixels;
+    fetch(f, &at, count);
+    if (MCG_ASM) strip_in_asm(f, pixels, y + done * p->out_c);
+    else strip_in_c(f, count, y + done * p->out_c);
+    advance(f, &at, count);
+    done += count;
+  }
+}
+
+static inline int32_t entry(int32_t groups) { return groups == 0 ? MCG_STRIP_UNROLLED : -groups & (MCG_STRIP_UNROLLED - 1); }
+
+/* What all strips of outputs [first, last) have in common. */
+static mcg_strip_t strip_of(const conv_t *f, int32_t first, int32_t last, const int8_t *weight, const int8_t *rest) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t live4 = round4(f->live), rest4 = round4(f->resting);
+  mcg_strip_t s;
+  s.output = first - last, s.bias = f->bias + last, s.multiplier = p->multiplier + last, s.shift = p->shift + last;
+  s.columns = f->columns, s.weight = weight, s.rest = rest;
+  s.offset = 2 * p->y_zero + 1, s.pitch = p->out_c;
+  s.live_pad = live4 - f->live, s.rest_pad = rest4 - f->resting;
+  s.live_entry = entry((live4 >> 2) - 1), s.rest_entry = entry(rest4 >> 2);
+  s.special = f->resting > 0 || s.live_pad > 0;
+  MCG_ROLLED for (int32_t o = first; o < last; ++o) s.special |= !mcg_usual_shift(p->shift[o]);
+  return s;
+}
+
+/* to [.] = weights of the outputs of the tail, then three zeros; returns what follows, aligned. */
+static int8_t *keep_tail(const conv_t *f, const int8_t *weight, int32_t n, int8_t *to) {
+  fill(copy(to, weight + (f->p->out_c - f->tail) * n, f->tail * n), 0, 3);
+  return to + round4(f->tail * n + 3);
+}
+
+/* Outputs at the end that would have conv2d_strip.S read beyond the weights. */
+static int32_t tail_outputs(const conv_t *f) {
+  if (((f->live | f->resting) & 3) == 0) return 0;
+  const int32_t n = f->live == 1 || f->resting == 1 ? 3 : 1;
+  return n < f->p->out_c ? n : f->p->out_c;
+}
+
+static void prepare(conv_t *f) {
+  const int32_t most = f->p->out_c - f->tail;
+  if (most > 0) f->strip[f->strips++] = strip_of(f, 0, most, f->weight, f->rest);
+  if (f->tail > 0) {
+    int8_t *last = f->bytes + MCG_PIXELS * f->most4, *last_rest = keep_tail(f, f->weight, f->live, last);
+    if (f->resting > 0) keep_tail(f, f->rest, f->resting, last_rest);
+    f->strip[f->strips++] = strip_of(f, most, f->p->out_c, last, last_rest);
   }
 }
 
@@ -218,12 +353,22 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
     mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
     return;
   }
-  const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
-  const int32_t live4 = round4(live), rest4 = round4(resting);
-  int16_t *columns = (int16_t *)scratch;
-  conv_t f = {p, r, x, (int8_t *)(columns + MCG_PIXELS * (live4 + rest4)), live, resting, 0};
-  mcg_strip_t s = {columns, weight, rest, live4 >> 2, rest4 >> 2, live4 - live, rest4 - resting,
-                   bias, p->multiplier, p->shift, 2 * p->y_zero + 1, {y, y, y, y}};
-  f.outputs = quick_outputs(&f);
-  strips(&f, &s, columns, y);
+  conv_t f;
+  f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
+  f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;
+  f.most4 = round4(f.live > f.resting ? f.live : f.resting);
+  f.bytes = (int8_t *)(f.columns + MCG_PIXELS * (round4(f.live) + round4(f.resting)));
+  f.in_place = f.live == p->in_c && p->order == NULL && (p->in_c & 3) == 0 && p->stride_h == 1 && p->stride_w == 1 &&
+               p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
+  f.tail = MCG_ASM ? tail_outputs(&f) : 0;
+  f.strips = 0;
+  if (MCG_ASM) prepare(&f);
+  for (int32_t j = 0; j < MCG_PIXELS && p->order == NULL && (f.live & 3) != 0; ++j) {
+    fill(f.bytes + j * f.most4 + f.live, p->x_zero, f.most4 - f.live);
+  }
+  for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
+    const int32_t slot = mcg_ring_slot(oy, r->y_rows);
+    rows = r->last - oy < r->y_rows - slot ? r->last - oy : r->y_rows - slot;
+    strips(&f, oy, rows, y + slot * p->out_w * p->out_c);
+  }
 }

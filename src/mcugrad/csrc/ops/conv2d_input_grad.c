@@ -2,6 +2,9 @@
 #include "backward.h"
 #include "dot.h"
 
+#define OUTPUTS 96   /* whose weights are widened together; ops/conv2d.py sizes the scratch by both */
+#define POSITIONS 32 /* that a block of a 1x1 convolution aims at */
+
 /* One position's h [per_out] through one tap: acc [kept] += w [per_out][kept] * h, rows of w `pitch` apart. */
 static void add_outputs(const int8_t *h, const int8_t *w, int32_t pitch, int32_t outputs, int32_t kept, int32_t *acc) {
   for (int32_t o = 0; o < outputs; ++o, w += pitch) {
@@ -49,29 +52,34 @@ static void row_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
 
 /* One segment [O][kept] of a 1x1 convolution, channels from `first` of the order on, for the rows of the block. */
 static void pointwise_segment(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, int32_t kept,
-                              int32_t first, const mcg_chain_t *chain, mcg_block_t *block, int16_t *column) {
+                              int32_t first, const mcg_chain_t *chain, mcg_block_t *block, int16_t *columns) {
   const int32_t positions = block->rows * block->width, outputs = p->out_c;
   h += block->row * block->width * outputs;
-  for (int32_t j = 0; j < kept; j += 2) {
-    block->n = mcg_min(2, kept - j);
+  for (int32_t j = 0; j < kept; j += MCG_COLUMNS) {
+    block->n = mcg_min(MCG_COLUMNS, kept - j);
     block->first = first + j;
     block->order = p->order != NULL ? p->order + first + j : NULL;
-    for (int32_t c = 0; c < block->n; ++c) mcg_widen(weight + j + c, outputs, kept, c, block->n, column);
-    mcg_multiply(h, positions, outputs, column, block->n, block->acc, block->n, 0);
+    for (int32_t o = 0; o < outputs; o += OUTPUTS) {
+      const int32_t n = mcg_min(OUTPUTS, outputs - o);
+      mcg_widen(weight + o * kept + j, n, kept, block->n, columns);
+      mcg_multiply(h + o, positions, n, outputs, columns, block->acc, o > 0);
+    }
     mcg_chain_block(chain, block);
   }
 }
 
-/* scratch: int16 [2][round4(out_c)], int32 [positions of a block][2] */
+/* scratch: int16 [min(round4(out_c), OUTPUTS)][4], int32 [positions of a block][4] */
 static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                       const mcg_chain_t *chain, void *scratch) {
-  const int32_t rows = mcg_block_rows(p), length = (p->out_c + 3) & ~3;
-  mcg_block_t block = {(int32_t *)scratch + length, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  const int32_t rows = mcg_block_rows(p, POSITIONS);
+  int16_t *columns = (int16_t *)scratch;
+  int32_t *acc = (int32_t *)scratch + 2 * mcg_min(mcg_round4(p->out_c), OUTPUTS);
+  mcg_block_t block = {acc, MCG_COLUMNS, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
   for (int32_t r = 0; r < p->in_h; r += rows) {
     block.row = r;
     block.rows = mcg_min(rows, p->in_h - r);
-    pointwise_segment(p, h, weight, p->live, 0, chain, &block, (int16_t *)scratch);
-    if (rest != NULL) pointwise_segment(p, h, rest, p->in_c - p->live, p->live, chain, &block, (int16_t *)scratch);
+    pointwise_segment(p, h, weight, p->live, 0, chain, &block, columns);
+    if (rest != NULL) pointwise_segment(p, h, rest, p->in_c - p->live, p->live, chain, &block, columns);
   }
 }
 

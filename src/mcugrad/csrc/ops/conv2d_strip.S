@@ -1,125 +1,248 @@
-/* void mcg_conv2d_strip(const mcg_strip_t *s, int32_t outputs): see conv2d_strip.h.
+/* void mcg_conv2d_strip_<pixels>(const mcg_strip_t *s): see conv2d_strip.h.
  *
- * Each weight word is loaded and widened once for four pixels: 13 instructions for 16 products.
- *   r0 columns   r1 weights   r2 groups left   r3, r12 widened weights   r4-r7 columns of two pixels
- *   r8-r11 accumulators   lr s   [sp] output, [sp, 4] outputs, [sp, 8] weights, [sp, 12] resting weights
+ * Each weight word is loaded and widened once for all pixels; with six of them: 18 instructions for 24 products.
+ *   r0 columns   r1 weights   r2, r3 widened weights   r4-r7 columns of two pixels   r8-r12, lr accumulators
+ * No register is left to count with: the loop ends where the columns do.
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-#define COLUMNS 0
-#define WEIGHT 4
-#define LIVE_GROUPS 12
-#define REST_GROUPS 16
-#define LIVE_PAD 20
-#define REST_PAD 24
-#define BIAS 28
-#define MULTIPLIER 32
-#define OFFSET 40
-#define Y 44
+/* The stack frame is a copy of mcg_strip_t; the entries become addresses. */
+#define OUTPUT 0
+#define BIAS 4
+#define WEIGHT 12
+#define END 16
+#define SPECIAL 20
+#define MULTIPLIER 24
+#define OFFSET 32
+#define Y 40
+#define LIVE_END 48
+#define LIVE_PAD 52
+#define REST_END 56
+#define REST 60
+#define REST_PAD 64
+#define LIVE_ENTRY 68
+#define REST_ENTRY 72
+#define WORDS 19
+#define FRAME 76
 
   .syntax unified
   .thumb
 
-/* acc += four inputs of four pixels . four weights */
-.macro group
-  ldr r12, [r1], #4
+/* accumulators a and b = before + four inputs of two pixels . four weights */
+.macro two a, b, before_a, before_b
   ldmia r0!, {r4-r7}
-  sxtb16 r3, r12
-  sxtb16 r12, r12, ror #8
-  smlad r8, r4, r3, r8
-  smlad r9, r6, r3, r9
-  smlad r8, r5, r12, r8
-  smlad r9, r7, r12, r9
-  ldmia r0!, {r4-r7}
-  smlad r10, r4, r3, r10
-  smlad r11, r6, r3, r11
-  smlad r10, r5, r12, r10
-  smlad r11, r7, r12, r11
+  smlad \a, r4, r2, \before_a
+  smlad \b, r6, r2, \before_b
+  smlad \a, r5, r3, \a
+  smlad \b, r7, r3, \b
 .endm
 
-/* r2 groups, r2 > 0 */
-.macro groups
-  subs r2, r2, #4
-  blt 2f
-1:
-  group
-  group
-  group
-  group
-  subs r2, r2, #4
-  bge 1b
-2:
-  adds r2, r2, #4
-  beq 4f
-3:
-  group
-  subs r2, r2, #1
-  bne 3b
-4:
+.macro weights
+  ldr r3, [r1], #4
+  sxtb16 r2, r3
+  sxtb16 r3, r3, ror #8
 .endm
 
-/* y[r2] = clamp8(((high word of acc * r0) >> r1) + r3) / 2 */
-.macro requantize acc, y
-  smull r12, \acc, \acc, r0
-  asr \acc, \acc, r1
-  add \acc, \acc, r3
-  ssat \acc, #8, \acc, asr #1
-  strb \acc, [\y, r2]
+/* The first group of an output; the bias is in the last accumulator. */
+.macro first_group pixels
+  weights
+.if \pixels == 6
+  two r8, r9, lr, lr
+  two r10, r11, lr, lr
+  two r12, lr, lr, lr
+.elseif \pixels == 4
+  two r8, r9, r11, r11
+  two r10, r11, r11, r11
+.else
+  ldmia r0!, {r4, r5}
+  smlad r8, r4, r2, r8
+  smlad r8, r5, r3, r8
+.endif
 .endm
 
-  .section .text.mcg_conv2d_strip, "ax", %progbits
+.macro group pixels
+  weights
+.if \pixels == 1
+  ldmia r0!, {r4, r5}
+  smlad r8, r4, r2, r8
+  smlad r8, r5, r3, r8
+.else
+  two r8, r9, r8, r9
+  two r10, r11, r10, r11
+.endif
+.if \pixels == 6
+  two r12, lr, r12, lr
+.endif
+.endm
+
+/* `name` for each accumulator */
+.macro each name, pixels
+  \name r8
+.if \pixels > 1
+  \name r9
+  \name r10
+  \name r11
+.endif
+.if \pixels == 6
+  \name r12
+  \name lr
+.endif
+.endm
+
+/* acc = clamp8((acc * r4 / 2^32 + r6) >> r5) */
+.macro requantize acc
+  smmla \acc, \acc, r4, r6
+  asr \acc, \acc, r5
+  ssat \acc, #8, \acc
+.endm
+
+.macro double acc
+  qadd \acc, \acc, \acc
+.endm
+
+/* acc * 2^30 / 2^32 = acc * r4 / 2^32 >> r5 */
+.macro divide acc
+  smmul \acc, \acc, r4
+  asr \acc, \acc, r5
+  lsl \acc, \acc, #2
+.endm
+
+.macro strip name, pixels
+  .section .text.\name, "ax", %progbits
   .balign 4
-  .global mcg_conv2d_strip
-  .type mcg_conv2d_strip, %function
+  .global \name
+  .type \name, %function
   .thumb_func
-mcg_conv2d_strip:
+\name:
   push {r4-r11, lr}
-  sub sp, sp, #20
-  mov lr, r0
-  str r1, [sp, #4]
-  ldrd r0, r1, [lr, #WEIGHT]
-  strd r0, r1, [sp, #8]
-  movs r2, #0
-5:
-  str r2, [sp]
-  ldr r3, [lr, #BIAS]
-  ldr r0, [lr, #COLUMNS]
-  ldr r8, [r3, r2, lsl #2]
-  ldr r2, [lr, #LIVE_GROUPS]
-  ldr r1, [sp, #8]
-  mov r9, r8
-  mov r10, r8
-  mov r11, r8
-  groups
-  ldrd r2, r3, [lr, #REST_GROUPS]
-  sub r1, r1, r3
-  str r1, [sp, #8]
-  cmp r2, #0
-  beq 6f
-  ldr r1, [sp, #12]
-  groups
-  ldr r3, [lr, #REST_PAD]
-  sub r1, r1, r3
-  str r1, [sp, #12]
+  sub sp, sp, #FRAME
+  mov r1, sp
+  ldmia r0!, {r2-r11}
+  stmia r1!, {r2-r11}
+  ldmia r0!, {r4-r12}
+  adr r2, 10f
+  adr r3, 1f
+  ldrb r11, [r2, r11]
+  ldrb r12, [r2, r12]
+  add r11, r3, r11, lsl #1
+  add r12, r3, r12, lsl #1
+  adds r11, r11, #1
+  adds r12, r12, #1
+  stmia r1!, {r4-r12}
+  ldr r2, [sp, #OUTPUT]
+  ldr r1, [sp, #WEIGHT]
+  b 5f
+  .balign 4
+10:
+  .byte (1f - 1f) / 2, (2f - 1f) / 2, (3f - 1f) / 2, (4f - 1f) / 2, (6f - 1f) / 2
+  .balign 4
+1:
+  group \pixels
+2:
+  group \pixels
+3:
+  group \pixels
+4:
+  group \pixels
 6:
-  ldr r2, [sp]
-  ldrd r0, r1, [lr, #MULTIPLIER]
-  ldr r3, [lr, #OFFSET]
-  ldr r0, [r0, r2, lsl #2]
-  ldrb r1, [r1, r2]
-  add r12, lr, #Y
-  ldmia r12, {r4-r7}
-  subs r1, r1, #33
-  requantize r8, r4
-  requantize r9, r5
-  requantize r10, r6
-  requantize r11, r7
-  ldr r3, [sp, #4]
+  ldr r2, [sp, #END]
+  cmp r0, r2
+  bne 1b
+  ldr r2, [sp, #SPECIAL]
+  cmp r2, #0
+  bne 8f
+  ldr r2, [sp, #OUTPUT]
+  ldrd r4, r5, [sp, #MULTIPLIER]
+  ldr r4, [r4, r2, lsl #2]
+  ldrb r5, [r5, r2]
+  subs r5, r5, #33
+7:
+  ldrd r6, r3, [sp, #OFFSET]
+  ldrd r0, r7, [sp, #Y]
+  lsls r6, r6, r5
+  adds r5, r5, #1
+  each requantize, \pixels
+.if \pixels > 1
+  strb r9, [r0, r3]
+  strb r10, [r0, r3, lsl #1]
+.endif
+  strb r8, [r0], #1
+.if \pixels == 6
+  strb r12, [r7, r3]
+  strb lr, [r7, r3, lsl #1]
+.endif
+.if \pixels > 1
+  strb r11, [r7], #1
+.endif
+  strd r0, r7, [sp, #Y]
   adds r2, r2, #1
-  cmp r2, r3
-  blt 5b
-  add sp, sp, #20
+  str r2, [sp, #OUTPUT]
+  beq 9f
+5:
+  ldrd r3, r0, [sp, #BIAS]
+.if \pixels == 6
+  ldr lr, [r3, r2, lsl #2]
+.elseif \pixels == 4
+  ldr r11, [r3, r2, lsl #2]
+.else
+  ldr r8, [r3, r2, lsl #2]
+.endif
+  first_group \pixels
+  ldr pc, [sp, #LIVE_ENTRY]
+9:
+  add sp, sp, #FRAME
   pop {r4-r11, pc}
-  .size mcg_conv2d_strip, . - mcg_conv2d_strip
+
+  /* The end of one of two segments, or of one without whole groups. */
+8:
+  ldr r3, [sp, #LIVE_END]
+  cmp r0, r3
+  bne 11f
+  ldrd r2, r3, [sp, #LIVE_PAD]
+  subs r1, r1, r2
+  cmp r0, r3
+  beq 12f
+  str r1, [sp, #WEIGHT]
+  str r3, [sp, #END]
+  ldr r1, [sp, #REST]
+  ldr pc, [sp, #REST_ENTRY]
+11:
+  ldr r2, [sp, #REST_PAD]
+  str r3, [sp, #END]
+  subs r1, r1, r2
+  str r1, [sp, #REST]
+  ldr r1, [sp, #WEIGHT]
+12:
+  ldr r2, [sp, #OUTPUT]
+  ldrd r4, r5, [sp, #MULTIPLIER]
+  ldr r4, [r4, r2, lsl #2]
+  ldrb r5, [r5, r2]
+  subs r5, r5, #33
+  blt 13f
+  cmp r5, #22
+  blt 7b
+  /* a large shift, in two steps of which the second is by 8 */
+  subs r5, r5, #7
+  each divide, \pixels
+  mov r4, #0x40000000
+  movs r5, #7
+  b 7b
+13:
+  /* a small one: saturating doublings bring it to 33, and 25 of them are enough for any */
+  negs r5, r5
+  cmp r5, #25
+  it gt
+  movgt r5, #25
+14:
+  each double, \pixels
+  subs r5, r5, #1
+  bne 14b
+  b 7b
+  .size \name, . - \name
+.endm
+
+  strip mcg_conv2d_strip_6, 6
+  strip mcg_conv2d_strip_4, 4
+  strip mcg_conv2d_strip_1, 1
 
 #endif

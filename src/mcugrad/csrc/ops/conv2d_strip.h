@@ -1,31 +1,47 @@
-/* Four output pixels of a convolution, widened, and the loop over their outputs. */
+/* Some output pixels of a convolution, widened, and the loop over their outputs. */
 #ifndef MCG_CONV2D_STRIP_H
 #define MCG_CONV2D_STRIP_H
 
 #include <stdint.h>
 
-#define MCG_PIXELS 4
+#define MCG_PIXELS 6 /* of the largest strip */
 
-/* The columns hold groups [4 pixels][4 inputs] of x - x_zero, first of the live, then of the resting inputs; each part
- * ends with zeros up to a whole group.  Where dual MACs exist the inputs a b c d of a group are stored as a c b d, which
- * is how SXTB16 takes four weights apart.  conv2d_strip.S knows the order of the fields. */
+/* Groups of inputs that conv2d_strip.S unrolls; the first group of the live inputs stands before the loop. */
+#define MCG_STRIP_UNROLLED 4
+
+/* The columns hold groups [pixels][4 inputs] of x - x_zero, first of the live, then of the resting inputs; each part ends
+ * with zeros up to a whole group.  Where dual MACs exist the inputs a b c d of a group are stored as a c b d, which is how
+ * SXTB16 takes four weights apart.  Arrays by output are given by their ends, so that one index counts up to zero.
+ * conv2d_strip.S knows the order of the fields. */
 typedef struct {
-  const int16_t *columns;    /* [live_groups + rest_groups][4][4] */
+  int32_t output;            /* minus the number of outputs, at least 1 */
+  const int32_t *bias;       /* end of [O] */
+  const int16_t *columns;
   const int8_t *weight;      /* [O][live] */
-  const int8_t *rest;        /* [O][resting] */
-  int32_t live_groups;       /* (live + 3) / 4 */
-  int32_t rest_groups;
-  int32_t live_pad;          /* 4 * live_groups - live */
-  int32_t rest_pad;
-  const int32_t *bias;       /* [O] */
-  const int32_t *multiplier; /* [O] */
-  const uint8_t *shift;      /* [O] */
+  const int16_t *end;        /* of the columns in work: live_end */
+  int32_t special;           /* 0: one segment of whole groups, and every shift is a usual one (mcg_usual_shift) */
+  const int32_t *multiplier; /* end of [O] */
+  const uint8_t *shift;      /* end of [O] */
   int32_t offset;            /* 2 * y_zero + 1 */
-  int8_t *y[MCG_PIXELS];     /* [O] each */
+  int32_t pitch;             /* bytes between pixels of y */
+  int8_t *y;                 /* [O] */
+  int8_t *y3;                /* three pixels on */
+  const int16_t *live_end;   /* of the columns */
+  int32_t live_pad;          /* what the last group of the live inputs lacks */
+  const int16_t *rest_end;   /* live_end without resting inputs */
+  const int8_t *rest;        /* [O][resting] */
+  int32_t rest_pad;
+  int32_t live_entry;        /* groups of the loop to leave out at first, 4: all */
+  int32_t rest_entry;
 } mcg_strip_t;
 
-/* Outputs [0, outputs) of the strip, all of whose shifts exceed 32.  May read up to three weights beyond row
- * outputs - 1, which the zeros in the columns cancel.  Needs MCG_ASM. */
-void mcg_conv2d_strip(const mcg_strip_t *s, int32_t outputs);
+/* Shifts for which the rounding term takes in the zero point without overflow. */
+static inline int mcg_usual_shift(int32_t shift) { return shift >= 33 && shift < 55; }
+
+/* The outputs of a strip of 6, 4 or 1 pixels.  May read up to three weights beyond the last row, which the zeros in the
+ * columns cancel.  Needs MCG_ASM. */
+void mcg_conv2d_strip_6(const mcg_strip_t *s);
+void mcg_conv2d_strip_4(const mcg_strip_t *s);
+void mcg_conv2d_strip_1(const mcg_strip_t *s);
 
 #endif

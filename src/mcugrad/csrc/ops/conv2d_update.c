@@ -5,8 +5,8 @@
 #include "backward.h"
 #include "dot.h"
 
-#define OUTPUTS 8 /* computed together, so that a column of x is widened once for all of them */
-#define INPUTS 16
+#define INPUTS 16    /* most that are computed together; ops/conv2d.py sizes the scratch by both */
+#define POSITIONS 64 /* of a block */
 
 /* Input channel j of those that this weight keeps, counted inside its group. */
 static inline int32_t channel(const mcg_conv2d_t *p, int32_t j) { return p->order != NULL ? p->order[j] : j; }
@@ -26,7 +26,7 @@ static void add_position(const mcg_conv2d_t *p, const int8_t *x, int32_t h, int3
 }
 
 /* grad [live] of output o and tap (ky, kx); x at the first channel of the group, mu at its means. */
-static void tap_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t ky,
+static MCG_APART void tap_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t ky,
                       int32_t kx, int32_t *grad) {
   const mcg_span_t rows = mcg_span(ky, p->stride_h, p->pad_top, p->in_h, p->out_h);
   const mcg_span_t columns = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
@@ -44,7 +44,7 @@ static void tap_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
 }
 
 /* Any convolution, one output and tap at a time; grad [live]. */
-static void update_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+static MCG_APART void update_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                          const mcg_weight_step_t *step, int32_t *grad) {
   const int32_t outputs = p->out_c / p->groups, inputs = p->in_c / p->groups;
   for (int32_t o = 0; o < p->out_c; ++o) {
@@ -59,69 +59,51 @@ static void update_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h
   }
 }
 
-/* Scratch of a 1x1 update, for blocks of up to `most` positions. */
+/* Scratch of a 1x1 update, for blocks of up to `most` positions, and the input channels that it is computing. */
 typedef struct {
-  int32_t most;
-  int32_t *grad;   /* [OUTPUTS][INPUTS] */
-  int16_t *column; /* [round4(most)][2]: two widened columns of x */
-  int8_t *turned;  /* [OUTPUTS][most]: h by output */
+  int32_t most, inputs; /* a multiple of four, and channels computed together */
+  int16_t *columns;     /* [most / 4][4][4]: four widened outputs of h */
+  int32_t *grad;        /* [inputs + 1][4] */
+  int8_t *turned;       /* [inputs + 1][most]: x by channel, and a row of ones that makes the sums of h */
+  int32_t first, n;     /* channels first ... first + n - 1 */
 } pointwise_t;
 
-/* to [n][positions] = h [positions][pitch], n outputs of it */
-static void turn(const int8_t *h, int32_t positions, int32_t pitch, int32_t n, int8_t *to) {
-  for (; n >= 4; n -= 4, h += 4, to += 4 * positions) {
-    const int8_t *from = h;
-    for (int32_t i = 0; i < positions; ++i, from += pitch) {
-      const uint32_t v = mcg_load4(from);
-      for (int32_t o = 0; o < 4; ++o) to[o * positions + i] = (int8_t)(v >> (8 * o) & 0xFFu);
-    }
+/* turned = x of `count` positions; what follows them meets zeros. */
+static MCG_APART void turn(const mcg_conv2d_t *p, const int8_t *x, int32_t count, const pointwise_t *s) {
+  int8_t *to = s->turned;
+  for (int32_t j = 0; j < s->n; ++j, to += s->most) {
+    const int8_t *from = x + channel(p, s->first + j);
+    MCG_ROLLED for (int32_t i = 0; i < count; ++i, from += p->in_c) to[i] = *from;
   }
-  for (; n > 0; --n, ++h, to += positions) {
-    for (int32_t i = 0; i < positions; ++i) to[i] = h[i * pitch];
-  }
+  MCG_ROLLED for (int32_t i = 0; i < count; ++i) to[i] = 1;
 }
 
-/* sum of h [n] */
-static int32_t sum(const int8_t *h, int32_t n) {
-  int32_t total = 0;
-  for (int32_t i = 0; i < n; ++i) total += h[i];
-  return total;
-}
-
-/* grad [n][width] += the share of `positions` positions: channels first ... first + width - 1 of x, turned outputs. */
-static void multiply_block(const mcg_conv2d_t *p, const int8_t *x, int32_t positions, int32_t n, int32_t first,
-                           int32_t width, const pointwise_t *s) {
-  for (int32_t j = 0; j < width; j += 2) {
-    const int columns = mcg_min(2, width - j);
-    for (int c = 0; c < columns; ++c) {
-      mcg_widen(x + channel(p, first + j + c), positions, p->in_c, c, columns, s->column);
-    }
-    mcg_multiply(s->turned, n, positions, s->column, columns, s->grad + j, INPUTS, 1);
+/* The step of outputs o ... o + n - 1 by grad. */
+static MCG_APART void step_outputs(const mcg_conv2d_t *p, const int16_t *mu, const mcg_weight_step_t *step, int32_t o,
+                                   int32_t n, const pointwise_t *s) {
+  const int32_t *sums = s->grad + MCG_COLUMNS * s->n;
+  for (int32_t i = 0; i < n; ++i) {
+    int32_t run[INPUTS];
+    for (int32_t j = 0; j < s->n; ++j) run[j] = s->grad[MCG_COLUMNS * j + i] - middle(p, mu, s->first + j) * sums[i];
+    const int64_t shifted = mcg_weight_step(step, o + i, 0, s->first, s->n, run, mu);
+    if (mu != NULL) mcg_centre(step, o + i, shifted);
   }
 }
 
-/* A 1x1 convolution: outputs o ... o + n - 1. */
+/* A 1x1 convolution, the channels of `s`. */
 static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
-                      const mcg_weight_step_t *step, int32_t o, int32_t n, const pointwise_t *s) {
+                      const mcg_weight_step_t *step, const pointwise_t *s) {
   const int32_t positions = p->in_h * p->in_w;
-  int64_t shifted[OUTPUTS] = {0};
-  int32_t sums[OUTPUTS] = {0};
-  for (int32_t first = 0; first < p->live; first += INPUTS) {
-    const int32_t width = mcg_min(INPUTS, p->live - first);
-    mcg_zero(s->grad, OUTPUTS * INPUTS);
+  for (int32_t o = 0; o < p->out_c; o += MCG_COLUMNS) {
+    const int32_t n = mcg_min(MCG_COLUMNS, p->out_c - o);
     for (int32_t at = 0; at < positions; at += s->most) {
       const int32_t count = mcg_min(s->most, positions - at);
-      if (first == 0 || positions > s->most) turn(h + at * p->out_c + o, count, p->out_c, n, s->turned);
-      for (int32_t i = 0; first == 0 && i < n; ++i) sums[i] += sum(s->turned + i * count, count);
-      multiply_block(p, x + at * p->in_c, count, n, first, width, s);
+      if (o == 0 || positions > s->most) turn(p, x + at * p->in_c, count, s);
+      mcg_widen(h + at * p->out_c + o, count, p->out_c, n, s->columns);
+      mcg_multiply(s->turned, s->n + 1, MCG_DUAL_MAC ? mcg_round4(count) : count, s->most, s->columns, s->grad, at > 0);
     }
-    for (int32_t i = 0; i < n; ++i) {
-      int32_t *grad = s->grad + i * INPUTS;
-      for (int32_t j = 0; j < width; ++j) grad[j] -= middle(p, mu, first + j) * sums[i];
-      shifted[i] += mcg_weight_step(step, o + i, 0, first, width, grad, mu);
-    }
+    step_outputs(p, mu, step, o, n, s);
   }
-  for (int32_t i = 0; mu != NULL && i < n; ++i) mcg_centre(step, o + i, shifted[i]);
 }
 
 /* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null; scratch: int32 [live], or that of pointwise_t */
@@ -131,10 +113,12 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
     update_plain(p, x, h, mu, step, (int32_t *)scratch);
     return;
   }
-  pointwise_t s = {mcg_min(MCG_BLOCK, p->in_h * p->in_w), (int32_t *)scratch, NULL, NULL};
-  s.column = (int16_t *)(void *)(s.grad + OUTPUTS * INPUTS);
-  s.turned = (int8_t *)(s.column + 2 * ((s.most + 3) & ~3));
-  for (int32_t o = 0; o < p->out_c; o += OUTPUTS) {
-    pointwise(p, x, h, mu, step, o, mcg_min(OUTPUTS, p->out_c - o), &s);
+  const int32_t most = mcg_min(POSITIONS, mcg_round4(p->in_h * p->in_w));
+  pointwise_t s = {most, most > POSITIONS / 2 ? INPUTS / 2 : INPUTS, (int16_t *)scratch, NULL, NULL, 0, 0};
+  s.grad = (int32_t *)scratch + 2 * most;
+  s.turned = (int8_t *)(s.grad + MCG_COLUMNS * (s.inputs + 1));
+  for (; s.first < p->live; s.first += s.inputs) {
+    s.n = mcg_min(s.inputs, p->live - s.first);
+    pointwise(p, x, h, mu, step, &s);
   }
 }

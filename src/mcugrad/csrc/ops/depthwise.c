@@ -85,9 +85,9 @@ static void border(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t ox, 
 /* Output row y [out_w] from the rows v of its window, the first of which is x. */
 static void row(const block_t *b, const int8_t *x, mcg_taps_t v, int8_t *y) {
   for (int32_t ox = 0; ox < b->inner.first; ++ox) border(b, x, v, ox, y);
-  if (b->p->kernel_w == 3) inner(b, x, v, 3, y);
-  else if (b->p->kernel_w == 5) inner(b, x, v, 5, y);
-  else if (b->p->kernel_w == 7) inner(b, x, v, 7, y);
+  if (!MCG_DUAL_MAC && b->p->kernel_w == 3) inner(b, x, v, 3, y);
+  else if (!MCG_DUAL_MAC && b->p->kernel_w == 5) inner(b, x, v, 5, y);
+  else if (!MCG_DUAL_MAC && b->p->kernel_w == 7) inner(b, x, v, 7, y);
   else inner(b, x, v, b->p->kernel_w, y);
   for (int32_t ox = b->inner.last; ox < b->p->out_w; ++ox) border(b, x, v, ox, y);
 }

@@ -1,7 +1,9 @@
 /* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
+#include "depthwise_span.h"
 
 #define CHANNELS 4    /* of a block */
+#define POSITIONS 64  /* that a block aims at; ops/depthwise.py sizes the scratch by it */
 #define MOST_STRIDE 2 /* by pairs */
 
 /* acc [in_w][n] += the products of one tap in one row of the output; from and w at the first of n channels. */
@@ -10,17 +12,17 @@ static void add_tap(const mcg_conv2d_t *p, const int8_t *from, const int8_t *w, 
   const int32_t step = p->stride_w * n;
   acc += (x.first * p->stride_w + kx - p->pad_left) * n;
   from += x.first * p->in_c;
-  for (int32_t i = x.first; i < x.last; ++i, from += p->in_c, acc += step) {
+  MCG_COMPACT for (int32_t i = x.first; i < x.last; ++i, from += p->in_c, acc += step) {
     if (n == CHANNELS) {
       for (int32_t c = 0; c < CHANNELS; ++c) acc[c] += w[c] * from[c];
     } else {
-      for (int32_t c = 0; c < n; ++c) acc[c] += w[c] * from[c];
+      MCG_COMPACT for (int32_t c = 0; c < n; ++c) acc[c] += w[c] * from[c];
     }
   }
 }
 
 /* acc [rows][in_w][n] of the block's rows and channels. */
-static void block_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_block_t *b) {
+static MCG_APART void block_plain(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_block_t *b) {
   for (int32_t r = 0; r < b->rows; ++r) {
     int32_t *acc = b->acc + r * p->in_w * b->n;
     mcg_zero(acc, p->in_w * b->n);
@@ -50,7 +52,7 @@ typedef struct {
   uint32_t *plane;                  /* [rows][columns][2]: h from (top, left) on, 0 outside the output */
 } stage_t;
 
-static phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int32_t pad, int32_t size) {
+static MCG_APART phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int32_t pad, int32_t size) {
   const int32_t output = (pad + stride - 1 - tap) / stride, position = output * stride + tap - pad;
   const phase_t f = {tap < kernel ? (kernel - 1 - tap) / stride + 1 : 0, position,
                      position < size ? (size - 1 - position) / stride + 1 : 0, output};
@@ -66,7 +68,7 @@ static inline uint32_t *widen(const int8_t *from, uint32_t *to) {
 
 /* wide [first ky][first kx][ky][kx][2]: the taps that can meet one input position, those a stride apart, lie together,
  * last tap first, which is the order of the outputs that they belong to. */
-static void widen_weight(const mcg_conv2d_t *p, const int8_t *weight, const stage_t *s) {
+static MCG_APART void widen_weight(const mcg_conv2d_t *p, const int8_t *weight, const stage_t *s) {
   uint32_t *to = s->wide;
   for (int32_t y = 0; y < p->stride_h; ++y) {
     for (int32_t x = 0; x < p->stride_w; ++x) {
@@ -90,7 +92,7 @@ static void clear_plane(const mcg_conv2d_t *p, const mcg_block_t *b, stage_t *s)
 }
 
 /* Fills it from h [out_h][out_w][C], at the first of four channels. */
-static void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const stage_t *s) {
+static MCG_APART void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const stage_t *s) {
   const int32_t first = mcg_max(s->left, 0), last = mcg_min(s->left + s->columns, p->out_w), channels = p->in_c;
   for (int32_t y = mcg_max(s->top, 0); y < mcg_min(s->top + s->rows, p->out_h); ++y) {
     const int8_t *from = h + (y * p->out_w + first) * channels;
@@ -99,79 +101,51 @@ static void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const stage_t *s)
   }
 }
 
-/* acc [count][4], `step` apart: rows * taps products each, from h (rows `pitch` apart) on. */
-MCG_INLINE void span(const uint32_t *h, int32_t pitch, const uint32_t *wide, int32_t rows, int32_t taps, int32_t count,
-                     int32_t *acc, int32_t step) {
-  pitch -= 2 * taps;
-#pragma GCC unroll 1
-  for (; count > 0; --count, h += 2, acc += step) {
-    const uint32_t *from = h, *w = wide;
-    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    for (int32_t i = rows; i > 0; --i, from += pitch) {
-      for (int32_t j = taps; j > 0; --j, from += 2, w += 2) {
-        a0 = mcg_smlabb(from[0], w[0], a0);
-        a1 = mcg_smlabb(from[1], w[1], a1);
-        a2 = mcg_smlatt(from[0], w[0], a2);
-        a3 = mcg_smlatt(from[1], w[1], a3);
+/* mcg_depthwise_span in the simplest way, for any numbers. */
+static MCG_APART void span(const mcg_depthwise_span_t *s) {
+  const int32_t pitch = s->pitch / 4, step = s->step / 4;
+  for (int32_t i = 0; i < s->lines * s->count; ++i) {
+    const int32_t line = i / s->count, at = i % s->count;
+    int32_t *acc = s->acc + line * (s->line / 4) + at * step;
+    mcg_zero(acc, CHANNELS);
+    for (int32_t r = 0; r < s->rows; ++r) {
+      const uint32_t *h = s->h + (line + r) * pitch + 2 * at, *w = s->wide + 2 * r * s->taps;
+      MCG_COMPACT for (int32_t k = 0; k < 2 * s->taps; k += 2) {
+        acc[0] = mcg_smlabb(h[k], w[k], acc[0]);
+        acc[1] = mcg_smlabb(h[k + 1], w[k + 1], acc[1]);
+        acc[2] = mcg_smlatt(h[k], w[k], acc[2]);
+        acc[3] = mcg_smlatt(h[k + 1], w[k + 1], acc[3]);
       }
     }
-    acc[0] = a0;
-    acc[1] = a1;
-    acc[2] = a2;
-    acc[3] = a3;
   }
 }
 
-/* `span` with the usual numbers of rows and taps unrolled. */
-#define SPAN(name, rows, taps)                                                                                       \
-  static MCG_NOINLINE void name(const uint32_t *h, int32_t pitch, const uint32_t *wide, const int32_t window[2],     \
-                                int32_t count, int32_t *acc, int32_t step) {                                         \
-    (void)window;                                                                                                    \
-    span(h, pitch, wide, rows, taps, count, acc, step);                                                              \
-  }
-
-SPAN(span_1_1, 1, 1)
-SPAN(span_1_2, 1, 2)
-SPAN(span_2_1, 2, 1)
-SPAN(span_2_2, 2, 2)
-SPAN(span_3, window[0], 3)
-SPAN(span_5, window[0], 5)
-SPAN(span_any, window[0], window[1])
-
-static void run_span(const uint32_t *h, int32_t pitch, const uint32_t *wide, const int32_t window[2], int32_t count,
-                     int32_t *acc, int32_t step) {
-  const int32_t rows = window[0], taps = window[1];
-  if (rows == 1 && taps == 1) {
-    span_1_1(h, pitch, wide, window, count, acc, step);
-  } else if (rows == 1 && taps == 2) {
-    span_1_2(h, pitch, wide, window, count, acc, step);
-  } else if (rows == 2 && taps == 1) {
-    span_2_1(h, pitch, wide, window, count, acc, step);
-  } else if (rows == 2 && taps == 2) {
-    span_2_2(h, pitch, wide, window, count, acc, step);
-  } else if (taps == 3) {
-    span_3(h, pitch, wide, window, count, acc, step);
-  } else if (taps == 5) {
-    span_5(h, pitch, wide, window, count, acc, step);
-  } else {
-    span_any(h, pitch, wide, window, count, acc, step);
-  }
-}
-
-/* The same as block_plain for four channels by pairs. */
-static void block_packed(const mcg_conv2d_t *p, const stage_t *s, const mcg_block_t *b) {
-  const int32_t stride = p->stride_w, pitch = 2 * s->columns;
-  for (int32_t r = 0; r < b->rows; ++r) {
-    const int32_t y = b->row + r + p->pad_top, first = y % p->stride_h, rows = s->y[first].count;
-    const uint32_t *h = s->plane + pitch * (y / p->stride_h - rows + 1 - s->top);
-    const uint32_t *wide = s->wide + (first == 0 ? 0 : 2 * s->y[0].count * p->kernel_w);
-    for (int32_t k = 0; k < stride; ++k) {
-      const phase_t *x = &s->x[k];
-      const uint32_t *from = h + 2 * (x->output - x->count + 1 - s->left);
-      int32_t *acc = b->acc + (r * p->in_w + x->position) * CHANNELS;
-      const int32_t window[2] = {rows, x->count};
-      run_span(from, pitch, wide, window, x->positions, acc, CHANNELS * stride);
+/* The same as block_plain for four channels by pairs: positions that the same taps meet, a stride apart, together. */
+static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, const mcg_block_t *b) {
+  const int32_t pitch = 2 * s->columns, start = b->row + p->pad_top;
+  const uint32_t *wide = s->wide;
+  for (int32_t k = 0; k < p->stride_h; ++k) {
+    const int32_t rows = s->y[k].count, r = start % p->stride_h == k ? 0 : (k + start) % p->stride_h;
+    const uint32_t *h = s->plane + pitch * (mcg_over(start + r, p->stride_h) - rows + 1 - s->top);
+    for (int32_t j = 0; j < p->stride_w; ++j) {
+      const phase_t *x = &s->x[j];
+      const mcg_depthwise_span_t part = {h + 2 * (x->output - x->count + 1 - s->left),
+                                         wide,
+                                         rows,
+                                         x->count,
+                                         b->acc + (r * p->in_w + x->position) * CHANNELS,
+                                         4 * CHANNELS * p->stride_w,
+                                         x->positions,
+                                         4 * pitch,
+                                         4 * CHANNELS * p->in_w * p->stride_h,
+                                         mcg_over(b->rows - r + p->stride_h - 1, p->stride_h)};
       wide += 2 * rows * x->count;
+      if (part.lines <= 0 || part.count <= 0) continue;
+      if (MCG_ASM && rows > 0 && x->count > 0 && x->count <= MCG_MOST_TAPS) {
+        mcg_depthwise_span(&part);
+      } else {
+        span(&part);
+      }
     }
   }
 }
@@ -180,9 +154,9 @@ static void block_packed(const mcg_conv2d_t *p, const stage_t *s, const mcg_bloc
  * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
-  const int32_t rows = mcg_block_rows(p);
+  const int32_t rows = mcg_block_rows(p, POSITIONS);
   const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE;
-  mcg_block_t b = {(int32_t *)scratch, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
   stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
   for (int32_t k = 0; packed && k < MOST_STRIDE; ++k) {
@@ -194,7 +168,7 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
     b.rows = mcg_min(rows, p->in_h - b.row);
     if (packed) clear_plane(p, &b, &s);
     for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
-      b.n = mcg_min(CHANNELS, p->in_c - b.first);
+      b.n = b.pitch = mcg_min(CHANNELS, p->in_c - b.first);
       if (packed && b.n == CHANNELS) {
         widen_weight(p, weight + b.first, &s);
         fill_plane(p, h + b.first, &s);

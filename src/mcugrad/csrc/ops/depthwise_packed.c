@@ -18,6 +18,8 @@ typedef struct {
   int16_t *columns; /* [4][ring][width]; what is padding stays zero */
   int16_t *weight;  /* [4][2 kh][steps][4]: the rows twice, so that they can start anywhere in the ring */
   int32_t width, steps, ring;
+  int32_t square;              /* whether mcg_depthwise_row_3x3_* do it */
+  int32_t row_step, pair_step; /* elements between rows and between pairs of columns: 2 and 6 for it, width and 2 */
 } block_t;
 
 /* Pairs of neighbouring columns, one for each channel, from the pixels' words (lanes a c, b d). */
@@ -51,21 +53,31 @@ static void widen_all_weights(const block_t *b, const int8_t *weight) {
   }
 }
 
-static MCG_APART void blank(int16_t *to, int32_t n) {
-  for (int32_t i = 0; i < n; i += 2) mcg_store4_aligned(to + i, 0u);
+/* to [n / 2] pairs, `step` elements apart, = 0 */
+static MCG_APART void blank(int16_t *to, int32_t n, int32_t step) {
+  MCG_ROLLED for (; n > 0; n -= 2, to += step) mcg_store4_aligned(to, 0u);
+}
+
+/* to [n] = 0, n a multiple of eight */
+static void clear(int16_t *to, int32_t n) {
+  const int16_t *const end = to + n;
+  MCG_ROLLED for (; to != end; to += 8) {
+    mcg_store4_aligned(to, 0u), mcg_store4_aligned(to + 2, 0u);
+    mcg_store4_aligned(to + 4, 0u), mcg_store4_aligned(to + 6, 0u);
+  }
 }
 
 /* Columns of each channel, from an even one on, = n pixels at `at`; zeros before the first when it is at an odd place,
  * and after the last when that leaves half a pair. */
 static MCG_APART void widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n,
-                                   int16_t *to, int32_t plane) {
+                                   int16_t *to, int32_t plane, int32_t step) {
   const uint32_t minus = mcg_pair(-zero, -zero);
   if (odd_place) {
     const uint32_t v = mcg_load4(at);
     store_pairs(to, plane, 0u, 0u, mcg_sxtab16(minus, v), mcg_sxtab16_odd(minus, v));
-    --n, to += 2, at += pixel;
+    --n, to += step, at += pixel;
   }
-  MCG_ROLLED for (; n > 1; n -= 2, to += 2, at += 2 * pixel) {
+  MCG_ROLLED for (; n > 1; n -= 2, to += step, at += 2 * pixel) {
     const uint32_t v0 = mcg_load4(at), v1 = mcg_load4(at + pixel);
     store_pairs(to, plane, mcg_sxtab16(minus, v0), mcg_sxtab16_odd(minus, v0), mcg_sxtab16(minus, v1),
                 mcg_sxtab16_odd(minus, v1));
@@ -81,12 +93,13 @@ static void fetch(const block_t *b, int32_t iy, int32_t slot) {
   const mcg_conv2d_t *p = b->p;
   const int32_t plane = b->ring * b->width, odd = p->pad_left & 1;
   const int32_t pixels = mcg_between(b->width - p->pad_left, 0, p->in_w);
-  int16_t *const to = b->columns + slot * b->width;
+  int16_t *const to = b->columns + slot * b->row_step;
   if (iy >= 0 && iy < p->in_h) {
     const int8_t *row = mcg_row(b->x, iy, b->r->x_rows, p->in_w * p->in_c);
-    widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + p->pad_left - odd, plane);
+    const int32_t first = ((p->pad_left - odd) >> 1) * b->pair_step;
+    widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + first, plane, b->pair_step);
   } else {
-    for (int c = 0; c < MCG_LANES; ++c) blank(to + c * plane, b->width);
+    for (int c = 0; c < MCG_LANES; ++c) blank(to + c * plane, b->width, b->pair_step);
   }
 }
 
@@ -143,8 +156,11 @@ static void row_in_c(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps
   else row_of(s, 2, steps);
 }
 
-static void row(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
-  if (!MCG_ASM || steps < 2 || steps > 4) row_in_c(s, stride, steps);
+static void row(const block_t *b, const mcg_depthwise_row_t *s) {
+  const int32_t stride = b->p->stride_w, steps = b->steps;
+  if (MCG_ASM && b->square && stride == 1) mcg_depthwise_row_3x3_1(s);
+  else if (MCG_ASM && b->square) mcg_depthwise_row_3x3_2(s);
+  else if (!MCG_ASM || steps < 2 || steps > 4) row_in_c(s, stride, steps);
   else if (stride == 1 && steps == 2) mcg_depthwise_row_12(s);
   else if (stride == 1 && steps == 3) mcg_depthwise_row_13(s);
   else if (stride == 1) mcg_depthwise_row_14(s);
@@ -159,11 +175,11 @@ static void output_row(const block_t *b, mcg_depthwise_row_t *s, int32_t oy) {
   const int32_t whole = p->out_w / MCG_QUAD, rest = p->out_w - whole * MCG_QUAD;
   s->quads = whole, s->pixel = p->out_c;
   s->y = mcg_row_out(b->y, oy, b->r->y_rows, p->out_w * p->out_c);
-  if (whole > 0) row(s, p->stride_w, b->steps);
+  if (whole > 0) row(b, s);
   if (rest > 0) {
     int8_t last[MCG_QUAD * MCG_LANES], *to = s->y + whole * MCG_QUAD * p->out_c;
-    s->columns += whole * MCG_QUAD * p->stride_w, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
-    row(s, p->stride_w, b->steps);
+    s->columns += whole * (MCG_QUAD / 2 * p->stride_w) * b->pair_step, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
+    row(b, s);
     for (int32_t i = 0; i < rest; ++i, to += p->out_c) mcg_store4(to, mcg_load4(last + MCG_LANES * i));
   }
 }
@@ -201,11 +217,12 @@ static void through_ring(const block_t *b, mcg_depthwise_row_t *s) {
 }
 
 /* Requantization of four channels from c on. */
-static void load_lanes(const mcg_conv2d_t *p, const int32_t *bias, int32_t c, mcg_lane_t lane[MCG_LANES]) {
+static void load_lanes(const mcg_conv2d_t *p, const int32_t *bias, int32_t c, int square, mcg_lane_t lane[MCG_LANES]) {
   for (int i = 0; i < MCG_LANES; ++i) {
     lane[i].multiplier = p->multiplier[c + i];
     lane[i].shift = p->shift[c + i] - 33;
     lane[i].offset = 2 * p->y_zero + 1;
+    if (square) lane[i].offset *= 1 << lane[i].shift, ++lane[i].shift;
     lane[i].bias = bias[c + i];
   }
 }
@@ -216,16 +233,19 @@ int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const i
   const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
   int16_t *const columns = (int16_t *)scratch, *const widened = columns + lanes * ring * width;
   if (p->in_c < lanes || p->stride_w > 2) return 0;
+  int square = MCG_ASM && p->kernel_h == 3 && p->kernel_w == 3 && p->in_h > 3;
   for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
+    if (p->shift[c] > 54) square = 0;
   }
-  blank(columns, lanes * ring * width);
+  clear(columns, lanes * ring * width);
   for (int32_t next = 0; next < p->in_c; next += lanes) {
     const int32_t c = next + lanes > p->in_c ? p->in_c - lanes : next; /* the last may overlap the one before */
-    const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring};
+    const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
+                       square ? 2 : width, square ? 2 * ring : 2};
     mcg_depthwise_row_t s;
     s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps;
-    load_lanes(p, bias, c, s.lane);
+    load_lanes(p, bias, c, square, s.lane);
     widen_all_weights(&b, weight + c);
     if (p->in_h <= p->kernel_h) resident(&b, &s);
     else through_ring(&b, &s);

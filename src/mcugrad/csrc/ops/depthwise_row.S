@@ -168,6 +168,162 @@
   .size \name, . - \name
 .endm
 
+/* void mcg_depthwise_row_3x3_<stride>(const mcg_depthwise_row_t *s): 3x3, the weights of a channel in registers.
+ *   r0 columns   r1, r2, r3 weights w0 w1 of the rows   r11, r12, lr weights w1 w2, for stride 2 w2 0
+ *   r4-r6 a pair of columns of each row   r7-r10 accumulators
+ */
+#define Q_MULTIPLIER 0
+#define Q_ROUND 8
+#define Q_BIAS 12
+#define Q_OUT 16        /* and pixel */
+#define Q_END 24        /* of the channel's columns */
+#define Q_LANE 28
+#define Q_FIRST 32      /* columns of the channel, y of the channel */
+#define Q_PLANE 40      /* bytes, and of the weights */
+#define Q_WEIGHT 48
+#define Q_BYTES 52      /* of columns that the quads move over */
+#define Q_CHANNELS 56
+#define Q_FRAME 60
+
+/* acc = before + the first two columns of a window, and acc += its last one */
+.macro begins acc, before
+  smlad \acc, r4, r1, \before
+  smlad \acc, r5, r2, \acc
+  smlad \acc, r6, r3, \acc
+.endm
+
+.macro ends acc
+  smlabb \acc, r4, r11, \acc
+  smlabb \acc, r5, r12, \acc
+  smlabb \acc, r6, lr, \acc
+.endm
+
+.macro square_row name, stride
+  .section .text.\name, "ax", %progbits
+  .balign 4
+  .global \name
+  .type \name, %function
+  .thumb_func
+\name:
+  push {r4-r11, lr}
+  sub sp, sp, #Q_FRAME
+  add r12, r0, #LANE_OF_S
+  ldm r0, {r1-r8}            /* columns, weight, y, quads, pixel, rows, pitch, plane */
+  ldr r9, [r0, #32]          /* weight_plane */
+  strd r1, r3, [sp, #Q_FIRST]
+  lsl r8, r8, #1
+  lsl r9, r9, #1
+  strd r8, r9, [sp, #Q_PLANE]
+  add r4, r4, r4, lsl #1
+  lsl r4, r4, #(2 + \stride)
+  strd r2, r4, [sp, #Q_WEIGHT]
+  str r5, [sp, #(Q_OUT + 4)]
+  str r12, [sp, #Q_LANE]
+  movs r4, #4
+  str r4, [sp, #Q_CHANNELS]
+1:
+  ldr r7, [sp, #Q_LANE]
+  ldmia r7!, {r1-r4}
+  str r7, [sp, #Q_LANE]
+  stm sp, {r1-r4}
+  ldrd r0, r1, [sp, #Q_FIRST]
+  ldrd r4, r5, [sp, #Q_PLANE]
+  ldrd r6, r7, [sp, #Q_WEIGHT]
+  str r1, [sp, #Q_OUT]
+  adds r1, r1, #1
+  add r7, r7, r0
+  add r4, r4, r0
+  add r5, r5, r6
+  strd r4, r1, [sp, #Q_FIRST]
+  str r5, [sp, #Q_WEIGHT]
+  str r7, [sp, #Q_END]
+  ldr r1, [r6]
+  ldr r11, [r6, #(16 - 4 * \stride)]
+  ldr r2, [r6, #16]
+  ldr r12, [r6, #(32 - 4 * \stride)]
+  ldr r3, [r6, #32]
+  ldr lr, [r6, #(48 - 4 * \stride)]
+2:
+  ldr r10, [sp, #Q_BIAS]
+.if \stride == 1
+  ldmia r0!, {r4-r6}
+  smlad r7, r4, r1, r10
+  smlatb r8, r4, r1, r10
+  smlad r7, r5, r2, r7
+  smlatb r8, r5, r2, r8
+  smlad r7, r6, r3, r7
+  smlatb r8, r6, r3, r8
+  ldmia r0!, {r4-r6}
+  smlad r9, r4, r1, r10
+  smlatb r10, r4, r1, r10
+  smlabt r7, r4, r11, r7
+  smlad r8, r4, r11, r8
+  smlad r9, r5, r2, r9
+  smlatb r10, r5, r2, r10
+  smlabt r7, r5, r12, r7
+  smlad r8, r5, r12, r8
+  smlad r9, r6, r3, r9
+  smlatb r10, r6, r3, r10
+  smlabt r7, r6, lr, r7
+  smlad r8, r6, lr, r8
+  ldmia r0, {r4-r6}
+  smlabt r9, r4, r11, r9
+  smlad r10, r4, r11, r10
+  smlabt r9, r5, r12, r9
+  smlad r10, r5, r12, r10
+  smlabt r9, r6, lr, r9
+  smlad r10, r6, lr, r10
+.else
+  ldmia r0!, {r4-r6}
+  begins r7, r10
+  ldmia r0!, {r4-r6}
+  ends r7
+  begins r8, r10
+  ldmia r0!, {r4-r6}
+  ends r8
+  begins r9, r10
+  ldmia r0!, {r4-r6}
+  ends r9
+  begins r10, r10
+  ldmia r0, {r4-r6}
+  ends r10
+.endif
+  ldrd r4, r5, [sp, #Q_MULTIPLIER]
+  ldr r6, [sp, #Q_ROUND]
+  smmla r7, r7, r4, r6
+  smmla r8, r8, r4, r6
+  smmla r9, r9, r4, r6
+  smmla r10, r10, r4, r6
+  asrs r7, r7, r5
+  asr r8, r8, r5
+  asr r9, r9, r5
+  asr r10, r10, r5
+  ldrd r4, r5, [sp, #Q_OUT]
+  ssat r7, #8, r7
+  ssat r8, #8, r8
+  ssat r9, #8, r9
+  ssat r10, #8, r10
+  strb r7, [r4]
+  strb r8, [r4, r5]
+  add r4, r4, r5, lsl #1
+  strb r9, [r4]
+  strb r10, [r4, r5]
+  add r4, r4, r5, lsl #1
+  ldr r6, [sp, #Q_END]
+  str r4, [sp, #Q_OUT]
+  cmp r0, r6
+  bne 2b
+  ldr r4, [sp, #Q_CHANNELS]
+  subs r4, r4, #1
+  str r4, [sp, #Q_CHANNELS]
+  bne 1b
+  add sp, sp, #Q_FRAME
+  pop {r4-r11, pc}
+  .size \name, . - \name
+.endm
+
+  square_row mcg_depthwise_row_3x3_1, 1
+  square_row mcg_depthwise_row_3x3_2, 2
   depthwise_row mcg_depthwise_row_12, 1, 2
   depthwise_row mcg_depthwise_row_13, 1, 3
   depthwise_row mcg_depthwise_row_14, 1, 4

@@ -38,6 +38,11 @@ typedef struct {
 int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                              const int32_t *bias, int8_t *y, void *scratch);
 
+/* The row of a 3x3 kernel with stride 1 or 2 whose columns are [4 channels][pairs of columns][3 rows][2]; a lane's `shift` is
+ * less 32 and its `offset` shifted left by shift - 33.  Needs MCG_ASM and shifts below 55. */
+void mcg_depthwise_row_3x3_1(const mcg_depthwise_row_t *s);
+void mcg_depthwise_row_3x3_2(const mcg_depthwise_row_t *s);
+
 /* The row for stride 1 or 2 and 2, 3 or 4 steps (kernel_w / 2 + 1).  Needs MCG_ASM. */
 void mcg_depthwise_row_12(const mcg_depthwise_row_t *s);
 void mcg_depthwise_row_13(const mcg_depthwise_row_t *s);

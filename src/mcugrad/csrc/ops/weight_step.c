@@ -13,10 +13,15 @@ typedef struct {
   uint32_t key;   /* of the random numbers */
 } run_t;
 
+/* The low four bits of v as a signed number. */
+static inline int32_t signed_nibble(int32_t v) {
+  v &= 15;
+  return (v ^ 8) - 8;
+}
+
 /* Signed 4-bit element i of `packed`, low nibble first. */
 static inline int32_t load_nibble(const uint8_t *packed, int32_t i) {
-  const int32_t v = packed[i >> 1] >> (4 * (i & 1)) & 15;
-  return (v ^ 8) - 8;
+  return signed_nibble(packed[i >> 1] >> (4 * (i & 1)));
 }
 
 static inline void store_nibble(uint8_t *packed, int32_t i, int32_t v) {
@@ -63,13 +68,48 @@ static uint32_t random_key(const mcg_weight_step_t *step) {
 }
 
 /* Moves elements 0 ... n - 1 of the run and leaves their changes in grad [n]; random indices are row + channel. */
-MCG_INLINE void move_all(run_t run, int32_t bits, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
-  if (bits == 8) { /* no random numbers */
-    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, 8, i, grad[i], 0);
-  } else if (order != NULL) {
-    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, bits, i, grad[i], row + order[i]);
-  } else {
-    for (int32_t i = 0; i < n; ++i) grad[i] = move(&run, bits, i, grad[i], row + (uint32_t)i);
+MCG_INLINE void move_all(const run_t *run, int32_t bits, int32_t n, int32_t *grad, uint32_t row,
+                         const uint16_t *order) {
+  MCG_ROLLED for (int32_t i = 0; i < n; ++i) {
+    const uint32_t number = bits == 8 ? 0u : row + (order != NULL ? order[i] : (uint32_t)i);
+    grad[i] = move(run, bits, i, grad[i], number);
+  }
+}
+
+static MCG_NOINLINE void move_all_8(const run_t *run, int32_t n, int32_t *grad) { move_all(run, 8, n, grad, 0u, NULL); }
+
+static MCG_NOINLINE void move_all_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
+  move_all(run, 4, n, grad, row, order);
+}
+
+static MCG_NOINLINE void move_all_0(const run_t *run, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
+  move_all(run, 0, n, grad, row, order);
+}
+
+/* A weight of four residual bits: W - step in [-2032, 2032], for 0 < k <= 31. */
+MCG_INLINE int32_t moved_4(int32_t weight, int32_t residual, int32_t grad, int32_t k, uint32_t below, uint32_t random) {
+  const int32_t step = (grad >> k) + (int32_t)((((uint32_t)grad & below) + (random & below)) >> k);
+  return mcg_between(weight * 16 + residual - mcg_between(step, -(1 << 20), (1 << 20) - 1), -2032, 2032);
+}
+
+/* move_all for four residual bits where both elements of each byte are there and 0 < k <= 31; n is even. */
+static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row,
+                                      const uint16_t *order) {
+  const int32_t k = run->k;
+  const uint32_t key = run->key, below = (1u << k) - 1u;
+  int8_t *w = run->weight, *packed = (int8_t *)run->residual + (run->at >> 1);
+  MCG_ROLLED for (int32_t i = 0; i < n; i += 2) {
+    const uint32_t first = row + (order != NULL ? order[i] : (uint32_t)i);
+    const uint32_t second = row + (order != NULL ? order[i + 1] : (uint32_t)i + 1u);
+    const int32_t old = packed[i >> 1], low = w[i], high = w[i + 1];
+    const int32_t a = moved_4(low, signed_nibble(old), grad[i], k, below, mcg_random_at(key, first));
+    const int32_t b = moved_4(high, signed_nibble(old >> 4), grad[i + 1], k, below, mcg_random_at(key, second));
+    const int32_t new_low = (a + 8) >> 4, new_high = (b + 8) >> 4;
+    w[i] = (int8_t)new_low;
+    w[i + 1] = (int8_t)new_high;
+    packed[i >> 1] = (int8_t)((a & 15) | (int32_t)((uint32_t)(b & 15) << 4));
+    grad[i] = new_low - low;
+    grad[i + 1] = new_high - high;
   }
 }
 
@@ -88,9 +128,15 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
   const run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
   switch (p->residual_bits) {
-    case 8: move_all(run, 8, n, grad, full, order); break;
-    case 4: move_all(run, 4, n, grad, full, order); break;
-    default: move_all(run, 0, n, grad, full, order); break;
+    case 8: move_all_8(&run, n, grad); break;
+    case 4:
+      if (run.k > 0 && run.k <= 31 && (at | n) % 2 == 0) {
+        move_pairs_4(&run, n, grad, full, order);
+      } else {
+        move_all_4(&run, n, grad, full, order);
+      }
+      break;
+    default: move_all_0(&run, n, grad, full, order); break;
   }
   if (mu == NULL) return 0;
   return weigh(order != NULL ? mu : mu + first, order, n, grad);

@@ -1,0 +1,104 @@
+/* void mcg_depthwise_span(const mcg_depthwise_span_t *s): see depthwise_span.h.
+ *
+ * The taps of a row are unrolled; fewer than the most begin further down.
+ *   r0 h   r1 weights   r2 from the end of a row of h to the next   r3 rows left   r4, r5 h   r6, r7 weights
+ *   r8-r11 accumulators   r12 where the taps begin   lr positions left
+ */
+#if defined(__ARM_FEATURE_SIMD32)
+
+#define MOST_TAPS 7
+#define TAP_BYTES 24
+
+/* Fields of s. */
+#define COUNT_OF_S 24
+#define PITCH_OF_S 28
+
+/* The stack frame: h, wide, rows and acc, step of the position; then h and acc of the line. */
+#define ACC 12
+#define LINE 20
+#define S 28
+#define LEFT 32 /* lines */
+#define FRAME 36
+
+  .syntax unified
+  .thumb
+
+.macro tap
+  ldrd r4, r5, [r0], #8
+  ldrd r6, r7, [r1], #8
+  smlabb r8, r4, r6, r8
+  smlabb r9, r5, r7, r9
+  smlatt r10, r4, r6, r10
+  smlatt r11, r5, r7, r11
+.endm
+
+  .section .text.mcg_depthwise_span, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_span
+  .type mcg_depthwise_span, %function
+  .thumb_func
+mcg_depthwise_span:
+  push {r4-r11, lr}
+  sub sp, sp, #FRAME
+  ldm r0, {r4-r11, r12, lr}  /* h, wide, rows, taps, acc, step, count, pitch, line, lines */
+  str r4, [sp, #LINE]
+  str r8, [sp, #(LINE + 4)]
+  strd r5, r6, [sp, #4]
+  str r9, [sp, #(ACC + 4)]
+  strd r0, lr, [sp, #S]
+  sub r2, r11, r7, lsl #3
+  rsb r7, r7, #MOST_TAPS
+  add r7, r7, r7, lsl #1
+  adr r12, 9f
+  add r12, r12, r7, lsl #3
+  orr r12, r12, #1
+1:
+  ldrd r0, r4, [sp, #LINE]
+  ldr r5, [sp, #S]
+  str r0, [sp]
+  str r4, [sp, #ACC]
+  ldr lr, [r5, #COUNT_OF_S]
+2:
+  ldm sp, {r0, r1, r3}
+  mov r8, #0
+  mov r9, #0
+  mov r10, #0
+  mov r11, #0
+3:
+  bx r12
+  .balign 4
+9:
+  tap
+  tap
+  tap
+  tap
+  tap
+  tap
+  tap
+  add r0, r0, r2
+  subs r3, r3, #1
+  bne 3b
+  ldrd r4, r5, [sp, #ACC]
+  ldr r0, [sp]
+  stm r4, {r8-r11}
+  add r4, r4, r5
+  add r0, r0, #8
+  str r4, [sp, #ACC]
+  str r0, [sp]
+  subs lr, lr, #1
+  bne 2b
+  ldr r5, [sp, #S]
+  ldrd r0, r4, [sp, #LINE]
+  ldrd r6, r7, [r5, #PITCH_OF_S] /* and line */
+  ldr r3, [sp, #LEFT]
+  add r0, r0, r6
+  add r4, r4, r7
+  strd r0, r4, [sp, #LINE]
+  subs r3, r3, #1
+  str r3, [sp, #LEFT]
+  bne 1b
+  add sp, sp, #FRAME
+  pop {r4-r11, pc}
+  .size mcg_depthwise_span, . - mcg_depthwise_span
+
+#endif
