@@ -272,7 +272,7 @@ def test_the_scheme_it_writes_compiles_within_the_budget(
     result, folder = found
     scheme = read_scheme(folder / "scheme.toml")
     chosen = result["chosen"]
-    assert scheme.biases == chosen["biases"] > 0 and set(scheme.weights) == set(chosen["weights"]) != set()
+    assert scheme.centred and scheme.biases == chosen["biases"] > 0 and set(scheme.weights) == set(chosen["weights"]) != set()
     compiled = mcugrad.compile(request(scheme=str(folder / "scheme.toml"), calibrate=data), tmp_path / "out")
     assert resolve(scheme, compiled.prepared.graph).weights
     facts = compiled.facts()

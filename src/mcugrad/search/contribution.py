@@ -80,7 +80,7 @@ def contribution(trials: Trials, runs: int, deepest: int, progress: Progress) ->
     for layer in measured:
         progress("short trainings", done, total)
         depth = len(names) - layer
-        loss = trials.loss(UpdateScheme("trial", weights={names[layer]: Update(1.0, None, BITS)}, biases=depth))
+        loss = trials.loss(UpdateScheme("trial", "", {names[layer]: Update(1.0, None, BITS)}, depth, centred=True))
         gains[names[layer]] = float(np.interp(depth, depths, [biased[d] for d in depths])) - loss
         done += 1
     progress("short trainings", total, total)

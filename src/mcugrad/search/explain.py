@@ -16,7 +16,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 def scheme_toml(choice: Choice, model: str, provenance: Sequence[str]) -> str:
     """The scheme as `--scheme FILE` reads it; provenance: lines of the comment at its top."""
     lines = [f"# {line}" for line in provenance]
-    lines += [f"model = {json.dumps(model)}", f"biases = {choice.depth.biases}  # of the last layers"]
+    lines += [f"model = {json.dumps(model)}", f"biases = {choice.depth.biases}  # of the last layers", "centred = true"]
     if choice.options:
         lines += ["", "[weights]  # share of the input channels, those of largest magnitude; extra bits per weight"]
         lines += [

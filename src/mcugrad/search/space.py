@@ -174,7 +174,8 @@ def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, 
         channels = math.floor(weight.shape[3] * ratio)
         live = weight.elements // weight.shape[3] * channels
         cost = round(factor.mac * macs * live / weight.elements + factor.element * live)
-        tables = 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
+        means = 2 * node.inputs[0].type.shape[3]
+        tables = means + 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
         for f in bits:
             residual = (live * f + 7) // 8
             found.append(Option(index, name, ratio, f, gain * QUALITY[f], live + residual, residual + tables, cost))
@@ -237,6 +238,6 @@ def _owners(graph: Graph, names: tuple[str, ...]) -> dict[Value, int]:
 
 
 def scheme_of(depth: Depth, chosen: tuple[Option, ...], model: str = "", name: str = "searched") -> UpdateScheme:
-    """The update scheme of a choice."""
+    """The update scheme of a choice; its weight gradients are centred, as the gains are measured."""
     weights = {o.name: Update(o.ratio, None, o.bits) for o in sorted(chosen, key=lambda o: o.layer)}
-    return UpdateScheme(name, model, weights, depth.biases)
+    return UpdateScheme(name, model, weights, depth.biases, centred=True)
