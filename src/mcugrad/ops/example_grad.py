@@ -188,7 +188,7 @@ def clamp_masks() -> Iterator[Graph]:
     """Rows of whole bytes, and rows that end inside one."""
     for i, shape in enumerate(((1, 3, 4, 6), (1, 5, 3, 7), (1, 2, 1, 1))):
         s = Sketch(400 + i)
-        x = s.random("x", shape, "s8", Quant((0.1,)))
+        x = s.build.input("x", TensorType(shape, "s8", Quant((0.1,))))
         yield s.build.graph(s.build.add(ClampMask(), x, name="mask"))
 
 
