@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 import mcugrad
 from corpus import Net as CorpusNet
 from corpus import residual
+from mcugrad import cli
 from mcugrad.data import calibration_samples
 from mcugrad.digits import digits
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Graph, interpret
+from mcugrad.memory.modes import plan, smallest_peak
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, prepare
 from mcugrad.preprocess import Input, Preprocess
@@ -38,14 +42,13 @@ from mcugrad.search.space import (
     bias_depths,
     fisher_gains,
     scheme_of,
-    smallest_arena,
     space,
     training,
 )
 from mcugrad.targets import get_target
 from mcugrad.trainer import quiet
 from mcugrad.training.calibrate import temporary_head
-from mcugrad.training.scheme import layers, read_scheme, resolve
+from mcugrad.training.scheme import UpdateScheme, layers, read_scheme, resolve
 
 ASSET = Path(mcugrad.__file__).parent / "assets" / "digits.onnx"
 TARGET = get_target("cortex-m7")
@@ -233,8 +236,18 @@ def test_predicted_state_is_exact_and_other_costs_are_near(tiny: tuple[Prepared,
     graph = training(net, scheme_of(depth, choice.options))
     assert choice.state == state_layout(graph).total
     scratch = max((n.op.kernel(n).scratch for n in graph.nodes if n.op.phase == "update"), default=0)
-    assert abs(choice.arena - smallest_arena(graph, None)) <= scratch + 64
+    assert abs(choice.arena - smallest_peak(graph, input_rows=None)) <= scratch + 64
     assert choice.instructions == pytest.approx(instructions(graph, TARGET), rel=0.06), "masks that become unnecessary"
+
+
+def test_the_smallest_peak_is_what_the_smallest_plan_reaches(tiny: tuple[Prepared, Space]) -> None:
+    net, _ = tiny
+    for biases in range(6):
+        graph = training(net, UpdateScheme(biases=biases))
+        for rows in (False, True):
+            with pytest.raises(BudgetError) as error:
+                plan(graph, sram_for_arena=0, input_rows=rows)
+            assert 0 <= error.value.needed - smallest_peak(graph, input_rows=rows) <= 0.05 * error.value.needed
 
 
 def test_options_cost_what_they_say(tiny: tuple[Prepared, Space]) -> None:
@@ -333,3 +346,30 @@ def test_labels_are_asked_for(data: Path, tmp_path: Path) -> None:
         search_request(request(), tmp_path / "bare.npz", folder=tmp_path / "out")
     with pytest.raises(McugradError, match="unknown method 'luck'"):
         search_request(request(), data, method="luck", folder=tmp_path / "out")
+
+
+def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> int:
+    """Exit code of `mcugrad search` on the digits network."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["mcugrad", "search", str(ASSET), *map(str, arguments), "-o", str(folder)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_prints_json_or_tables_and_its_exit_codes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--data", data, "--classes", 10, "--instructions", "900k")
+    assert command(monkeypatch, tmp_path / "a", *common, "--sram", "8K", "--residual-bits", 4, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["budget"] == {"sram": 8192, "flash": TARGET.flash, "instructions": 900_000}
+    assert {w["residual_bits"] for w in result["chosen"]["weights"].values()} == {4}
+    assert command(monkeypatch, tmp_path / "b", *common, "--sram", "8K") == 0
+    assert "predicted gain" in capsys.readouterr().out
+    assert command(monkeypatch, tmp_path / "c", *common, "--sram", "3K") == 3
+    assert "even the head alone" in capsys.readouterr().err
+    assert command(monkeypatch, tmp_path / "d", "--data", tmp_path / "nothing", "--classes", 10) == 1
+    assert command(monkeypatch, tmp_path / "e", "--classes", 10) == 2

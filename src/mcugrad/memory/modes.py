@@ -89,13 +89,25 @@ def plan(
     raise BudgetError(_too_big(best, sram_for_arena or 0, graph), best.arena)
 
 
+def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
+    """Bytes alive at most under the leanest modes: what the smallest arena needs, but for gaps between buffers.
+
+    input_rows: as for `plan`, None pulls the input where that is possible.  A fraction of the time of a plan."""
+    pulled = _can_pull(graph) if input_rows is None else input_rows
+    return _floor(graph, _blocks(graph, pulled))
+
+
+def _floor(graph: Graph, blocks: Sequence[Block]) -> int:
+    return max(_smallest_peak(blocks), _rest_peak(graph, blocks))
+
+
 def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Block, ...]]:
     """Plans worth placing, best first: frugal where that is nearly free, the fewest extra calls under the cap, the least."""
     if cap is None and not rows:
         yield ()
         return
     edges = _blocks(graph, rows)
-    floor = max(_smallest_peak(edges), _rest_peak(graph, edges))
+    floor = _floor(graph, edges)
     top = _largest_peak(edges) if cap is None else cap
     frugal = _frugal_peak(edges, floor, _free_calls(graph))
     caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]

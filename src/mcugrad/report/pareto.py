@@ -27,11 +27,15 @@ def draw_pareto(front: Sequence[dict[str, Any]], chosen: dict[str, Any], budget:
     axes.plot(
         [chosen["sram"] / KIB], [100 * chosen["gain"]], "*", color="#c2703d", markersize=14, label="chosen: its firmware fits"
     )
-    for point in front[1 :: max(1, len(front) // 6)]:
-        text = f"weights of {point['layers']} layers, biases of {point['biases']}"
-        at = (point["sram"] / KIB, 100 * point["gain"])
-        axes.annotate(text, at, xytext=(7, -9), textcoords="offset points", fontsize=7, color="#555555")
+    for i in range(1, len(front), max(1, len(front) // 6)):
+        _label(axes, x[i], y[i], f"{front[i]['layers']} weights, {front[i]['biases']} biases", left=x[i] > (x[0] + x[-1]) / 2)
     axes.set(xlabel="SRAM of the firmware, KiB", ylabel="predicted gain, % of updating everything", ylim=(0, None), title=title)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _label(axes: Any, x: float, y: float, text: str, left: bool) -> None:
+    """Text beside a point, on the side where there is room."""
+    offset, side = ((-6, 6), "right") if left else ((7, -9), "left")
+    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7, color="#555555")

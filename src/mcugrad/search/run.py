@@ -11,12 +11,13 @@ from mcugrad.build import Firmware
 from mcugrad.errors import BudgetError
 from mcugrad.fit import INPUT_MODES, Line, Shortage
 from mcugrad.ir import Graph
+from mcugrad.memory.modes import smallest_peak
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.program import Program
 from mcugrad.search.cost import constants, instructions, scheduled_instructions
 from mcugrad.search.solve import Choice, Cost, Limits
-from mcugrad.search.space import Progress, Space, scheme_of, smallest_arena, training
+from mcugrad.search.space import Progress, Space, scheme_of, training
 from mcugrad.training.scheme import HEAD_ONLY
 
 ROUNDS = 5  # of solving and confirming
@@ -80,7 +81,7 @@ def head_cost(job: Budgeted) -> tuple[Cost, Fixed]:
             cost.instructions,
         )
     rest = cost.sram - program.plan.arena - program.state.total
-    least = smallest_arena(graph, INPUT_MODES[job.line.input_mode]) + program.state.total + rest
+    least = smallest_peak(graph, input_rows=INPUT_MODES[job.line.input_mode]) + program.state.total + rest
     return replace(cost, sram=least), Fixed(rest, cost.flash - constants(graph))
 
 
@@ -113,7 +114,7 @@ def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, solver: Solver
 def confirm(choice: Choice, job: Budgeted, fixed: Fixed) -> tuple[Cost, bool]:
     """What a choice needs at least, by the real plan, and whether its firmware keeps the budget."""
     graph = training(job.prepared, scheme_of(choice.depth, choice.options))
-    arena = smallest_arena(graph, INPUT_MODES[job.line.input_mode])
+    arena = smallest_peak(graph, input_rows=INPUT_MODES[job.line.input_mode])
     least = Cost(
         arena + state_layout(graph).total + fixed.sram,
         constants(graph) + fixed.flash,

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mcugrad.errors import BudgetError
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory import modes
 from mcugrad.memory.certificate import live_bytes
 from mcugrad.memory.problem import build
-from mcugrad.memory.schedule import ScheduleError, layerwise
+from mcugrad.memory.schedule import layerwise
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
 from mcugrad.search.cost import DSP, constants, factors, instructions
@@ -24,6 +23,8 @@ from mcugrad.training.scheme import Update, UpdateScheme, largest, layers, resol
 RATIOS = (0.125, 0.25, 0.5, 1.0)
 POWER = 0.75
 """Gain = energy ** POWER: what the second half of a layer's energy adds to accuracy is less than what the first did."""
+
+STRETCH = 8  # of depths over which a smallest arena may be told from those at both ends
 
 QUALITY = {8: 1.0, 4: 0.985, 0: 0.78}
 """Share of the gain over the head alone that is left with F residual bits (numerics.md, CIFAR-10 under the 99 kB scheme)."""
@@ -138,19 +139,6 @@ def training(prepared: Prepared, scheme: UpdateScheme) -> Graph:
     return run(differentiate(prepared.graph, TrainingPlan(resolve(scheme, prepared.graph))), TRAIN)
 
 
-def smallest_arena(graph: Graph, input_rows: bool | None) -> int:
-    """Bytes of the smallest arena that the planner reaches; input_rows None: with the input pulled where that is possible."""
-    try:
-        return modes.plan(graph, sram_for_arena=0, input_rows=input_rows is not False).arena
-    except ScheduleError:
-        if input_rows:
-            raise
-        return smallest_arena(graph, False)
-    except BudgetError as error:
-        assert error.needed is not None, "the planner says what it needs"
-        return error.needed
-
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -195,10 +183,14 @@ def bias_depths(prepared: Prepared, target: Target, input_rows: bool | None, pro
 
 
 class _Arenas:
-    """Smallest arenas of graphs of growing depth; where two are equal, so are all between them."""
+    """Smallest arenas of graphs of growing depth, planned where they cannot be told from others.
+
+    Where two are equal, so are all between them.  Where the backward pass alone decides both ends of a short stretch, it is
+    taken to decide all between them."""
 
     def __init__(self, graphs: list[Graph], input_rows: bool | None, progress: Progress) -> None:
         self.graphs, self.input_rows, self.progress = graphs, input_rows, progress
+        self.backward = [_backward_peak(g) for g in graphs]
         self.known: dict[int, int] = {}
         self._fill(0, len(graphs) - 1)
 
@@ -208,14 +200,27 @@ class _Arenas:
     def _fill(self, low: int, high: int) -> None:
         for n in (low, high):
             if n not in self.known:
-                self.known[n] = smallest_arena(self.graphs[n], self.input_rows)
+                self.known[n] = modes.smallest_peak(self.graphs[n], input_rows=self.input_rows)
                 self.progress("planning memory", len(self.known), len(self.graphs))
         if self.known[low] == self.known[high]:
             self.known |= dict.fromkeys(range(low, high), self.known[low])
+        elif high - low <= STRETCH and self._decided(low) and self._decided(high):
+            self.known |= {n: max(self.known[low], self.backward[n]) for n in range(low + 1, high)}
         elif high - low > 1:
             middle = (low + high) // 2
             self._fill(low, middle)
             self._fill(middle, high)
+
+    def _decided(self, n: int) -> bool:
+        """Is this the arena of the head alone, or what the backward pass needs?"""
+        return self.known[n] == max(self.known[0], self.backward[n])
+
+
+def _backward_peak(graph: Graph) -> int:
+    """Bytes alive at most after the forward pass."""
+    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
+    sizes = zip(graph.nodes, live[: len(graph.nodes)], strict=True)
+    return max((int(size) for node, size in sizes if node.op.phase != "forward"), default=0)
 
 
 def _peaks(graph: Graph, names: tuple[str, ...], arena: int) -> tuple[int, ...]:
