@@ -103,7 +103,7 @@ def program(name: str) -> Program:
     make, scheme, rows = NETWORKS[name]
     graph = make()
     training = run(differentiate(graph, TrainingPlan(resolve(scheme, graph), RATE)), TRAIN)
-    (planned,) = plan(training, input_rows=rows).programs
+    planned = plan(training, input_rows=rows).scheduled
     return lower(training, planned.schedule, planned.plan, name)
 
 

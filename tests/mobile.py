@@ -131,10 +131,3 @@ def execute(graph: Graph, schedule: tuple[Step | LoadRows, ...], plan: MemoryPla
         (out,) = op.eval(replace(step.node, op=op), *inputs)
         arena[rows(y, step.first, step.last)] = out.reshape(-1)
     return {v.name: arena[rows(v, 0, v.type.shape[1])].reshape(v.type.shape) for v in graph.outputs}
-
-
-def inference(graph: Graph) -> Graph:
-    """The forward nodes up to the logits."""
-    stop = next(i for i, n in enumerate(graph.nodes) if graph.outputs[0] in n.outputs)
-    nodes = tuple(n for n in graph.nodes[: stop + 1] if n.op.name != "clamp_mask")
-    return replace(graph, inputs=graph.inputs[:1], nodes=nodes, outputs=graph.outputs[:1], updates=())

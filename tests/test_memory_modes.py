@@ -21,7 +21,7 @@ def test_layerwise_when_it_fits_and_streaming_far_below_it_when_not() -> None:
     graph = mobile()
     layer = plan(graph)
     assert not layer.blocks
-    assert layer.arena == 163_840 + layer.programs[0].plan.certificate.alive[-1][1]
+    assert layer.arena == 163_840 + layer.scheduled.plan.certificate.alive[-1][1]
     streamed = plan(graph, sram_for_arena=90_000)
     assert streamed.arena <= 90_000
     assert streamed.blocks
@@ -56,7 +56,7 @@ def test_the_arena_must_fit_the_cap_not_only_the_live_peak(monkeypatch: pytest.M
 
 def test_the_picture_shows_every_program(tmp_path: object) -> None:
     planned = plan(mobile(), sram_for_arena=60_000, input_rows=True)
-    path = draw_memory_map(planned.programs[0], tmp_path / "memory.png", "mobile")  # type: ignore[operator]
+    path = draw_memory_map(planned.scheduled, tmp_path / "memory.png", "mobile")  # type: ignore[operator]
     pixels = imread(path)[..., :3]
     assert pixels.shape[0] > 600
     assert pixels.shape[1] > 1200

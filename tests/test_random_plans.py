@@ -9,7 +9,7 @@ from mcugrad.passes import TRAIN, run
 
 
 def live_peak(planned: Planned) -> int:
-    return planned.programs[0].plan.certificate.live_peak
+    return planned.scheduled.plan.certificate.live_peak
 
 
 @pytest.mark.parametrize("seed", range(24))

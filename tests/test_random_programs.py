@@ -28,7 +28,7 @@ def program(seed: int, tight: bool) -> tuple[Network, Program]:
             planned = plan(fused, sram_for_arena=planned.arena - 1, input_rows=None)
         except BudgetError:
             planned = plan(fused)
-    scheduled = planned.programs[0]
+    scheduled = planned.scheduled
     return net, lower(fused, scheduled.schedule, scheduled.plan, f"random{seed}")
 
 

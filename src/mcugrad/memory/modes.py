@@ -9,7 +9,7 @@ from enum import Enum
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph, Node
 from mcugrad.memory.certificate import live_bytes
-from mcugrad.memory.problem import Home, Problem, StateLayout, build, scratch_sizes, state_layout, storage
+from mcugrad.memory.problem import Home, build, scratch_sizes, state_layout, storage
 from mcugrad.memory.schedule import Schedule, ScheduleError, arrange, layerwise, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
@@ -50,23 +50,24 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Planned:
-    """Programs that share one arena (bytes) and one state block, in the order in which they were given.
+    """A scheduled graph and how it came about.
 
     blocks: the modes of the forward nodes that do not run layerwise.  input_rows: the input is pulled through the row
     source, and is not resident.
     """
 
-    programs: tuple[Scheduled, ...]
+    scheduled: Scheduled
     blocks: tuple[Block, ...]
     input_rows: bool
-    arena: int
-    state: StateLayout
+
+    @property
+    def arena(self) -> int:
+        """Bytes."""
+        return self.scheduled.plan.arena
 
 
-def plan(
-    graph: Graph, *others: Graph, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0
-) -> Planned:
-    """Schedules and addresses for programs with the same forward nodes (training, inference) in one arena.
+def plan(graph: Graph, *, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0) -> Planned:
+    """Schedule and addresses of a graph; inference runs the first steps of the same schedule.
 
     Without a cap (`sram_for_arena`, bytes) layerwise.  Under one, the smallest arena that row streaming reaches while its
     extra calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do.
@@ -81,7 +82,7 @@ def plan(
         if input_rows is None and rows and not _can_pull(graph):
             continue
         for blocks in _candidates(graph, sram_for_arena, rows):
-            planned = _place((graph, *others), blocks, rows, seed)
+            planned = _place(graph, blocks, rows, seed)
             if sram_for_arena is None or planned.arena <= sram_for_arena:
                 return planned
             tried.append(planned)
@@ -212,51 +213,23 @@ def _rest_peak(graph: Graph, blocks: Sequence[Block]) -> int:
     return int(live[max((b.stop for b in blocks), default=0) :].max())
 
 
-def _place(graphs: Sequence[Graph], blocks: tuple[Block, ...], rows: bool, seed: int) -> Planned:
-    """Addresses for all programs; a resident input at one place, wherever the first program wants it or else at 0."""
-    schedules = [arrange(g, _segments(graphs[0], g, blocks), input_rows=rows) for g in graphs]
-    problems = [build(g, s) for g, s in zip(graphs, schedules, strict=True)]
-    plans = [solve(problems[0], seed=seed)]
-    arenas = _with_input_at(plans[0].offsets[graphs[0].inputs[0]], problems[1:], seed, rows)
-    if max((p.arena for p in arenas), default=0) > plans[0].arena:
-        at_zero = _with_input_at(0, problems, seed, rows)
-        if max(p.arena for p in at_zero) < max(p.arena for p in arenas):
-            plans, arenas = at_zero[:1], at_zero[1:]
-    plans += arenas
-    arena = max(p.arena for p in plans)
-    state = state_layout(graphs[0])
-    for g, s, p in zip(graphs, schedules, plans, strict=True):
-        verify_schedule(g, s, p.ring_rows)
-        own = state if g.updates else StateLayout({}, 0)
-        validate(
-            g,
-            s,
-            offsets=p.offsets,
-            scratch=p.scratch,
-            rings=p.ring_rows,
-            arena=p.arena,
-            state=own.offsets,
-            state_bytes=own.total,
-        )
-    return Planned(tuple(map(Scheduled, graphs, schedules, plans)), blocks, rows, arena, state)
-
-
-def _with_input_at(offset: int, problems: Sequence[Problem], seed: int, rows: bool) -> list[MemoryPlan]:
-    """Plans whose input lies at `offset`, or anywhere when it is pulled row by row."""
-    return [solve(p, fixed={} if rows else {p.graph.inputs[0]: offset}, seed=seed) for p in problems]
-
-
-def _segments(first: Graph, graph: Graph, blocks: Sequence[Block]) -> list[tuple[int, int]]:
-    """The same blocks as node indices of another program, found by the names of what the nodes compute."""
-    index = {n.outputs[0].name: i for i, n in enumerate(graph.nodes) if n.outputs}
-    segments = []
-    for block in blocks:
-        names = [n.outputs[0].name for n in first.nodes[block.start : block.stop]]
-        start = index.get(names[0], -1)
-        if [n.outputs[0].name for n in graph.nodes[start : start + len(names)] if n.outputs] != names:
-            raise ScheduleError(f"the programs do not share the nodes {names[0]} to {names[-1]}, which are to run row by row")
-        segments.append((start, start + len(names)))
-    return segments
+def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int) -> Planned:
+    """Addresses under these modes, verified and validated."""
+    schedule = arrange(graph, [(b.start, b.stop) for b in blocks], input_rows=rows)
+    plan = solve(build(graph, schedule), seed=seed)
+    verify_schedule(graph, schedule, plan.ring_rows)
+    state = state_layout(graph)
+    validate(
+        graph,
+        schedule,
+        offsets=plan.offsets,
+        scratch=plan.scratch,
+        rings=plan.ring_rows,
+        arena=plan.arena,
+        state=state.offsets,
+        state_bytes=state.total,
+    )
+    return Planned(Scheduled(graph, schedule, plan), blocks, rows)
 
 
 def _can_pull(graph: Graph) -> bool:
@@ -268,7 +241,7 @@ def _can_pull(graph: Graph) -> bool:
 
 
 def _too_big(best: Planned, cap: int, graph: Graph) -> str:
-    peak = best.programs[0].plan.certificate
+    peak = best.scheduled.plan.certificate
     largest = ", ".join(f"{name} {size}" for name, size in peak.alive[:3])
     advice = "give it that much"
     if not best.input_rows and _can_pull(graph):

@@ -10,7 +10,7 @@ from ortools.sat.python import cp_model
 
 from mcugrad.ir import Node, Value
 from mcugrad.memory.certificate import Certificate, certify, live_bytes, live_peak
-from mcugrad.memory.problem import Buffer, MemoryProblemError, Problem
+from mcugrad.memory.problem import Buffer, Problem
 
 REPAIRS = 200  # per order: how often what sticks out is moved to an earlier place
 EFFORT = 0.1  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
@@ -43,29 +43,25 @@ class MemoryPlan:
     certificate: Certificate
 
 
-def solve(problem: Problem, *, fixed: Mapping[Value, int] | None = None, seed: int = 0, effort: float = EFFORT) -> MemoryPlan:
+def solve(problem: Problem, *, seed: int = 0, effort: float = EFFORT) -> MemoryPlan:
     """A plan at the live peak, or the smallest found; the same for the same arguments on every machine.
 
-    fixed: offsets in bytes that some values must have.  effort: limit of the exact search in CP-SAT's deterministic
-    time units.  Raises MemoryProblemError when the fixed values themselves overlap.
+    effort: limit of the exact search in CP-SAT's deterministic time units.
     """
-    pins = _pins(problem.buffers, fixed or {})
-    offsets, method = place(problem.buffers, pins, live_peak(problem), seed, effort)
+    offsets, method = place(problem.buffers, live_peak(problem), seed, effort)
     return _plan(problem, offsets, method)
 
 
-def place(
-    buffers: Sequence[Buffer], pins: Mapping[int, int], goal: int, seed: int = 0, effort: float = EFFORT
-) -> tuple[list[int], str]:
-    """Offsets in bytes with the smallest peak found, and the method; `pins` by buffer index, `goal` a known lower bound."""
-    boxes = _Boxes(buffers, pins)
+def place(buffers: Sequence[Buffer], goal: int, seed: int = 0, effort: float = EFFORT) -> tuple[list[int], str]:
+    """Offsets in bytes with the smallest peak found, and the method; `goal` is a known lower bound."""
+    boxes = _Boxes(buffers)
     starts = sorted(_first_fits(boxes, goal), key=lambda f: peak(buffers, f.offsets))
     best = starts[0]
     for start in starts:
         if peak(buffers, best.offsets) > goal:
             best = min(best, _repair(boxes, start, goal, seed), key=lambda f: peak(buffers, f.offsets))
     if peak(buffers, best.offsets) > goal and effort > 0:
-        exact = cp_sat(buffers, pins, best.offsets, goal, seed, effort)
+        exact = cp_sat(buffers, best.offsets, goal, seed, effort)
         if peak(buffers, exact) < peak(buffers, best.offsets):
             return exact, "CP-SAT"
     return best.offsets, best.method
@@ -81,31 +77,19 @@ def overlap_in_time(a: Buffer, b: Buffer) -> bool:
     return a.first <= b.last and b.first <= a.last
 
 
-def _pins(buffers: Sequence[Buffer], fixed: Mapping[Value, int]) -> dict[int, int]:
-    """Offsets by buffer index."""
-    pins = {i: fixed[v] for i, b in enumerate(buffers) for v in b.values if v in fixed}
-    for i, at in pins.items():
-        for j, other in pins.items():
-            clash = at < other + buffers[j].size and other < at + buffers[i].size
-            if i < j and clash and overlap_in_time(buffers[i], buffers[j]):
-                raise MemoryProblemError(f"{buffers[i].name} and {buffers[j].name} are fixed to overlapping addresses")
-    return pins
-
-
 class _Boxes:
-    """Buffers, some pinned to an offset, and for each the indices of those alive at the same time."""
+    """Buffers, and for each the indices of those alive at the same time."""
 
-    def __init__(self, buffers: Sequence[Buffer], pins: Mapping[int, int]) -> None:
-        self.buffers, self.pins = buffers, pins
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        self.buffers = buffers
         self.beside = [[j for j, b in enumerate(buffers) if j != i and overlap_in_time(a, b)] for i, a in enumerate(buffers)]
 
     def first_fit(self, order: Sequence[int]) -> list[int]:
         """Offset of each buffer: in `order`, the lowest gap among those placed before that are alive at the same time."""
-        offsets = dict(self.pins)
+        offsets: dict[int, int] = {}
         for i in order:
-            if i not in offsets:
-                taken = sorted((offsets[j], offsets[j] + self.buffers[j].size) for j in self.beside[i] if j in offsets)
-                offsets[i] = _lowest_gap(taken, self.buffers[i])
+            taken = sorted((offsets[j], offsets[j] + self.buffers[j].size) for j in self.beside[i] if j in offsets)
+            offsets[i] = _lowest_gap(taken, self.buffers[i])
         return [offsets[i] for i in range(len(self.buffers))]
 
 
@@ -158,9 +142,7 @@ def _lowest_gap(taken: Sequence[tuple[int, int]], buffer: Buffer) -> int:
     return at
 
 
-def cp_sat(
-    buffers: Sequence[Buffer], pins: Mapping[int, int], hint: Sequence[int], goal: int, seed: int, effort: float
-) -> list[int]:
+def cp_sat(buffers: Sequence[Buffer], hint: Sequence[int], goal: int, seed: int, effort: float) -> list[int]:
     """The smallest arena that CP-SAT finds between `goal` and the peak of `hint`; `hint` itself when it finds none."""
     model = cp_model.CpModel()
     top = peak(buffers, hint)
@@ -171,8 +153,6 @@ def cp_sat(
         start = units * buffer.align
         model.add_hint(units, hint[i] // buffer.align)
         model.add(start + buffer.size <= height)
-        if i in pins:
-            model.add(start == pins[i])
         times.append(model.new_fixed_size_interval_var(buffer.first, buffer.last + 1 - buffer.first, f"time{i}"))
         spaces.append(model.new_fixed_size_interval_var(start, buffer.size, f"space{i}"))
         starts.append(start)
