@@ -1,0 +1,101 @@
+"""What the commands share: their options as types, progress, notes and where results go."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as Bar
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "262144", "256K" or "1M"."""
+    match = re.fullmatch(r"(\d+)\s*([KkMm]?)i?[Bb]?", text.strip())
+    if not match or int(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a size; write bytes, or 256K, or 1M")
+    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()]
+
+
+def parse_count(text: str) -> int:
+    """A number such as 60000000, 60M or 60k."""
+    match = re.fullmatch(r"(\d+)\s*([KkMmGg]?)", text.strip())
+    if not match or int(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a number; write it out, or as 60M")
+    return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
+
+
+def parse_bits(text: str) -> int:
+    """0, 4 or 8."""
+    if text not in ("0", "4", "8"):
+        raise typer.BadParameter(f"{text!r} is not 0, 4 or 8")
+    return int(text)
+
+
+SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
+Model = Annotated[Path, typer.Argument(help="Model file: .onnx, .tflite, or a .pkl of the published int8 networks.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the result (default: a new one in runs/).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=(1 << 32) - 1)]
+NoSeed = Annotated[int, typer.Option("--seed", help="Accepted as everywhere; nothing here is random.")]
+Scheme = Annotated[str, typer.Option(help="What to update: head, bias, full, a shipped name such as 49kb, or a .toml file.")]
+Classes = Annotated[int | None, typer.Option(help="Classes of the new head.")]
+KeepHead = Annotated[bool, typer.Option("--keep-head", help="Start from the model's own classifier.")]
+Target = Annotated[str, typer.Option(help="Core or board: cortex-m7, cortex-m4, cortex-m0plus ...")]
+Sram = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"SRAM {SIZE_HELP}")]
+Flash = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"Flash {SIZE_HELP}")]
+Calibrate = Annotated[Path | None, typer.Option(help="Data for activation ranges, gradient exponents and input means.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by scheme).")]
+Bits = Annotated[
+    int | None,
+    typer.Option("--residual-bits", parser=parse_bits, metavar="0|4|8", help="Extra bits per updated weight (default: 4)."),
+]
+InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
+CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
+On = Annotated[Literal["host", "vm", "qemu"], typer.Option(help="The same C here (fast), the virtual MCU, or QEMU.")]
+SearchMethod = Annotated[
+    Literal["fisher", "contribution", "evolution"], typer.Option(help="Gains by gradients, or by short trainings.")
+]
+Halving = Annotated[Literal["halving", "constant"], typer.Option(help="Halve the rate at 50, 75 and 90 % of the run, or not.")]
+Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
+
+
+def progress_bar() -> tuple[Bar, Callable[[str, int, int], None]]:
+    """A bar on stderr, silent when stderr is not a terminal, and the callback that moves it."""
+    bar = Bar(console=err, transient=True, disable=not sys.stderr.isatty())
+    tasks: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done)
+
+    return bar, show
+
+
+def warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        err.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def emit_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def run_folder(command: str, name: str, chosen: Path | None) -> Path:
+    """The folder of this run: the chosen one, or a fresh one below runs/."""
+    if chosen is not None:
+        return chosen
+    n = 1
+    while (folder := Path("runs") / f"{command}-{name}-{n}").exists():
+        n += 1
+    return folder
