@@ -130,7 +130,7 @@ class Bench:
         total = course.length(len(x))
         before = fp32.accuracy(net, test, images.test.y, first)
         losses, seconds = fp32.train(
-            net, what, (x, images.train.y), course.order(len(x), total), first,
+            net, what, (x, images.train.y), course.order(images.train.y, total), first,
             lambda step: rate / 2 ** course.halvings(step, total),
         )  # fmt: skip
         return {

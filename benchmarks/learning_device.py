@@ -15,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning_data import Images
-from mcugrad.build import build_host
+from mcugrad.compiler import host_program
 from mcugrad.devices.host import Host
-from mcugrad.emit import c as emit
 from mcugrad.ir import Graph, Node, Value, interpret, rebuild
-from mcugrad.memory.problem import build
-from mcugrad.memory.schedule import layerwise
-from mcugrad.memory.solve import solve
 from mcugrad.prepare import Prepared, training_graph
-from mcugrad.program import Program, lower
+from mcugrad.program import Program
 from mcugrad.trainer import Course, Learned, accuracy, learn
 from mcugrad.training.scheme import Selection, UpdateScheme, layers, resolve
 
@@ -76,11 +72,7 @@ def twin(prepared: Prepared, scheme: UpdateScheme, at: Value | None, folder: Pat
     graph = training_graph(prepared, scheme)
     if at is not None:
         graph = without_prefix(graph, at)
-    schedule = layerwise(graph)
-    program = lower(graph, schedule, solve(build(graph, schedule), effort=0), prepared.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    emit.write(program, folder)
-    return Twin(program, build_host(folder))
+    return Twin(*host_program(graph, prepared.name, folder))
 
 
 @dataclass(frozen=True, eq=False)

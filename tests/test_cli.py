@@ -27,14 +27,14 @@ from mcugrad import cli
 from mcugrad.compiler import DEVICES, Compiled
 from mcugrad.fit import INPUT_MODES
 from mcugrad.folder import MANIFEST
-from mcugrad.trainer import SATURATED, SCHEDULES, Course, Learned, report
+from mcugrad.trainer import SATURATED, SCHEDULES, Learned, report
 from onnx_models import Net
 
 # A shell that runs tests in the background makes them ignore Ctrl-C, and so would what they start.
 _HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (sys.executable, "-c", f"{_HEED}; from mcugrad.cli import main; main()")
 CLASSES = 3
-VERBS = ("check", "compile", "train", "demo", "inspect")
+VERBS = ("check", "compile", "train", "demo", "inspect", "sweep")
 
 
 @dataclass(frozen=True)
@@ -499,10 +499,3 @@ def test_a_scheme_that_would_fit_is_named_and_does(run: Run, wide: tuple[object,
     assert advice, answer.err
     arguments = ("--scheme", "full") if "--scheme" not in advice[1] else ()
     assert run(*wide, *arguments, *advice[1].split(), "--sram", budget, "-o", "out").code == 0
-
-
-def test_a_course_knows_its_bounds() -> None:
-    with pytest.raises(mcugrad.McugradError, match="unknown schedule 'wavy'"):
-        Course(schedule="wavy")
-    assert [Course().halvings(s, 100) for s in (0, 49, 50, 75, 90, 99)] == [0, 0, 1, 2, 3, 3]
-    assert sorted(Course(epochs=1).order(7, 7)) == list(range(7))

@@ -102,7 +102,7 @@ def train_request(
     request.budget.resolve()
     data, folder, course = Path(data), Path(folder), course or Course(seed=request.seed)
     imported = load(request.model)
-    samples = _samples(request, imported, data, progress)
+    samples = read_samples(request, imported, data, progress)
     calibration = _calibration(request.calibrate or data, imported)
     if calibration is not None and calibration.x.dtype != samples.x.dtype:
         raise McugradError(
@@ -120,7 +120,7 @@ def train_request(
     return result
 
 
-def _samples(request: Request, imported: Imported, data: Path, progress: Progress) -> Dataset:
+def read_samples(request: Request, imported: Imported, data: Path, progress: Progress) -> Dataset:
     """The data set, its labels in the range of the head."""
     known = imported.classifier.bias.shape[0] if request.keep_head and imported.classifier else request.classes
 

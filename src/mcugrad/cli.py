@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,7 @@ from rich.table import Table
 from mcugrad import __version__
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.options import (
+    Balanced,
     Bits,
     Calibrate,
     Classes,
@@ -32,6 +33,7 @@ from mcugrad.options import (
     Scheme,
     SearchMethod,
     Seed,
+    Skip,
     Sram,
     Target,
     emit_json,
@@ -105,6 +107,7 @@ def compile_command(
 ) -> None:
     """A folder of C99 and a linked firmware that infers and learns, checked against the memory it may use."""
     from mcugrad.api import Request, compile_request
+    from mcugrad.report.build import print_facts
 
     request = Request(
         model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
@@ -118,24 +121,7 @@ def compile_command(
     if as_json:
         emit_json({**facts, "notes": notes, "folder": str(compiled.folder)})
     else:
-        print_facts(facts, str(compiled.folder))
-
-
-def print_facts(facts: dict[str, Any], folder: str) -> None:
-    """Memory and cost of a build, for people."""
-    sram, flash = facts["sram"], facts["flash"]
-    table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
-    for name in ("arena", "parameters", "static", "stack", "total"):
-        table.add_row(f"SRAM {name}", f"{sram[name]:,}")
-    for name in ("code", "constants", "total"):
-        table.add_row(f"flash {name}", f"{flash[name]:,}")
-    out.print(table)
-    plan, macs = facts["plan"], facts["macs"]
-    out.print(
-        f"arena: live peak {plan['live_peak']:,}, order-independent lower bound {plan['lower_bound']:,} ({plan['method']})"
-    )
-    out.print(f"MACs: forward {macs['forward']:,}, backward and update {macs['backward']:,}")
-    out.print(f"written to {folder}", soft_wrap=True, markup=False)
+        print_facts(facts, str(compiled.folder), out)
 
 
 @app.command()
@@ -147,7 +133,8 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set (default: 1).", min=1)] = None,
     schedule: Halving = "halving",
-    skip: Annotated[float, typer.Option(help="No backward pass from this probability on; above 1: never skip.")] = 0.95,
+    skip: Skip = 0.95,
+    balanced: Balanced = False,
     scheme: Scheme = "head",
     classes: Classes = None,
     keep_head: KeepHead = False,
@@ -164,6 +151,7 @@ def train(
 ) -> None:
     """Compiles, trains on a device and evaluates on held-out data."""
     from mcugrad.api import Request, train_request
+    from mcugrad.report.build import print_training
     from mcugrad.trainer import Course
 
     if steps is not None and epochs is not None:
@@ -171,7 +159,7 @@ def train(
     request = Request(
         model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
     )
-    course = Course(steps, epochs, schedule, skip, seed)
+    course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:
         result = train_request(request, data, course, on, run_folder("train", model.stem, output), show)
@@ -179,20 +167,7 @@ def train(
     if as_json:
         emit_json(result)
     else:
-        print_training(result)
-
-
-def print_training(result: dict[str, Any]) -> None:
-    """What learning brought and cost, for people."""
-    accuracy, instructions, steps = result["accuracy"], result["instructions"], result["steps"]
-    out.print(f"accuracy on held-out data: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after")
-    out.print(f"{steps['total']:,} steps, {steps['full']:,} with a backward pass; {result['samples_per_second']:,} per second")
-    if instructions["forward"] is not None:
-        out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")
-    if instructions["step"] is not None:
-        out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
-    out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
-    out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
+        print_training(result, out)
 
 
 @app.command()
@@ -235,6 +210,46 @@ def search(
         emit_json(result)
     else:
         print_search(result, out)
+
+
+@app.command()
+def sweep(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Labelled data: image folder (train/CLASS/*, test/CLASS/*) or .npz.")],
+    output: Out = None,
+    schemes: Annotated[str, typer.Option(help="Names or .toml files, as in head,bias,49kb.")] = "head,bias",
+    lr: Annotated[str, typer.Option("--lr", help="Learning rates, as in 1e-3,2e-3, or default.")] = "default",
+    seeds: Annotated[str, typer.Option(help="As in 0,1,2 or 0-4.")] = "0-2",
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set (default: 1).", min=1)] = None,
+    schedule: Halving = "halving",
+    skip: Skip = 0.95,
+    balanced: Balanced = False,
+    classes: Classes = None,
+    keep_head: KeepHead = False,
+    calibrate: Calibrate = None,
+    residual_bits: Bits = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run on, or local.")] = None,
+    seed: NoSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Trains every combination of schemes, learning rates and seeds in parallel; goes on where it was interrupted."""
+    from mcugrad.api import Request
+    from mcugrad.report.sweep import print_sweep
+    from mcugrad.sweep import Sweep, parse_jobs, sweep
+    from mcugrad.trainer import Course
+
+    request = Request(model, "head", classes, keep_head, calibrate=calibrate, residual_bits=residual_bits)
+    plan = Sweep(request, data, Course(steps, epochs, schedule, skip, balanced=balanced))
+    folder = output or Path("runs") / f"sweep-{model.stem}"
+    bar, show = progress_bar()
+    with bar:
+        result = sweep(plan, parse_jobs(schemes, lr, seeds), folder, workers=jobs, ray=ray, progress=show)
+    if as_json:
+        emit_json(result)
+    else:
+        print_sweep(result, out)
 
 
 @app.command()

@@ -13,12 +13,17 @@ from mcugrad.devices.base import Device
 from mcugrad.devices.host import Host
 from mcugrad.devices.qemu import Qemu
 from mcugrad.devices.virtual import VirtualMcu
+from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.fit import INPUT_MODES, Line, Shortage, advice
 from mcugrad.folder import fresh_folder
+from mcugrad.ir import Graph
 from mcugrad.memory.modes import Scheduled
+from mcugrad.memory.problem import build as problem
+from mcugrad.memory.schedule import layerwise
+from mcugrad.memory.solve import solve
 from mcugrad.prepare import Prepared, training_graph
-from mcugrad.program import Program
+from mcugrad.program import Program, lower
 from mcugrad.report.ledger import facts, layer_rows
 from mcugrad.report.memory_map import draw_memory_map
 from mcugrad.targets import Target, get_target, known_targets
@@ -101,6 +106,15 @@ def compile_model(prepared: Prepared, scheme: UpdateScheme, out: Path, budget: B
             raise BudgetError(f"{shortage}. {words}", shortage.needed) from None
         _write_facts(program, prepared, firmware, folder)
     return Compiled(out, program, prepared, _moved(firmware, out), scheme, budget)
+
+
+def host_program(graph: Graph, name: str, folder: Path) -> tuple[Program, Path]:
+    """A training graph run layerwise on this machine, without a firmware: its program and the host twin's library."""
+    schedule = layerwise(graph)
+    program = lower(graph, schedule, solve(problem(graph, schedule), effort=0), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    emit.write(program, folder)
+    return program, build_host(folder)
 
 
 def _moved(firmware: Firmware, folder: Path) -> Firmware:

@@ -107,7 +107,7 @@ def load_data(
         stored = stored_split(arrays, len(x), path)
     _check_range(y, len(classes), num_classes, path)
     if stored is None:
-        stored = _stratified(y, seed)
+        stored = stratified(y, seed)
         notes.append(f"{path}: no split stored: {TEST_FRACTION:.0%} of each class held out with seed {seed}")
     notes += _complaints(y, stored, classes, path)
     return Dataset(x, y, stored, classes, str(path), tuple(notes))
@@ -255,13 +255,13 @@ def _check_range(y: NDArray[np.int64], stored: int, wanted: int | None, path: Pa
         )
 
 
-def _stratified(y: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-    """TEST for a seeded fifth of each class (at least one sample where the class has two), else TRAIN."""
+def stratified(y: NDArray[np.int64], seed: int, share: float = TEST_FRACTION) -> NDArray[np.uint8]:
+    """TEST for a seeded share of each class (at least one sample where the class has two), else TRAIN."""
     rng = np.random.default_rng(seed)
     split = np.zeros(len(y), np.uint8)
     for label in np.unique(y):
         members = rng.permutation(np.flatnonzero(y == label))
-        held = max(round(TEST_FRACTION * len(members)), min(1, len(members) - 1))
+        held = max(round(share * len(members)), min(1, len(members) - 1))
         split[members[:held]] = TEST
     return split
 

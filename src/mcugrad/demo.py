@@ -143,7 +143,7 @@ def _float_ceiling(scene: Scene, course: Course, progress: Progress) -> float:
     prepared = scene.prepare(True, course.seed)
     graph = training_graph(prepared, BUILT_IN["full"], rate=RATES["float"], seed=course.seed)
     (x, y), (test_x, test_y) = scene.changed.train, scene.changed.test
-    order, q = course.order(len(x), course.length(len(x))), prepared.quantize(x)
+    order, q = course.order(y, course.length(len(x))), prepared.quantize(x)
     params: dict[str, Array] = {}
     for step, i in enumerate(order):
         control = np.array([course.seed, step, course.halvings(step, len(order)), 1 << 16], np.int64)

@@ -65,7 +65,12 @@ On = Annotated[Literal["host", "vm", "qemu"], typer.Option(help="The same C here
 SearchMethod = Annotated[
     Literal["fisher", "contribution", "evolution"], typer.Option(help="Gains by gradients, or by short trainings.")
 ]
-Halving = Annotated[Literal["halving", "constant"], typer.Option(help="Halve the rate at 50, 75 and 90 % of the run, or not.")]
+Halving = Annotated[
+    Literal["halving", "cosine", "constant"],
+    typer.Option(help="Halve the rate at 50, 75 and 90 % of the run, in the steps nearest to a cosine, or never."),
+]
+Skip = Annotated[float, typer.Option(help="No backward pass from this probability on; above 1: never skip.")]
+Balanced = Annotated[bool, typer.Option("--balanced", help="Learn from every class equally often, however rare it is.")]
 Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
 

@@ -19,11 +19,16 @@ from mcugrad.errors import McugradError
 from mcugrad.ir import Array
 from mcugrad.program import Program
 
-SCHEDULES = ("halving", "constant")
-HALVE_AT = (0.5, 0.75, 0.9)  # fractions of the run at which the learning rate is halved
+SCHEDULES = ("halving", "cosine", "constant")
+HALVE_AT = {"halving": (0.5, 0.75, 0.9), "constant": ()}
+"""Fractions of the run at which the learning rate is halved."""
+# 2^-h is nearest to (1 + cos(pi t)) / 2, the cosine schedule, on a logarithmic scale from these t on.
+HALVE_AT["cosine"] = tuple(math.acos(2 * 2.0 ** (0.5 - h) - 1) / math.pi for h in range(1, 7))
 AGREEMENT_SAMPLES = 8  # test samples that an emulated device classifies too
 CHUNK = 256  # steps between two looks at the progress
 SATURATED = 0.001  # share of clamped gradient elements above which the exponents do not suit the data
+DIVERGED_WINDOW = 256  # steps whose mean loss tells whether learning diverges
+DIVERGED = 2.5  # times the loss of a guess
 TRAINING = "training.json"
 
 Progress = Callable[[str, int, int], None]
@@ -35,13 +40,17 @@ def quiet(_what: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class Course:
-    """How long and in which way to learn; skip: no backward pass for samples with at least this probability."""
+    """How long and in which way to learn.
+
+    skip: no backward pass for samples with at least this probability.  balanced: every class comes equally often,
+    whatever its share of the data."""
 
     steps: int | None = None
     epochs: int | None = None
     schedule: str = "halving"
     skip: float = 0.95
     seed: int = 0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -64,13 +73,26 @@ class Course:
 
     def halvings(self, step: int, total: int) -> int:
         """How often the learning rate has been halved by that step."""
-        return sum(step >= f * total for f in HALVE_AT) if self.schedule == "halving" else 0
+        return sum(step >= f * total for f in HALVE_AT[self.schedule])
 
-    def order(self, samples: int, total: int) -> Array:
-        """Sample index of each step: a fresh seeded permutation per epoch."""
-        epochs = math.ceil(total / samples)
-        parts = [np.random.default_rng([self.seed, e]).permutation(samples) for e in range(epochs)]
-        return np.concatenate(parts)[:total]
+    def order(self, y: Array, total: int) -> Array:
+        """Sample index of each step for labels y [N]: a fresh seeded permutation per epoch; when balanced, of the classes
+        over and over, each with a permutation of its samples."""
+        if not self.balanced:
+            return _permutations(len(y), total, [self.seed])
+        members = [np.flatnonzero(y == k) for k in np.unique(y)]
+        turns = _permutations(len(members), total, [self.seed])
+        order = np.empty(total, np.int64)
+        for k, samples in enumerate(members):
+            mine = np.flatnonzero(turns == k)
+            order[mine] = samples[_permutations(len(samples), len(mine), [self.seed, k])]
+        return order
+
+
+def _permutations(n: int, total: int, seed: list[int]) -> Array:
+    """The first `total` of one seeded permutation of 0 .. n - 1 after the other."""
+    parts = [np.random.default_rng([*seed, e]).permutation(n) for e in range(math.ceil(total / n))]
+    return np.concatenate(parts)[:total] if parts else np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -104,7 +126,7 @@ def loss_of(p_label: int) -> float:
 def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress = quiet) -> Learned:
     """Trains `device` on int8 inputs x [N,H,W,C] with labels y [N]; it starts from the parameters it holds."""
     total = course.length(len(x))
-    order = course.order(len(x), total)
+    order = course.order(y, total)
     device.set_control(seed=course.seed, step=0, skip=course.threshold)
     results: list[StepResult] = []
     start = time.perf_counter()
@@ -116,6 +138,7 @@ def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress
         else:
             results += [device.train_step(x[i], int(y[i])) for i in chosen]
         progress("learning", last, total)
+        _stop_if_diverging(results, int(y.max()) + 1)
     seconds = time.perf_counter() - start
     counted = [r.instructions for r in results if r.instructions is not None]
     return Learned(
@@ -127,10 +150,24 @@ def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress
     )
 
 
+def _stop_if_diverging(results: list[StepResult], classes: int) -> None:
+    """Raises McugradError when the last losses are far above chance, and not because they began there."""
+    if len(results) < 2 * DIVERGED_WINDOW:
+        return
+    windows = results[:DIVERGED_WINDOW], results[-DIVERGED_WINDOW:]
+    first, last = (sum(loss_of(r.p_label) for r in window) / DIVERGED_WINDOW for window in windows)
+    chance = math.log(max(classes, 2))
+    if last > max(DIVERGED * chance, first + chance):
+        raise McugradError(
+            f"learning diverges: after {len(results)} steps the mean loss is {last:.2f}, that of a guess "
+            f"{chance:.2f}: lower the rate (--lr), or calibrate with samples like those it learns from (--calibrate)"
+        )
+
+
 def _spans(course: Course, total: int, fast: bool) -> Iterator[tuple[int, int]]:
     """[first, last) runs of steps with one learning rate, short enough to show progress."""
     size = CHUNK if fast else 8
-    cuts = {math.ceil(f * total) for f in HALVE_AT} if course.schedule == "halving" else set()
+    cuts = {math.ceil(f * total) for f in HALVE_AT[course.schedule]}
     edges = sorted({*range(0, total, size), *cuts, total})
     yield from itertools.pairwise(edges)
 

@@ -39,6 +39,6 @@ def _smooth(values: Array, window: int) -> Array:
 
 
 def _mark_halvings(axes: tuple[Any, ...], course: Course, total: int) -> None:
-    for at in HALVE_AT if course.schedule == "halving" else ():
+    for at in HALVE_AT[course.schedule]:
         for axis in axes:
             axis.axvline(at * total, color=GREY, linewidth=0.7, linestyle=":")

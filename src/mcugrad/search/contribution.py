@@ -14,15 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mcugrad.build import build_host
+from mcugrad.compiler import host_program
 from mcugrad.devices.host import Host
-from mcugrad.emit import c as emit
 from mcugrad.ir import Array
-from mcugrad.memory.problem import build
-from mcugrad.memory.schedule import layerwise
-from mcugrad.memory.solve import solve
 from mcugrad.prepare import Prepared, training_graph
-from mcugrad.program import lower
 from mcugrad.search.space import RATIOS, Gains, Progress, channels_of, weight_data
 from mcugrad.trainer import Course, learn
 from mcugrad.training.scheme import Update, UpdateScheme, layers
@@ -50,12 +45,10 @@ class Trials:
     def loss(self, scheme: UpdateScheme) -> float:
         """Mean loss before learning over the second half of a run from the initial parameters."""
         graph = training_graph(self.prepared, scheme, rate=RATE, seed=self.seed)
-        schedule = layerwise(graph)
-        program = lower(graph, schedule, solve(build(graph, schedule), effort=0), self.prepared.name)
         course = Course(steps=len(self.x), schedule="constant", skip=2.0, seed=self.seed)
         with tempfile.TemporaryDirectory() as folder:
-            emit.write(program, Path(folder))
-            with Host.load(build_host(Path(folder))) as device:
+            _, library = host_program(graph, self.prepared.name, Path(folder))
+            with Host.load(library) as device:
                 losses = learn(device, self.x, self.y, course).losses
         return float(np.mean(losses[len(losses) // 2 :]))
 

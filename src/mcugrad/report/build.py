@@ -1,0 +1,39 @@
+"""A build and a training run as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
+    """Memory and cost of a build, for people."""
+    sram, flash = facts["sram"], facts["flash"]
+    table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
+    for name in ("arena", "parameters", "static", "stack", "total"):
+        table.add_row(f"SRAM {name}", f"{sram[name]:,}")
+    for name in ("code", "constants", "total"):
+        table.add_row(f"flash {name}", f"{flash[name]:,}")
+    out.print(table)
+    plan, macs = facts["plan"], facts["macs"]
+    out.print(
+        f"arena: live peak {plan['live_peak']:,}, order-independent lower bound {plan['lower_bound']:,} ({plan['method']})"
+    )
+    out.print(f"MACs: forward {macs['forward']:,}, backward and update {macs['backward']:,}")
+    out.print(f"written to {folder}", soft_wrap=True, markup=False)
+
+
+def print_training(result: dict[str, Any], out: Console) -> None:
+    """What learning brought and cost, for people."""
+    accuracy, instructions, steps = result["accuracy"], result["instructions"], result["steps"]
+    out.print(f"accuracy on held-out data: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after")
+    out.print(f"{steps['total']:,} steps, {steps['full']:,} with a backward pass; {result['samples_per_second']:,} per second")
+    if instructions["forward"] is not None:
+        out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")
+    if instructions["step"] is not None:
+        out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
+    out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
+    out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
