@@ -32,6 +32,7 @@ BUILDS = {
 
 # Largest difference of an integer output from the real one, in units of its last place, before both are clamped.
 TOLERANCE = {
+    "AdaptExponent": 0,
     "Add": 0.52,
     "AvgPool": 0.5,
     "Clamp": 0.51,

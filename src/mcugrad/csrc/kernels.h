@@ -212,6 +212,15 @@ typedef struct {
   const mcg_context_t *c;
 } mcg_weight_step_t;
 
+typedef struct {
+  int16_t slot;      /* of the gradient */
+  int16_t base, top; /* the exponent's range; base is its calibrated value */
+  int32_t limit;     /* clamped elements in 256 steps that are still healthy */
+} mcg_adapt_t;
+
+/* clamped [1], exponents [slots], health [slots]. */
+void mcg_adapt_exponent(const mcg_adapt_t *p, const int32_t *clamped, int8_t *exponents, int32_t *health);
+
 /* h [positions][channels]; scratch: 4 * channels bytes. */
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch);
 

@@ -122,6 +122,8 @@ def update_early(graph: Graph) -> Graph:
     old = {new: value for value, new in graph.updates}
     for node in [n for n in graph.nodes if n.op.phase == "update"]:
         here = nodes.index(node)
+        for source, out in node.op.aliased:
+            old.setdefault(node.outputs[out], old.get(node.inputs[source], node.inputs[source]))
         replaced = {old[v] for v in node.outputs if v in old}
         nodes.remove(node)
         nodes.insert(_earliest(node, replaced, nodes, here), node)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mcugrad.ir import Array, Builder, Graph, GraphError, Node, Op, Param, Quant, TensorType, Value
+from mcugrad.ops.adapt import AdaptExponent
 from mcugrad.ops.backprop import GradMask, GradQuantize, GradSum, grad_quant
 from mcugrad.ops.head import HeadInputGrad, HeadUpdate
 from mcugrad.ops.loss import SampleScale, SoftmaxCrossEntropy, StopIfEasy, StopIfZero
@@ -98,8 +99,21 @@ class Backward:
             if node is head or any(v in self.gradients for v in node.outputs):
                 node.op.gradient(node, self)
         self.build.params.append(Param(self.exponents, self._exponent_data()))
+        if self.plan.selection.adapt and self.slots:
+            self._adapt()
         graph = self.build.graph((logits, p_label, *self.counts), self.updates, dict(self.graph.meta))
         return replace(graph, meta={**graph.meta, "slots": tuple(self.slots)})
+
+    def _adapt(self) -> None:
+        """At the end of a step each exponent looks at what its gradient's clamp changed."""
+        slots = self.exponents.type.shape
+        health = self.build.param("health", TensorType(slots, "s32"), np.zeros(slots, np.int32))
+        made = {n.outputs[1]: n for n in self.build.nodes if isinstance(n.op, GradQuantize)}
+        state: tuple[Value, ...] = (self.exponents, health)
+        for slot, count in enumerate(self.counts[: slots[0]]):
+            op = AdaptExponent(slot, int(self._exponent_data()[slot]), made[count].outputs[0].type.elements)
+            state = self.build.add(op, *state, count, name=f"{self.slots[slot]}.adapted")
+        self.updates += zip((self.exponents, health), state, strict=True)
 
     def _exponent_data(self) -> Array:
         data = np.zeros(self.exponents.type.shape, np.int8)

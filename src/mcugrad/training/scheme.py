@@ -35,7 +35,9 @@ class Update:
 
 @dataclass(frozen=True)
 class UpdateScheme:
-    """Weights by layer name, biases of the last `biases` layers (or listed ones), and whether the head learns."""
+    """Weights by layer name, biases of the last `biases` layers (or listed ones), and whether the head learns.
+
+    adapt: the exponents of the gradients follow the data, and are learned state too."""
 
     name: str = "head"
     model: str = ""
@@ -44,6 +46,7 @@ class UpdateScheme:
     head: bool = True
     residual_bits: int = 4
     centred: bool = False
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Selection:
     weights: Mapping[str, Part]
     biases: tuple[str, ...]
     head: bool
+    adapt: bool = False
 
 
 HEAD_ONLY = UpdateScheme()
@@ -110,7 +114,7 @@ def with_residual_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
 
 
 def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
-    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "source"}
+    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "source"}
     unknown = sorted(set(data) - known)
     if unknown:
         raise McugradError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -123,8 +127,9 @@ def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
     if not isinstance(table, dict):
         raise McugradError(f"{path}: weights must be a table of layer names, [weights]")
     weights = {k: _parse_update(v, f"{path}: weights.{k}") for k, v in table.items()}
-    head, centred = (_flag(data.get(k, default), f"{path}: {k}") for k, default in (("head", True), ("centred", False)))
-    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, centred=centred)
+    defaults = (("head", True), ("centred", False), ("adapt", False))
+    head, centred, adapt = (_flag(data.get(k, default), f"{path}: {k}") for k, default in defaults)
+    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, centred=centred, adapt=adapt)
     return replace(scheme, residual_bits=_bits(data.get("residual_bits", scheme.residual_bits), f"{path}"))
 
 
@@ -188,7 +193,8 @@ def resolve(scheme: UpdateScheme, graph: Graph) -> Selection:
     for name in biases:
         if name not in table:
             raise McugradError(f"{where}: biases name a layer {name!r} the model has not; its layers are {_listed(names)}")
-    return Selection({n: parts[n] for n in names if n in parts}, tuple(n for n in names if n in biases), scheme.head)
+    chosen = {n: parts[n] for n in names if n in parts}
+    return Selection(chosen, tuple(n for n in names if n in biases), scheme.head, scheme.adapt)
 
 
 def _listed(names: list[str]) -> str:
