@@ -114,9 +114,7 @@ def gradients(case: Case) -> Iterator[Gradient]:
 def off_centre(grad: Node, run: Result) -> Array:
     """What a centred gradient leaves out: the gradient of the input means, where the tap is inside the map."""
     x, h, mean = (run[v] for v in grad.inputs)
-    means = np.broadcast_to(mean, x.shape)
-    if isinstance(grad.op.channels, tuple):
-        means = means[..., list(grad.op.channels)]
+    means = np.broadcast_to(mean, (*x.shape[:3], len(mean)))
     if grad.outputs[0].type.shape[0] == 1 and h.shape[3] == x.shape[3] and not hasattr(grad.op, "groups"):
         per = [correlate_weight(means[..., [c]], h[..., [c]], grad.op.window, 1) for c in range(h.shape[3])]
         return np.concatenate([p.reshape(1, *grad.op.window.kernel, 1) for p in per], axis=3)

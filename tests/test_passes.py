@@ -9,9 +9,12 @@ import pytest
 from graphs import STAGES, Network, calibrated, everything, random_network, random_training
 from mcugrad.ir import Graph, GraphError, Node, Value, interpret, rebuild, verify
 from mcugrad.ops.backprop import Chain, ClampMask, GradMask
+from mcugrad.ops.conv2d import Conv2dWeightGrad
 from mcugrad.ops.pool import MaxPoolGrad
-from mcugrad.ops.update import BiasStep, WeightStep
+from mcugrad.ops.select import SelectChannels
+from mcugrad.ops.update import BiasStep, Update, WeightStep
 from mcugrad.passes import TRAIN, run
+from mcugrad.passes.keep import keep_live_channels
 from mcugrad.passes.train import fuse_chains, fuse_updates, one_bit_masks, prune, update_early
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.scheme import HEAD_ONLY, UpdateScheme, resolve
@@ -80,6 +83,32 @@ def test_an_activation_kept_only_for_its_mask_is_kept_as_one_bit(trained: list[t
             assert {v for v in node.inputs if v in forward and v.type.dtype == "s8"} <= inputs, node
         masks += sum(isinstance(n.op, ClampMask) for n in graph.nodes)
     assert masks > len(trained), "the pass did nothing"
+
+
+def test_a_partly_updated_layer_keeps_the_channels_it_updates_and_no_others(trained: list[tuple[Network, Graph]]) -> None:
+    """Whoever still reads a whole activation for some of its channels shares it with another backward reader, or the copy
+    and the mask would have been no smaller."""
+    kept = 0
+    for _, graph in trained:
+        readers = graph.consumers()
+        kept += sum(isinstance(n.op, SelectChannels) for n in graph.nodes)
+        for node in (n for n in graph.nodes if isinstance(n.op, Update) and isinstance(n.op.grad, Conv2dWeightGrad)):
+            x, channels = node.inputs[0], node.op.grad.channels
+            if channels is not None:
+                others = [n for n in readers[x] if n is not node and n.op.phase in ("backward", "update")]
+                assert others or 8 * len(channels) >= 7 * x.type.shape[3], node
+    assert kept > len(trained) / 4, "the pass did nothing"
+
+
+def test_the_copy_of_channels_is_taken_after_the_last_forward_reader() -> None:
+    for seed in SEEDS:
+        _, graph = random_training(seed)
+        after = keep_live_channels(prune(graph))
+        readers = after.consumers()
+        for i, node in enumerate(after.nodes):
+            if isinstance(node.op, SelectChannels):
+                assert not any(n in after.nodes[i + 1 :] for n in readers[node.inputs[0]] if n.op.phase == "forward"
+                               and not isinstance(n.op, SelectChannels))  # fmt: skip
 
 
 def test_a_mask_is_that_of_the_activation_it_replaces() -> None:
@@ -235,4 +264,4 @@ def test_the_runner_names_a_pass_that_ends_the_step_elsewhere() -> None:
 
 
 def test_the_pipeline_is_the_documented_one() -> None:
-    assert (prune, one_bit_masks, fuse_chains, fuse_updates, update_early) == TRAIN
+    assert (prune, keep_live_channels, one_bit_masks, fuse_chains, fuse_updates, update_early) == TRAIN

@@ -82,6 +82,14 @@ void mcg_max_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, i
 /* mask bit = the value passed its clamp: -128 < y < 127.  y [rows][row], mask [rows][(row + 7) / 8]. */
 void mcg_clamp_mask(const mcg_rows_t *r, const int8_t *y, uint8_t *mask, int32_t row);
 
+typedef struct {
+  int16_t width, in_c, out_c;
+  const uint16_t *order; /* [out_c] channels of x, ascending */
+} mcg_select_t;
+
+/* y [rows][width][out_c] = the listed channels of x [rows][width][in_c]; y may be x. */
+void mcg_select_channels(const mcg_select_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
 /* Input rows [first, last) into dst, a ring of y_rows rows of row_bytes.  Non-zero: the row source failed. */
 int32_t mcg_load_rows(const mcg_context_t *c, const mcg_rows_t *r, int8_t *dst, int32_t row_bytes);
 
@@ -207,7 +215,7 @@ typedef struct {
   void *residual; /* int8_t, or packed 4-bit; null without residual bits */
   const int32_t *sample_exponent;
   const int8_t *exponents;
-  const int16_t *mu; /* [C]; null: not centred */
+  const int16_t *mu; /* of the channels in this weight, all groups; null: not centred */
   int32_t *bias;     /* [O] moved by centring; null: not centred */
   const mcg_context_t *c;
 } mcg_weight_step_t;
@@ -224,7 +232,7 @@ void mcg_adapt_exponent(const mcg_adapt_t *p, const int32_t *clamped, int8_t *ex
 /* h [positions][channels]; scratch: 4 * channels bytes. */
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch);
 
-/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null. */
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null. */
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch);
 

@@ -345,7 +345,9 @@ class Conv2dInputGrad(Op):
 
 @dataclass(frozen=True)
 class Conv2dWeightGrad(Op):
-    """dW[o,tap,i] = sum_p (x - z - mu_i) * h over the live channels: int32.  Inputs: x, h (, mu int16[C])."""
+    """dW[o,tap,i] = sum_p (x - z - mu_i) * h over the live channels: int32.  Inputs: x, h (, mu).
+
+    mu: int16 of the live channels.  With `channels`, those of x; a narrow x that holds no others has None."""
 
     window: Window
     groups: int
@@ -363,10 +365,10 @@ class Conv2dWeightGrad(Op):
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         (quant,) = need_quant(node.inputs[0].type)
         x = arrays[0] - np.float64(quant.zero)
-        if len(arrays) == 3:
-            x = x - arrays[2]
         if self.channels is not None:
             x = x[..., list(self.channels)]
+        if len(arrays) == 3:
+            x = x - arrays[2]
         return (correlate_weight(x, arrays[1], self.window, self.groups),)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:

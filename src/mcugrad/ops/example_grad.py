@@ -212,7 +212,11 @@ def weight_update(seed: int, shape: Shape, bits: int, base: int, centred: bool, 
     window, axis = shape.window, 3 if separate else 0
     quant = Quant((0.02,), -11)
     x, h = s.random("x", shape.x, "s8", quant), s.gradient("h", shape.h, 0)
-    mu = [s.constant("mu", tuple(int(v) for v in s.rng.integers(-120, 121, shape.inputs)), "s16")] if centred else []
+    mu = (
+        [s.constant("mu", tuple(int(v) for v in s.rng.integers(-120, 121, shape.kept * shape.groups)), "s16")]
+        if centred
+        else []
+    )
     form = (1, *window.kernel, shape.inputs) if separate else (shape.outputs, *window.kernel, shape.kept)
     old = [s.weight("weight", form, axis)]
     old += [s.random("residual", form, f"s{bits}")] if bits else []

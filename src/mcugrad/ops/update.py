@@ -188,10 +188,9 @@ class WeightStep(Op):
 
     def centre(self, dw: Array, mu: Array, bias: Array) -> Array:
         """b_o - sum mu_i * dw: the output mean stays where it was."""
-        m = mu[list(self.channels)] if self.channels is not None else mu
         axes = tuple(i for i in range(4) if i != self.axis)
-        groups = 1 if self.axis == 3 or m.shape[0] == dw.shape[3] else m.shape[0] // dw.shape[3]
-        per = m if groups == 1 else np.repeat(m.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
+        groups = 1 if self.axis == 3 or mu.shape[0] == dw.shape[3] else mu.shape[0] // dw.shape[3]
+        per = mu if groups == 1 else np.repeat(mu.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
         moved: Array = np.clip(bias - (dw * per).sum(axis=axes), -BIAS_LIMIT, BIAS_LIMIT)
         return moved
 

@@ -162,7 +162,7 @@ def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, 
         channels = math.floor(weight.shape[3] * ratio)
         live = weight.elements // weight.shape[3] * channels
         cost = round(factor.mac * macs * live / weight.elements + factor.element * live)
-        means = 2 * node.inputs[0].type.shape[3]
+        means = 2 * channels
         tables = means + 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
         for f in bits:
             residual = (live * f + 7) // 8

@@ -237,7 +237,7 @@ class Backward:
         part = self.plan.selection.weights.get(name)
         if part is None:
             return
-        mean = (self._mean(name, x),) if part.centred else ()
+        mean = (self._mean(name, x, part.channels),) if part.centred else ()
         grad = self.add(op, x, h, *mean, name=f"{name}_weight.grad")
         base = tuple(log2_shift(self.plan.rate * scale_of(x) / (s * s)) for s in channel_scales(weight, h))
         layer = layers(self.graph)[name]
@@ -268,9 +268,11 @@ class Backward:
             self.updates = [u for u in self.updates if u[0] is not bias]
             self.updates.append((bias, new[-1]))
 
-    def _mean(self, name: str, x: Value) -> Value:
+    def _mean(self, name: str, x: Value, channels: tuple[int, ...] | None) -> Value:
+        """Means of the channels in this weight."""
         data = self.plan.means.get(name, np.zeros(x.type.shape[3], np.int16))
-        return self.build.param(f"{name}_mean", TensorType((x.type.shape[3],), "s16"), data, x.origin)
+        data = data if channels is None else data[list(channels)]
+        return self.build.param(f"{name}_mean", TensorType(data.shape, "s16"), data, x.origin)
 
     def _sample(self) -> Value:
         if self.sample_exponent is None:

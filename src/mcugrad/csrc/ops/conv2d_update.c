@@ -13,7 +13,7 @@ static inline int32_t channel(const mcg_conv2d_t *p, int32_t j) { return p->orde
 
 /* What dW takes off each x of channel j. */
 static inline int32_t middle(const mcg_conv2d_t *p, const int16_t *mu, int32_t j) {
-  return p->x_zero + (mu != NULL ? mu[channel(p, j)] : 0);
+  return p->x_zero + (mu != NULL ? mu[j] : 0);
 }
 
 /* grad [live] += x [in_c] * h, x at the first channel of the group. */
@@ -106,7 +106,7 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
   }
 }
 
-/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [in_c] or null; scratch: int32 [live], or that of pointwise_t */
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of pointwise_t */
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch) {
   if (!mcg_is_pointwise(p)) {

@@ -114,9 +114,9 @@ static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad
 }
 
 /* sum of the changes [n], each times its channel's mean */
-static int64_t weigh(const int16_t *mu, const uint16_t *order, int32_t n, const int32_t *change) {
+static int64_t weigh(const int16_t *mu, int32_t n, const int32_t *change) {
   int64_t sum = 0;
-  for (int32_t i = 0; i < n; ++i) sum += (int64_t)(order != NULL ? mu[order[i]] : mu[i]) * change[i];
+  for (int32_t i = 0; i < n; ++i) sum += (int64_t)mu[i] * change[i];
   return sum;
 }
 
@@ -138,8 +138,7 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
       break;
     default: move_all_0(&run, n, grad, full, order); break;
   }
-  if (mu == NULL) return 0;
-  return weigh(order != NULL ? mu : mu + first, order, n, grad);
+  return mu == NULL ? 0 : weigh(mu + first, n, grad);
 }
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {

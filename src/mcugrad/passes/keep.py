@@ -1,0 +1,56 @@
+"""What of an activation is kept for the backward pass: only the channels that weight updates read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mcugrad.ir import Builder, Graph, Node, Value, rebuild
+from mcugrad.ops.backprop import ClampMask, GradMask
+from mcugrad.ops.conv2d import Conv2dWeightGrad
+from mcugrad.ops.select import SelectChannels
+
+
+def keep_live_channels(graph: Graph) -> Graph:
+    """Copies the channels that partial weight updates read, where nothing else of the activation is read backward.
+
+    The copy is taken after the last forward reader; the activation then dies, and a clamp mask of it costs one bit per
+    element.  Left alone where both together would be no smaller than the activation.
+    """
+    build = Builder()
+    build.reserve(v.name for n in graph.nodes for v in n.outputs)
+    narrow: dict[Node, Value] = {}
+    after: dict[Node, list[Node]] = {}
+    for x, readers in graph.consumers().items():
+        live = {n: channels for n in readers if (channels := _channels(n, x)) is not None}
+        forward = [n for n in readers if n.op.phase == "forward"]
+        masked = [n for n in readers if isinstance(n.op, GradMask) and n.inputs[1] is x]
+        if not live or not forward or len(live) + len(forward) + len(masked) < len(readers):
+            continue
+        copies = {channels: _copy(build, x, channels) for channels in dict.fromkeys(live.values())}
+        if sum(c.outputs[0].type.nbytes for c in copies.values()) + _mask_bytes(x, masked) < x.type.nbytes:
+            narrow |= {n: copies[channels].outputs[0] for n, channels in live.items()}
+            after.setdefault(forward[-1], []).extend(copies.values())
+    nodes = [m for n in graph.nodes for m in (_reading(n, narrow), *after.get(n, ()))]
+    return rebuild(graph, nodes)
+
+
+def _channels(node: Node, x: Value) -> tuple[int, ...] | None:
+    """The channels of x that a partial weight gradient reads; None for any other reader."""
+    return node.op.channels if isinstance(node.op, Conv2dWeightGrad) and node.inputs[0] is x else None
+
+
+def _copy(build: Builder, x: Value, channels: tuple[int, ...]) -> Node:
+    build.one(SelectChannels(channels), x, name=f"{x.name}.live")
+    return build.nodes[-1]
+
+
+def _mask_bytes(x: Value, masked: list[Node]) -> int:
+    return ClampMask().infer(x.type)[0].nbytes if masked else 0
+
+
+def _reading(node: Node, narrow: dict[Node, Value]) -> Node:
+    """The weight gradient on its narrow copy; any other node as it is."""
+    if node not in narrow:
+        return node
+    assert isinstance(node.op, Conv2dWeightGrad)
+    return Node(replace(node.op, channels=None), (narrow[node], *node.inputs[1:]), node.outputs)
