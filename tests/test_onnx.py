@@ -274,3 +274,11 @@ def test_preprocessing_stored_with_the_model(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(McugradError, match=r"m.onnx: its metadata mcugrad.preprocess cannot be used"):
         load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_norm_that_no_convolution_can_carry_is_a_layer(tmp_path, channels):
+    net = Net((1, channels, 5, 4))
+    x = net.op("Relu", net.norm("x", channels))
+    x = net.op("Add", net.norm(y := net.conv(x, channels, 4, 1), 4), y)
+    same(net, tmp_path, net.op("Relu", x))

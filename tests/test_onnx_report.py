@@ -26,18 +26,13 @@ def _indices(net):
 
 BLOCKED = {
     "unsupported operator": (lambda n: n.op("Tanh", "x", name="act"), "act (Tanh): Tanh is not supported; use ReLU or ReLU6"),
-    "quantized": (
-        lambda n: n.op("QuantizeLinear", "x", n.const(np.float32(1)), n.const(np.uint8(0)), name="q"),
-        "q (QuantizeLinear): QuantizeLinear is not supported; already quantized models are not read yet",
+    "quantized in part": (
+        lambda n: n.conv(n.conv(n.op("QuantizeLinear", "x", n.const(np.float32(1)), n.const(np.uint8(0))), 3, 4), 4, 4),
+        "Conv_1 (layer): its result is not quantized: no QuantizeLinear follows; quantize every activation",
     ),
     "dilation": (lambda n: n.conv("x", 3, 4, dilations=[2, 2]), "dilation [2, 2] is not supported; use dilation 1"),
     "computed weight": (lambda n: n.op("Conv", "x", n.op("Relu", "x")), "is computed at run time"),
     "kernel larger than the map": (lambda n: n.conv("x", 3, 4, 12), "window with padding (0, 0, 0, 0) does not fit a 9x9 map"),
-    "lonely batch norm": (lambda n: n.op("Relu", n.norm("x", 3)), "follow no convolution"),
-    "batch norm after a fork": (
-        lambda n: n.op("Add", n.norm(c := n.conv("x", 3, 4), 4), c),
-        "BatchNormalization_1 (BatchNormalization): a scale and shift per channel that follow no convolution of their own",
-    ),
     "clamp without zero": (
         lambda n: n.op("Clip", "x", n.const(np.float32(1)), n.const(np.float32(6))),
         "a clamp to [1, 6]; its range must hold zero",

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mcugrad.errors import McugradError
+from mcugrad.importers.image_units import in_unit_range, own_preprocess
+from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx_fold import FOLDS
+from mcugrad.importers.onnx_given import Given, Unassigned
+from mcugrad.importers.onnx_integer import INTEGERS, expanded, fold, quantize
 from mcugrad.importers.onnx_ops import HANDLERS
 from mcugrad.importers.onnx_read import Array, OnnxNode, Source, read
 from mcugrad.importers.onnx_state import MAX_ACTIVATION, Blocked, State, bounded_activation, plain_map, vector
 from mcugrad.ir import Graph, GraphError, Op, Quant, TensorType, Value, rebuild
-from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.head import Head
-from mcugrad.passes.clean import CLEAN
+from mcugrad.passes.clean import CLEAN, norms_to_layers
 from mcugrad.passes.run import run
-from mcugrad.preprocess import Preprocess
+from mcugrad.preprocess import Input, Preprocess
 
 FORMAT = "onnx"
 PREPROCESS_KEY = "mcugrad.preprocess"
-QUANTIZED = "already quantized models are not read yet: export the float model"
+DYNAMIC = "activations need fixed scales: quantize statically (onnxruntime.quantization.quantize_static)"
 LOGITS = "use ReLU6 inside the network, and export it up to its logits"
 RELU = "use ReLU or ReLU6"
 BRANCH = "join branches by addition"
 CONTROL = "export a network without data-dependent control flow"
 REMEDIES = {
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"), QUANTIZED),
+    **dict.fromkeys(("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"), DYNAMIC),
     **dict.fromkeys(("Sigmoid", "ArgMax", "TopK"), LOGITS),
     **dict.fromkeys(("HardSwish", "HardSigmoid", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Tanh", "Erf", "Softplus"), RELU),
     **dict.fromkeys(("Concat", "Split", "Slice", "Gather"), BRANCH),
@@ -40,6 +44,12 @@ REMEDIES = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "use a convolutional network"),
 }
 DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
+UNQUANTIZED = "quantize every activation between two layers (quantize_static with the QDQ format does)"
+PAIR = {"QuantizeLinear", "DequantizeLinear"}
+OPERATORS_ON_INTEGERS = {*INTEGERS, "QLinearConcat"}
+DOMAINS, CONTRIBUTED = {"", "ai.onnx"}, "com.microsoft"
+VIEWS = {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+KEEP = (norms_to_layers, *CLEAN)  # folding a batch norm would change stored integers
 MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError)
 
 
@@ -62,6 +72,8 @@ class _Import:
         self.blockers: list[Blocker] = []
         self.supported: list[str] = []
         self.graph: Graph | None = None
+        self.features: Graph | None = None
+        self.classifier: Classifier | None = None
         self._input()
         for node in source.nodes:
             self._try(node)
@@ -73,9 +85,12 @@ class _Import:
 
     def result(self) -> Imported:
         self.report.require()
-        assert self.graph is not None
-        graph, classifier = split_classifier(self.graph)
-        return Imported(graph, Path(self.source.name).stem, FORMAT, stored_preprocess(self.source), classifier, self.report)
+        assert self.features is not None
+        graph, preprocess = self.features, stored_preprocess(self.source)
+        if self.state.quants and preprocess is None:
+            preprocess = own_preprocess(graph, self.source.input_type != "float32")
+            graph = in_unit_range(graph) if preprocess and preprocess.kind is Input.INT8 else graph
+        return Imported(graph, Path(self.source.name).stem, FORMAT, preprocess, self.classifier, self.report)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))
@@ -97,7 +112,7 @@ class _Import:
 
     def _stand_in(self, name: str, shape: tuple[int, ...], label: str) -> None:
         """An input of the graph: the model's own, or in place of what a blocked node would give."""
-        readers = self.state.readers.get(name, [])
+        readers = list(self._readers(name))
         origin = f"{self.source.name}:{name}"
         if len(shape) != 4 or shape[0] != 1:
             value = self.state.builder.input(label, TensorType((1, 1, 1, math.prod(shape)), "f32"), origin)
@@ -108,6 +123,14 @@ class _Import:
         else:
             _, c, h, w = shape
             self.state.acts[name] = plain_map(self.state.builder.input(label, TensorType((1, h, w, c), "f32"), origin))
+
+    def _readers(self, name: str) -> Iterator[OnnxNode]:
+        """The nodes that read a value, also through QuantizeLinear and DequantizeLinear."""
+        for node in self.state.readers.get(name, []):
+            if node.op in PAIR:
+                yield from self._readers(node.outputs[0])
+            else:
+                yield node
 
     def _try(self, node: OnnxNode) -> None:
         try:
@@ -131,10 +154,15 @@ class _Import:
         self._require_operator(node)
         if not all(state.known(name) for name in node.inputs if name):
             return False
-        if node.op == "Shape":
+        if node.op in OPERATORS_ON_INTEGERS:
+            for part in expanded(node):
+                self._translate(part)
+        elif node.op == "Shape":
             state.constants[node.outputs[0]] = _shape_of(state, node)
         elif all(state.is_constant(name) for name in node.inputs if name):
             self._fold(node)
+        elif node.op in PAIR:
+            quantize(state, node)
         else:
             if node.op not in HANDLERS:
                 raise Blocked(f"{node.op} of an activation is not supported", REMEDIES.get(node.op, DEFAULT_REMEDY))
@@ -142,18 +170,24 @@ class _Import:
         return True
 
     def _require_operator(self, node: OnnxNode) -> None:
-        if node.domain not in {"", "ai.onnx"}:
+        if node.domain not in DOMAINS and not (node.domain == CONTRIBUTED and node.op in OPERATORS_ON_INTEGERS | PAIR):
             raise Blocked(f"the operator belongs to {node.domain}", "export with standard operators, functions inlined")
-        if node.op not in HANDLERS and node.op not in FOLDS and node.op != "Shape":
+        if not {node.op} & (HANDLERS.keys() | FOLDS.keys() | PAIR | OPERATORS_ON_INTEGERS | {"Shape"}):
             raise Blocked(f"{node.op} is not supported", REMEDIES.get(node.op, DEFAULT_REMEDY))
         if not node.outputs:
             raise Blocked("the node has no output", "export the model again")
 
     def _fold(self, node: OnnxNode) -> None:
+        if node.op in PAIR:
+            fold(self.state, node)
+            return
         if node.op not in FOLDS:
             raise Blocked(f"{node.op} of constants is not folded", "run onnxsim or constant folding at export")
         inputs = tuple(self.state.constant(name) for name in node.inputs)
         self.state.store(node.outputs[0], FOLDS[node.op](inputs, node.attributes))
+        if node.op in VIEWS and node.inputs[0] in self.state.steps:
+            inputs = (self.state.steps[node.inputs[0]], *inputs[1:])
+            self.state.steps[node.outputs[0]] = FOLDS[node.op](inputs, node.attributes)
 
     def _finish(self) -> None:
         """Cleans the graph and turns what is left over into blockers."""
@@ -168,14 +202,24 @@ class _Import:
             return
         if act.padding != (0, 0, 0, 0):
             self._block(source.outputs[0], "output", "the model ends in padding", "remove the last Pad")
-        self.graph = run(state.builder.graph([act.value]), CLEAN)
-        for node in self.graph.nodes:
-            if isinstance(node.op, BatchNorm):
-                name = node.outputs[0].origin.removeprefix(f"{source.name}:")
-                why = "a scale and shift per channel that follow no convolution of their own"
-                self._block(name, "BatchNormalization", why, "put batch norm and constants directly after a convolution")
+        self.graph = run(state.builder.graph([act.value]), KEEP if state.quants else (*CLEAN, norms_to_layers))
         for value, reason in integer_limits(self.graph):
             self._block(value.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
+        self.features, self.classifier = split_classifier(self.graph)
+        if state.quants and not self.blockers:
+            self._settle(self.features)
+
+    def _settle(self, graph: Graph) -> None:
+        """The integer graph of a quantized model."""
+        try:
+            given = Given(graph, self.state.quants, self.state.weight_steps)
+        except Unassigned as error:
+            self._block(error.value.origin.removeprefix(f"{self.source.name}:"), "layer", error.reason, UNQUANTIZED)
+            return
+        self.features = given.result()
+        self.state.notes += loss_notes(given.layers)
+        if given.estimated:
+            self.state.notes.append(f"{given.estimated} layers had float weights: quantized here, per output channel")
 
 
 def stored_preprocess(source: Source) -> Preprocess | None:

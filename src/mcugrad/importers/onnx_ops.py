@@ -11,7 +11,7 @@ import onnx
 
 from mcugrad.importers.onnx_fold import axes_of, reshaped
 from mcugrad.importers.onnx_read import Array, OnnxNode
-from mcugrad.importers.onnx_state import Act, Blocked, State, plain_map, vector
+from mcugrad.importers.onnx_state import Act, Blocked, State, Stored, plain_map, vector
 from mcugrad.ir import Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.clamp import Clamp
@@ -77,7 +77,8 @@ def _window(node: OnnxNode, size: Pair, kernel: Pair) -> Window:
 def conv(state: State, node: OnnxNode) -> None:
     """Conv: weight [O,C/g,kh,kw] becomes OHWI, or [1,kh,kw,C] of a depthwise convolution."""
     act = state.act(node.inputs[0], padded=True)
-    x, weight = state.map(act), state.weight(node.inputs[1])
+    x, stored = state.map(act), state.stored(node.inputs[1])
+    weight = stored.real
     if weight.ndim != 4:
         raise Blocked(f"a {weight.ndim - 2}-d convolution", "reshape signals to [1, C, 1, L] and use a 2-d convolution")
     bias = state.weight(node.inputs[2]) if _optional(node, 2) else np.zeros(weight.shape[0])
@@ -88,47 +89,54 @@ def conv(state: State, node: OnnxNode) -> None:
     window = replace(window, padding=(top + pt, left + pl, bottom + pb, right + pr))
     groups = int(node.attributes.get("group", 1))
     if groups == channels == weight.shape[0] > 1:
-        value = layer(state, node, DepthwiseConv2d(window), x, weight.transpose(1, 2, 3, 0), bias)
+        value = layer(state, node, DepthwiseConv2d(window), x, stored.map(lambda w: w.transpose(1, 2, 3, 0)), bias)
     else:
-        value = layer(state, node, Conv2d(window, groups=groups), x, weight.transpose(0, 2, 3, 1), bias)
+        value = layer(state, node, Conv2d(window, groups=groups), x, stored.map(lambda w: w.transpose(0, 2, 3, 1)), bias)
     state.acts[node.outputs[0]] = plain_map(value)
 
 
-def layer(state: State, node: OnnxNode, op: Conv2d | DepthwiseConv2d, x: Value, weight: Array, bias: Array) -> Value:
+def layer(state: State, node: OnnxNode, op: Conv2d | DepthwiseConv2d, x: Value, weight: Stored, bias: Array) -> Value:
     """The node of a layer with parameters conv{i}_weight and conv{i}_bias."""
     name, origin = state.next_layer(), state.origin(node)
-    params = state.parameter(f"{name}_weight", weight, origin), state.parameter(f"{name}_bias", bias, origin)
+    first = state.weight_of(f"{name}_weight", weight, op.weight_axis or 0, origin)
+    params = first, state.parameter(f"{name}_bias", bias, origin)
     return state.emit(op, x, *params, name=name, node=node)
 
 
-def fully_connected(state: State, node: OnnxNode, act: Act, weight: Array, bias: Array) -> None:
+def fully_connected(state: State, node: OnnxNode, act: Act, stored: Stored, bias: Array) -> None:
     """weight [F,K] in ONNX order of the features: a convolution whose kernel covers the whole map."""
+    weight = stored.real
     if weight.ndim != 2 or math.prod(act.shape) != weight.shape[0] != 0 or bias.shape != weight.shape[1:]:
         raise Blocked(
             f"weight {list(weight.shape)} and bias {list(bias.shape)} do not fit an input {list(act.shape)} at batch 1",
             "flatten the whole map before the fully connected layer",
         )
     _, height, width, channels = act.value.type.shape
-    ordered = np.empty(weight.shape, np.float32)
-    ordered[state.index(act).reshape(-1)] = weight
-    kernel = ordered.reshape(height, width, channels, -1).transpose(3, 0, 1, 2)
-    value = layer(state, node, Conv2d(Window((height, width))), act.value, kernel, bias)
+    order = state.index(act).reshape(-1)
+
+    def kernel(data: Array) -> Array:
+        ordered = np.empty(data.shape)
+        ordered[order] = data
+        return ordered.reshape(height, width, channels, -1).transpose(3, 0, 1, 2)
+
+    value = layer(state, node, Conv2d(Window((height, width))), act.value, stored.map(kernel), bias)
     state.acts[node.outputs[0]] = vector(value, (*act.shape[:-1], weight.shape[1]))
 
 
 def gemm(state: State, node: OnnxNode) -> None:
-    act, weight = state.act(node.inputs[0]), state.weight(node.inputs[1])
+    act, weight = state.act(node.inputs[0]), state.stored(node.inputs[1])
     if len(act.shape) != 2 or act.shape[0] != 1 or node.attributes.get("transA", 0):
         raise Blocked(f"the input has shape {list(act.shape)}, not [1, F] untransposed", "flatten the input at batch 1")
-    weight = (weight.T if node.attributes.get("transB", 0) else weight) * node.attributes.get("alpha", 1.0)
+    alpha, turned = node.attributes.get("alpha", 1.0), node.attributes.get("transB", 0)
+    weight = weight.map(lambda w: (w.T if turned else w) * alpha)
     bias = state.weight(node.inputs[2]) if _optional(node, 2) else np.zeros(1)
-    bias = np.broadcast_to(bias * node.attributes.get("beta", 1.0), (1, weight.shape[1])).reshape(-1)
+    bias = np.broadcast_to(bias * node.attributes.get("beta", 1.0), (1, weight.real.shape[-1])).reshape(-1)
     fully_connected(state, node, act, weight, bias)
 
 
 def matmul(state: State, node: OnnxNode) -> None:
-    act, weight = state.act(node.inputs[0]), state.weight(node.inputs[1])
-    fully_connected(state, node, act, weight, np.zeros(weight.shape[-1]))
+    act, weight = state.act(node.inputs[0]), state.stored(node.inputs[1])
+    fully_connected(state, node, act, weight, np.zeros(weight.real.shape[-1]))
 
 
 def batch_norm(state: State, node: OnnxNode) -> None:
@@ -297,9 +305,10 @@ def pad(state: State, node: OnnxNode) -> None:
 
 def softmax(state: State, node: OnnxNode) -> None:
     """Dropped at the end of the model: the head works on logits."""
-    if node.outputs[0] in state.readers:
+    if node.outputs[0] not in state.tail:
         raise Blocked(f"{node.op} inside the model", "attention is not supported; a softmax may only be the last node")
     state.acts[node.outputs[0]] = state.act(node.inputs[0])
+    state.dropped.add(node.outputs[0])
     state.notes.append(f"the {node.op} at the end ({node.name}) is dropped: the head works on logits")
 
 

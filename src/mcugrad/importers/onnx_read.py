@@ -20,6 +20,7 @@ MAX_FILE = 128 << 20  # bytes; a microcontroller's network is a hundred times sm
 MAX_NODES = 10_000
 MAX_NAME = 120  # characters of a foreign name in a message
 EXTERNAL = onnx.TensorProto.EXTERNAL
+READABLE = {getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8")}
 AGAIN = "export the model again"
 
 
@@ -42,6 +43,7 @@ class Source:
     name: str
     input: str
     input_shape: tuple[int, ...]
+    input_type: str  # as numpy names it
     outputs: tuple[str, ...]
     nodes: tuple[OnnxNode, ...]
     tensors: Mapping[str, Any]
@@ -77,6 +79,7 @@ def _source(model: Any, path: Path) -> Source:
         name=name,
         input=inputs[0].name,
         input_shape=shape,
+        input_type=str(onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type)),
         outputs=tuple(v.name for v in graph.output),
         nodes=tuple(_node(n) for n in graph.node),
         tensors=tensors,
@@ -180,9 +183,9 @@ def _batch_one(value: Any, name: str) -> tuple[tuple[int, ...], tuple[str, ...]]
         raise McugradError(f"{name}: the input {value.name} is not a tensor: {AGAIN}")
     dims = value.type.tensor_type.shape.dim
     notes: tuple[str, ...] = ()
-    if value.type.tensor_type.elem_type not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}:
+    if value.type.tensor_type.elem_type not in READABLE:
         kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-        raise McugradError(f"{name}: the input {value.name} holds {kind}, not FLOAT: export the float model")
+        raise McugradError(f"{name}: the input {value.name} holds {kind}, not FLOAT, INT8 or UINT8: export the float model")
     if len(dims) > 1 and dims[0].dim_value > 1:
         notes = (f"the model's batch of {dims[0].dim_value} is taken as 1",)
     if len(dims) > 1 and dims[0].dim_value != 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mcugrad.importers.onnx_read import Array, OnnxNode, Source, array
-from mcugrad.ir import Builder, Op, TensorType, Value
+from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.reshape import Reshape
 
@@ -18,6 +18,8 @@ MAX_WEIGHTS = 1 << 25  # elements of all layers together
 MAX_FOLDED = 1 << 25  # elements of all folded constants together
 MAX_INDEX = 1 << 25  # elements of all index maps together
 NO_PADDING = (0, 0, 0, 0)
+TAIL = {"Softmax", "LogSoftmax", "Sigmoid", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Identity",
+        "QLinearSoftmax", "QLinearSigmoid"}  # fmt: skip
 
 
 class Blocked(Exception):
@@ -42,6 +44,18 @@ class Act:
     padding: tuple[int, int, int, int] = NO_PADDING
 
 
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A weight in real numbers and, where it was stored as integers, the step of each of its elements."""
+
+    real: Array
+    step: Array | None = None
+
+    def map(self, function: Callable[[Array], Array]) -> Stored:
+        """Both, put into another order or scaled."""
+        return Stored(function(self.real), None if self.step is None else function(self.step))
+
+
 def plain_map(value: Value) -> Act:
     """The activation [1,C,H,W] held by an NHWC value."""
     _, h, w, c = value.type.shape
@@ -61,6 +75,11 @@ class State:
         self.builder = Builder()
         self.acts: dict[str, Act] = {}
         self.constants: dict[str, Array] = {}
+        self.steps: dict[str, Array] = {}  # of constants that were dequantized, broadcast to their shape
+        self.quants: dict[Value, Quant] = {}  # grids that the model gives its activations
+        self.weight_steps: dict[Value, Array] = {}  # [O] of weights that were stored as integers
+        self.dropped: set[str] = set()  # results of the operators at the end that are left out
+        self.tail = _tail(source)
         self.notes: list[str] = list(source.notes)
         self.layers = 0
         self.weights = 0
@@ -107,6 +126,10 @@ class State:
             bad = int((~np.isfinite(data)).sum())
             raise Blocked(f"{name} holds {bad} NaN or infinite values", "the training diverged: use an earlier checkpoint")
         return data
+
+    def stored(self, name: str) -> Stored:
+        """A weight with its steps; errors as for `weight`."""
+        return Stored(self.weight(name), self.steps.get(name))
 
     def act(self, name: str, padded: bool = False) -> Act:
         """An activation; padding that waits for a convolution is refused unless `padded`."""
@@ -159,6 +182,16 @@ class State:
             raise Blocked(f"the layers hold more than {MAX_WEIGHTS:,} weights", "use a network made for microcontrollers")
         return self.builder.param(name, TensorType(data.shape, "f32"), data.astype(np.float32), origin)
 
+    def weight_of(self, name: str, data: Stored, axis: int, origin: str) -> Value:
+        """A layer's weight with its output channels along `axis`; Blocked when a channel has several steps."""
+        value = self.parameter(name, data.real, origin)
+        if data.step is not None:
+            rows = np.moveaxis(data.step, axis, 0).reshape(data.step.shape[axis], -1)
+            if (rows != rows[:, :1]).any():
+                raise Blocked("the weight's scales differ within an output channel", "quantize weights per output channel")
+            self.weight_steps[value] = np.abs(rows[:, 0])
+        return value
+
     def emit(self, op: Op, *inputs: Value, name: str, node: OnnxNode) -> Value:
         """A node of the float graph; its output is bounded."""
         (type_,) = op.infer(*(v.type for v in inputs))
@@ -202,3 +235,15 @@ def bounded_activation(shape: Iterable[int]) -> None:
         raise Blocked(
             f"an activation of shape {shape} is too large", f"at most {MAX_ACTIVATION:,} elements: use a smaller input"
         )
+
+
+def _tail(source: Source) -> set[str]:
+    """Values from which only operators of a model's end lead to the output."""
+    readers: dict[str, list[OnnxNode]] = {}
+    for node in source.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    tail: set[str] = set()
+    for node in reversed(source.nodes):
+        tail.update(o for o in node.outputs if all(n.op in TAIL and tail.issuperset(n.outputs) for n in readers.get(o, [])))
+    return tail

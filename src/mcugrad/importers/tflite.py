@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mcugrad.importers.image_units import image_preprocess, in_unit_range
+from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx import MALFORMED, integer_limits, split_classifier
 from mcugrad.importers.onnx_read import AGAIN
@@ -15,8 +17,6 @@ from mcugrad.importers.onnx_state import Blocked, bounded_activation
 from mcugrad.importers.tflite_ops import HANDLERS
 from mcugrad.importers.tflite_read import ABSENT, Array, Source, TfliteNode, read
 from mcugrad.importers.tflite_state import Act, State
-from mcugrad.importers.tflite_units import image_preprocess, in_unit_range
-from mcugrad.importers.tflite_weights import loss_notes
 from mcugrad.ir import Graph, GraphError, TensorType, Value
 from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
 from mcugrad.passes.clean import CLEAN

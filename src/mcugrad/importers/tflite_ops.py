@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mcugrad.importers.limits import NO_LIMITS, Limits
 from mcugrad.importers.onnx_fold import reshaped
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import NO_PADDING, Blocked, bounded_activation
 from mcugrad.importers.tflite_read import TfliteNode
-from mcugrad.importers.tflite_state import NO_LIMITS, Act, Limits, Padding, State
+from mcugrad.importers.tflite_state import Act, Padding, State
 from mcugrad.ir import Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.conv2d import Conv2d

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mcugrad.importers.integer_layers import IntegerLayer, symmetric
+from mcugrad.importers.limits import NO_LIMITS, Limits, grids, span
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import MAX_WEIGHTS, NO_PADDING, Blocked, bounded_activation
 from mcugrad.importers.tflite_read import ABSENT, Array, Source, Tensor, TfliteNode, contents
-from mcugrad.importers.tflite_weights import IntegerLayer, symmetric
 from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.clamp import Clamp
@@ -23,11 +24,9 @@ from mcugrad.ops.spatial import Window
 
 Padding = tuple[int, int, int, int]
 Order = Callable[[Array], Array]  # a stored weight, or its scales, in OHWI order
-Limits = tuple[float, float]
 Layer = Conv2d | DepthwiseConv2d
 
 MAX_NUMBERS = 16
-NO_LIMITS = (-math.inf, math.inf)
 TAIL = {"SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
 INTEGER = {"INT8": 0, "UINT8": 128}  # what is subtracted from a stored activation to give int8
 
@@ -258,22 +257,6 @@ class State:
         else:
             params = self.parameters(name, op, weight, np.zeros(channels), np.full(channels, scale), origin)
         return self.emit(op, x, *params, name=name, origin=origin)
-
-
-def grids(quant: Quant, limits: Limits) -> tuple[Quant, ...]:
-    """The quantizations to pass through so that saturation is the clamp, on the grid of `quant`: one or two.
-
-    Moving the zero point by whole steps keeps every value exact and moves the ends of the int8 range: first the upper
-    end onto the upper limit, then the lower end onto the lower one."""
-    (scale,), zero = quant.scale, quant.zero
-    low = max(zero + round(max(limits[0] / scale, -256.0)), -128)
-    high = min(zero + round(min(limits[1] / scale, 256.0)), 127)
-    return tuple(replace(quant, zero=z) for z in dict.fromkeys((zero + 127 - high, zero - 128 - low)))
-
-
-def span(quant: Quant) -> Limits:
-    """The real numbers that int8 holds at this quantization."""
-    return quant.scale[0] * (-128 - quant.zero), quant.scale[0] * (127 - quant.zero)
 
 
 def _tail(source: Source) -> set[int]:

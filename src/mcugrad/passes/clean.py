@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mcugrad.ir import Array, Graph, Node, Value, rebuild
+from mcugrad.ir import Array, Graph, Node, Param, TensorType, Value, rebuild
 from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d
@@ -41,6 +41,25 @@ def _scale(conv: Node, data: dict[Value, Array], gain: Array, shift: Array) -> N
     per_output = gain.reshape([-1 if i == conv.op.weight_axis else 1 for i in range(4)])
     data[weight] = (data[weight] * per_output).astype(np.float32)
     data[bias] = (data[bias] * gain + shift).astype(np.float32)
+
+
+def norms_to_layers(graph: Graph) -> Graph:
+    """Each batch norm that no convolution could carry as a float 1x1 layer of one weight per channel."""
+    data = {p.value: p.data for p in graph.params}
+    params = dict(data)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if not isinstance(node.op, BatchNorm):
+            nodes.append(node)
+            continue
+        x, gain, shift = node.inputs
+        shape = (1, 1, 1, gain.type.elements)
+        weight = Value(f"{gain.name}_weight", TensorType(shape, "f32"), gain.origin)
+        bias = Value(f"{shift.name}_bias", shift.type, shift.origin)
+        params[weight], params[bias] = data[gain].reshape(shape), data[shift]
+        op = DepthwiseConv2d(Window((1, 1))) if shape[3] > 1 else Conv2d(Window((1, 1)))
+        nodes.append(Node(op, (x, weight, bias), node.outputs))
+    return rebuild(replace(graph, params=tuple(Param(v, d) for v, d in params.items())), nodes)
 
 
 def drop_identities(graph: Graph) -> Graph:

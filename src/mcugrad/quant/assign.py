@@ -49,14 +49,16 @@ def assign(graph: Graph, ranges: Ranges) -> Graph:
     +-2**30.  A clamp that is the only reader of a convolution or addition becomes that one's output range.  Raises
     McugradError when a range is missing, and GraphError where the integer arithmetic could overflow.
     """
-    return _Assign(graph, ranges).result()
+    return Assignment(graph, ranges).result()
 
 
-class _Assign:
+class Assignment:
+    """The walk that quantizes; where numbers come from is decided by `_quant` (activations) and `_numbers` (layers)."""
+
     def __init__(self, graph: Graph, ranges: Ranges) -> None:
         self.graph, self.ranges, self.build = graph, ranges, Builder()
         self.values: dict[Value, Value] = {}
-        self.clamps = absorbed_clamps(graph)
+        self.clamps = self._absorbed()
         self.data = {p.value: p.data for p in graph.params}
         for value in graph.inputs:
             quant = self._quant(value)
@@ -67,6 +69,9 @@ class _Assign:
 
     def result(self) -> Graph:
         return self.build.graph([self.values[v] for v in self.graph.outputs], meta=self.graph.meta)
+
+    def _absorbed(self) -> dict[Node, Node]:
+        return absorbed_clamps(self.graph)
 
     def _quant(self, value: Value) -> Quant:
         return activation_quant(*self._range(value))
@@ -105,13 +110,17 @@ class _Assign:
         return quant if quant.scale[0] >= least else Quant((least,), quant.zero)
 
     def _layer(self, node: Node, op: Conv2d | DepthwiseConv2d, x: Value, out: Quant) -> Value:
-        weight, bias = (self.data[v] for v in node.inputs[1:3])
         assert x.type.quant is not None
-        scale, q, b = quantize_layer(weight, bias, (x.type.quant.scale[0], out.scale[0]), op.weight_axis)
+        scale, q, b = self._numbers(node, op, (x.type.quant.scale[0], out.scale[0]))
         names = [v.name for v in node.inputs[1:3]]
         types = TensorType(q.shape, "s8", Quant(tuple(map(float, scale)), 0, op.weight_axis)), TensorType(b.shape, "s32")
         params = [self.build.param(*p, node.outputs[0].origin) for p in zip(names, types, (q, b), strict=True)]
         return self._add(replace(op, out=out), x, *params, node=node)
+
+    def _numbers(self, node: Node, op: Conv2d | DepthwiseConv2d, scales: tuple[float, float]) -> tuple[Array, Array, Array]:
+        """(weight scale [O], weight int8, bias int32 [O]) of a layer; scales: of its input and output."""
+        weight, bias = (self.data[v] for v in node.inputs[1:3])
+        return quantize_layer(weight, bias, scales, op.weight_axis)
 
 
 def quantize_layer(weight: Array, bias: Array, scales: tuple[float, float], axis: int) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""Integer weights of a TFLite layer as symmetric int8 per output channel, within what the accumulators can take."""
+"""Integer weights of a foreign layer as symmetric int8 per output channel, within what the accumulators can take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mcugrad.importers.tflite_read import Array
+from mcugrad.ir import Array
 from mcugrad.quant.affine import BIAS_LIMIT
 from mcugrad.quant.assign import DEAD_RATIO, TINY
 from mcugrad.quant.repair import DEAD_SCALE, live_scales

@@ -43,3 +43,17 @@ def _scaled(value: Value, factor: float) -> Value:
     quant = value.type.quant or Quant((1.0,))
     scaled = replace(quant, scale=tuple(s * factor for s in quant.scale))
     return replace(value, type=replace(value.type, quant=scaled))
+
+
+def own_preprocess(graph: Graph, integers: bool) -> Preprocess | None:
+    """What a quantized graph reads when its file says nothing: an image of integers, or of real numbers, as pixel - 128
+    where that is the same; else an image of real numbers as pixel / 255; else None.
+
+    integers: whether the file's input holds 8-bit integers."""
+    quant, image = graph.inputs[0].type.quant, image_preprocess(graph)
+    _, height, width, channels = graph.inputs[0].type.shape
+    if integers or (quant is not None and quant.zero == -128 and abs(quant.scale[0] - 1) < 0.01):
+        return image
+    if channels not in {1, 3} or min(height, width) < 2:
+        return None
+    return Preprocess(Input.FLOAT, scale=1 / 255, size=(height, width))
