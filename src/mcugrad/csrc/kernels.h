@@ -28,7 +28,7 @@ typedef struct {
 typedef struct {
   int16_t in_h, in_w, in_c;
   int16_t out_h, out_w, out_c;
-  int16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+  int16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
   int16_t groups;
   int16_t live;              /* input channels of the first weight segment (per group) */
   int16_t x_zero, y_zero;
@@ -44,7 +44,7 @@ typedef struct {
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch);
 
-/* The same function in the simplest way; mcg_conv2d falls back on it for groups. */
+/* The same function in the simplest way, and the only one for groups and dilation. */
 void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
 
@@ -53,7 +53,7 @@ void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch);
 
-/* The same function in the simplest way. */
+/* The same function in the simplest way, and the only one for dilation. */
 void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                          const int32_t *bias, int8_t *y, void *scratch);
 

@@ -212,17 +212,14 @@ class Conv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        return Kernel(
-            "mcg_conv2d",
-            args,
-            scratch=self._scratch(x.type, node.outputs[0].type, *(w.type for w in (weight, rest) if w is not None)),
-        )
+        if self.groups != 1 or self.window.dilation != (1, 1):
+            return Kernel("mcg_conv2d_plain", args)
+        segments = (w.type for w in (weight, rest) if w is not None)
+        return Kernel("mcg_conv2d", args, scratch=self._scratch(x.type, node.outputs[0].type, *segments))
 
     def _scratch(self, x: TensorType, y: TensorType, *segments: TensorType) -> int:
         """Bytes of the int16 columns of a strip of six pixels; of their inputs where they must be gathered first; and of
         the last outputs' weights, where rows of weights are not whole words."""
-        if self.groups != 1:
-            return 0
         inputs = [t.elements // t.shape[0] for t in segments]
         columns = 2 * PIXELS * sum(round_up(n, 4) for n in inputs)
         in_place = is_pointwise(self.window, 1, x.shape, y.shape) and len(segments) == 1
@@ -283,6 +280,8 @@ def conv_fields(x: TensorType, y: TensorType, window: Window, groups: int) -> tu
         ("stride_w", window.stride[1]),
         ("pad_top", window.padding[0]),
         ("pad_left", window.padding[1]),
+        ("dilation_h", window.dilation[0]),
+        ("dilation_w", window.dilation[1]),
         ("groups", groups),
     )
 

@@ -119,6 +119,8 @@ class DepthwiseConv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
+        if self.window.dilation != (1, 1):
+            return Kernel("mcg_depthwise_plain", args)
         return Kernel("mcg_depthwise", args, scratch=self._scratch(x.type.shape, node.outputs[0].type.shape))
 
     def _scratch(self, x: tuple[int, ...], y: tuple[int, ...]) -> int:

@@ -69,7 +69,8 @@ class ConvCase:
 
 
 def conv_cases() -> Iterator[ConvCase]:
-    """1x1, square and oblong kernels, stride 2 with asymmetric padding, padding wider than the map, groups, segments."""
+    """1x1, square and oblong kernels, stride 2 with asymmetric padding, padding wider than the map, groups, segments,
+    dilation, one row."""
     square, odd = Window((3, 3), (2, 2), (0, 0, 1, 1)), Window((2, 5), (1, 2), (1, 2, 0, 3))
     wide = Window((3, 3), (1, 1), (2, 2, 2, 2))
     yield _conv_case(3, 3, 5, 7, Window((1, 1)), zeros=(-128, 127))
@@ -84,6 +85,10 @@ def conv_cases() -> Iterator[ConvCase]:
     yield _conv_case(3, 5, 11, 5, Window((1, 1)), channels=(1, 2, 7), axis=0)
     yield _conv_case(4, 3, 16, 4, Window((1, 1)), channels=(0, 3, 4, 5, 9, 10, 11, 15))
     yield _conv_case(5, 5, 7, 6, square, channels=(6, 0, 3, 2, 5), axis=0, zeros=(-128, 3))
+    yield _conv_case(7, 6, 4, 3, Window((3, 2), (2, 1), (1, 2, 2, 1), (2, 3)), axis=0)
+    yield _conv_case(6, 7, 6, 4, Window((2, 3), (1, 1), (0, 1, 2, 4), (2, 2)), groups=2, zeros=(-128, 5))
+    yield _conv_case(1, 14, 5, 4, Window((1, 3), (1, 1), (0, 8, 0, 0), (1, 4)), channels=(0, 2), axis=0)
+    yield _conv_case(1, 23, 3, 6, Window((1, 7), (1, 3), (0, 3, 0, 2)), axis=0)
 
 
 def _conv_case(
@@ -120,6 +125,9 @@ def depthwise_cases() -> Iterator[tuple[TensorType, Window, TensorType, int]]:
         (5, 9, 5, Window((3, 9), (1, 1), (1, 4, 1, 4)), (0, 1), 3),
         (4, 10, 4, Window((3, 3), (1, 3), (1, 1, 1, 1)), (0, 1), None),
         (2, 1, 4, Window((3, 3), (1, 1), (2, 2, 2, 2)), (6, 7), None),
+        (9, 8, 5, Window((3, 3), (2, 1), (3, 2, 1, 2), (3, 2)), (-128, 3), 3),
+        (1, 19, 6, Window((1, 9), (1, 2), (0, 4, 0, 4)), (6, 7), 3),
+        (1, 12, 4, Window((1, 2), (1, 1), (0, 4, 0, 0), (1, 4)), (6, 7), 3),
     ):
         yield activation(height, width, channels, zeros[0]), window, weights(1, *window.kernel, channels, axis=axis), zeros[1]
 

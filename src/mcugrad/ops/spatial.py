@@ -16,21 +16,29 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel (h, w), stride (h, w) and zero padding (top, left, bottom, right) of a sliding window."""
+    """Kernel (h, w), stride (h, w), zero padding (top, left, bottom, right) and dilation (h, w) of a sliding window."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width from the first to the last tap."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
 
     def output(self, height: int, width: int) -> tuple[int, int]:
         """Output height and width; raises GraphError when the window does not fit."""
         top, left, bottom, right = self.padding
-        h = (height + top + bottom - self.kernel[0]) // self.stride[0] + 1
-        w = (width + left + right - self.kernel[1]) // self.stride[1] + 1
-        if min(self.stride) < 1 or min(self.kernel) < 1 or min(self.padding) < 0:
-            raise GraphError(f"kernel {self.kernel}, stride {self.stride} or padding {self.padding} makes no sense")
+        if min(*self.stride, *self.kernel, *self.dilation) < 1 or min(self.padding) < 0:
+            said = f"stride {self.stride}, padding {self.padding} or dilation {self.dilation}"
+            raise GraphError(f"kernel {self.kernel}, {said} makes no sense")
+        h = (height + top + bottom - self.extent[0]) // self.stride[0] + 1
+        w = (width + left + right - self.extent[1]) // self.stride[1] + 1
         if h < 1 or w < 1:
-            raise GraphError(f"a {self.kernel} window with padding {self.padding} does not fit a {height}x{width} map")
+            raise GraphError(f"a {self.extent} window with padding {self.padding} does not fit a {height}x{width} map")
         return h, w
 
     def pad(self, x: Array, value: float = 0) -> Array:
@@ -43,19 +51,20 @@ class Window:
         h, w = self.output(height, width)
         for ky in range(self.kernel[0]):
             for kx in range(self.kernel[1]):
-                rows = slice(ky, ky + (h - 1) * self.stride[0] + 1, self.stride[0])
-                yield ky, kx, rows, slice(kx, kx + (w - 1) * self.stride[1] + 1, self.stride[1])
+                y, x = ky * self.dilation[0], kx * self.dilation[1]
+                rows = slice(y, y + (h - 1) * self.stride[0] + 1, self.stride[0])
+                yield ky, kx, rows, slice(x, x + (w - 1) * self.stride[1] + 1, self.stride[1])
 
     def need(self, first: int, last: int, height: int) -> RowNeed:
         """Input rows that output rows [first, last) read."""
         low = first * self.stride[0] - self.padding[0]
-        high = (last - 1) * self.stride[0] - self.padding[0] + self.kernel[0]
+        high = (last - 1) * self.stride[0] - self.padding[0] + self.extent[0]
         return RowNeed(0, min(max(low, 0), height), max(min(high, height), 0))
 
     def crop(self, first: int, last: int, height: int) -> Window:
         """The window that computes output rows [first, last) from the rows of `need` alone."""
         low = first * self.stride[0] - self.padding[0]
-        high = (last - 1) * self.stride[0] - self.padding[0] + self.kernel[0]
+        high = (last - 1) * self.stride[0] - self.padding[0] + self.extent[0]
         need = self.need(first, last, height)
         _, left, _, right = self.padding
         return replace(self, padding=(need.first - low, left, high - need.last, right))

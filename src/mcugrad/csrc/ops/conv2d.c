@@ -36,7 +36,8 @@ static int32_t plain_sum(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_
   int32_t acc = 0;
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
     for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
-      const int32_t iy = oy * p->stride_h - p->pad_top + ky, ix = ox * p->stride_w - p->pad_left + kx;
+      const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
+      const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
       const int32_t tap = (o * p->kernel_h + ky) * p->kernel_w + kx;
       if (iy < 0 || iy >= p->in_h || ix < 0 || ix >= p->in_w) continue;
       const int8_t *at = mcg_row(x, iy, r->x_rows, p->in_w * p->in_c) + ix * p->in_c + first;
@@ -349,10 +350,6 @@ static void prepare(conv_t *f) {
 
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
-  if (p->groups != 1) {
-    mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
-    return;
-  }
   conv_t f;
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;

@@ -18,13 +18,14 @@ static void add_segment(const mcg_conv2d_t *p, const int8_t *h, const int8_t *we
                         int32_t r, int32_t *acc) {
   const int32_t pitch = p->kernel_h * p->kernel_w * kept, outputs = p->out_c / p->groups;
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-    const int32_t oy = mcg_reader(r, ky, p->stride_h, p->pad_top, p->out_h);
+    const int32_t oy = mcg_reader(r, ky * p->dilation_h, p->stride_h, p->pad_top, p->out_h);
     for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
-      const mcg_span_t span = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
+      const int32_t left = kx * p->dilation_w - p->pad_left;
+      const mcg_span_t span = mcg_span(kx * p->dilation_w, p->stride_w, p->pad_left, p->in_w, p->out_w);
       const int8_t *tap = weight + (ky * p->kernel_w + kx) * kept;
       for (int32_t ox = span.first; ox < span.last; ++ox) {
         const int8_t *from = h + (oy * p->out_w + ox) * p->out_c;
-        int32_t *to = acc + (ox * p->stride_w + kx - p->pad_left) * p->in_c + first;
+        int32_t *to = acc + (ox * p->stride_w + left) * p->in_c + first;
         for (int32_t g = 0; g < p->groups; ++g) {
           add_outputs(from + g * outputs, tap + g * outputs * pitch, pitch, outputs, kept, to + g * kept);
         }

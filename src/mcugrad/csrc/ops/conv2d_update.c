@@ -28,6 +28,8 @@ static void add_position(const mcg_conv2d_t *p, const int8_t *x, int32_t h, int3
 /* grad [live] of output o and tap (ky, kx); x at the first channel of the group, mu at its means. */
 static MCG_APART void tap_plain(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t ky,
                       int32_t kx, int32_t *grad) {
+  ky *= p->dilation_h;
+  kx *= p->dilation_w;
   const mcg_span_t rows = mcg_span(ky, p->stride_h, p->pad_top, p->in_h, p->out_h);
   const mcg_span_t columns = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
   int32_t total = 0;

@@ -26,11 +26,11 @@ static void plain_pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
   for (int32_t c = 0; c < p->in_c; ++c) {
     int32_t acc = bias[c];
     for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-      const int32_t iy = oy * p->stride_h - p->pad_top + ky;
+      const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
       if (iy < 0 || iy >= p->in_h) continue;
       const int8_t *row = mcg_row(x, iy, r->x_rows, p->in_w * p->in_c);
       for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
-        const int32_t ix = ox * p->stride_w - p->pad_left + kx;
+        const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
         if (ix < 0 || ix >= p->in_w) continue;
         acc += (row[ix * p->in_c + c] - p->x_zero) * weight[(ky * p->kernel_w + kx) * p->in_c + c];
       }

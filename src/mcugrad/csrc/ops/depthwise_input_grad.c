@@ -8,6 +8,7 @@
 
 /* acc [in_w][n] += the products of one tap in one row of the output; from and w at the first of n channels. */
 static void add_tap(const mcg_conv2d_t *p, const int8_t *from, const int8_t *w, int32_t kx, int32_t n, int32_t *acc) {
+  kx *= p->dilation_w;
   const mcg_span_t x = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
   const int32_t step = p->stride_w * n;
   acc += (x.first * p->stride_w + kx - p->pad_left) * n;
@@ -27,7 +28,7 @@ static MCG_APART void block_plain(const mcg_conv2d_t *p, const int8_t *h, const 
     int32_t *acc = b->acc + r * p->in_w * b->n;
     mcg_zero(acc, p->in_w * b->n);
     for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-      const int32_t oy = mcg_reader(b->row + r, ky, p->stride_h, p->pad_top, p->out_h);
+      const int32_t oy = mcg_reader(b->row + r, ky * p->dilation_h, p->stride_h, p->pad_top, p->out_h);
       for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
         const int8_t *w = weight + (ky * p->kernel_w + kx) * p->in_c + b->first;
         add_tap(p, h + oy * p->out_w * p->in_c + b->first, w, kx, b->n, acc);
@@ -155,7 +156,8 @@ static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, cons
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
   const int32_t rows = mcg_block_rows(p, POSITIONS);
-  const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE;
+  const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE &&
+                     p->dilation_h == 1 && p->dilation_w == 1;
   mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
   stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;

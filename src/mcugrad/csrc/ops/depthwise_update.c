@@ -13,6 +13,8 @@ typedef struct {
 } tap_t;
 
 static tap_t tap_at(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, int32_t ky, int32_t kx) {
+  ky *= p->dilation_h;
+  kx *= p->dilation_w;
   const mcg_span_t y = mcg_span(ky, p->stride_h, p->pad_top, p->in_h, p->out_h);
   const mcg_span_t z = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
   const int32_t rows = mcg_max(y.last - y.first, 0), columns = mcg_max(z.last - z.first, 0);
