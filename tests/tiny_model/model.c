@@ -65,10 +65,10 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   return MCG_OK;
 }
 
-static const uint8_t initial_state[MODEL_STATE_BYTES] = {1, 0, 2, 0};
+static const uint8_t initial_state[4] = {1, 0, 2, 0};
 static const mcg_parameter_t parameters[2] = {{"weight", 0u, 1024u}, {"bias", 1024u, 16u}};
 
 const mcg_model_t mcg_model = {
     MCG_ABI, 0x7E57AB1Eu, MODEL_ARENA_BYTES, MODEL_STATE_BYTES, 0u, 128u, 8u, MODEL_ROW_BYTES, TINY_ROWS,
-    MODEL_CLASSES, 2u, initial_state, parameters, mcg_model_infer, mcg_model_train,
+    MODEL_CLASSES, 2u, sizeof initial_state, initial_state, parameters, mcg_model_infer, mcg_model_train,
 };

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MCG_ABI 1u        /* changes whenever a struct below changes */
+#define MCG_ABI 2u        /* changes whenever a struct below changes */
 #define MCG_ALIGN 16u     /* both SRAM blocks are aligned to this */
 
 typedef enum {
@@ -65,7 +65,8 @@ typedef struct mcg_model {
   uint32_t input_rows;           /* 1: the input is pulled row by row through row_source, 0: it is resident */
   uint32_t classes;              /* logits, int32 accumulator units */
   uint32_t parameter_count;
-  const uint8_t *initial_state;  /* state_bytes, flash */
+  uint32_t initial_bytes;        /* of initial_state; the rest of the state starts at zero */
+  const uint8_t *initial_state;  /* flash */
   const mcg_parameter_t *parameters;
   mcg_status_t (*infer)(const mcg_context_t *c, int32_t *logits);
   mcg_status_t (*train)(const mcg_context_t *c, int32_t label, mcg_result_t *result); /* NULL: inference only */

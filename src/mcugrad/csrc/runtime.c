@@ -35,7 +35,8 @@ mcg_status_t mcg_init(const mcg_model_t *m, mcg_context_t *c, void *arena, size_
   c->step = 0u;
   c->halvings = 0;
   c->skip = NEVER_SKIP;
-  copy_bytes(c->state, m->initial_state, m->state_bytes);
+  copy_bytes(c->state, m->initial_state, m->initial_bytes);
+  for (size_t i = m->initial_bytes; i < m->state_bytes; ++i) c->state[i] = 0u;
   return MCG_OK;
 }
 

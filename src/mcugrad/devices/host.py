@@ -22,7 +22,7 @@ from mcugrad.devices.base import (
 )
 from mcugrad.errors import McugradError
 
-_ABI = 1
+_ABI = 2
 
 
 class _Model(ctypes.Structure):
@@ -40,6 +40,7 @@ class _Model(ctypes.Structure):
         ("input_rows", ctypes.c_uint32),
         ("classes", ctypes.c_uint32),
         ("parameter_count", ctypes.c_uint32),
+        ("initial_bytes", ctypes.c_uint32),
         *((name, ctypes.c_void_p) for name in ("initial_state", "parameters", "infer", "train")),
     )
 

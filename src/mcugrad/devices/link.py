@@ -36,7 +36,7 @@ Self = TypeVar("Self", bound="LinkedDevice")
 
 VERSION = 1
 PAYLOAD = 256  # bytes, at most
-_ABI = 1
+_ABI = 2
 _TRIES = 6
 _SHORT, _LONG = 1.0, 60.0  # seconds to wait for an answer that needs no computing, and for one that does
 _MOMENT = 0.1  # seconds to wait for what follows damage

@@ -226,13 +226,18 @@ class _Source:
     def state(self) -> list[str]:
         """The initial state block and the table of mutable parameters."""
         program = self.program
-        block = program.initial_state()
+        block = self.contents()
         values = ", ".join(map(str, block)) or "0"
         text = "\n".join(textwrap.wrap(f"{{{values}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
-        lines = [f"/* What learning starts from. */\nstatic const uint8_t initial_state[{max(len(block), 1)}] =\n{text}"]
+        note = "/* What learning starts from; the rest of the state is zero. */"
+        lines = [f"{note}\nstatic const uint8_t initial_state[{max(len(block), 1)}] =\n{text}"]
         mutable = [p.value for p in program.graph.mutable()]
         rows = [f'    {{"{v.name}", {program.state.offsets[v]}, {v.type.nbytes}}},' for v in mutable] or ["    {NULL, 0, 0},"]
         return [*lines, "\n".join([f"static const mcg_parameter_t parameters[{len(rows)}] = {{", *rows, "};"])]
+
+    def contents(self) -> bytes:
+        """The initial state block without the zeros at its end."""
+        return self.program.initial_state().rstrip(b"\0")
 
     def descriptor(self) -> str:
         program = self.program
@@ -249,6 +254,7 @@ class _Source:
             "input_rows": "MODEL_INPUT_ROWS",
             "classes": "MODEL_CLASSES",
             "parameter_count": str(len(program.graph.mutable())),
+            "initial_bytes": str(len(self.contents())),
             "initial_state": "initial_state",
             "parameters": "parameters",
             "infer": "mcg_model_infer",

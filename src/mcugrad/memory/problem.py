@@ -205,9 +205,11 @@ class StateLayout:
 
 
 def state_layout(graph: Graph) -> StateLayout:
-    """Mutable parameters one after the other: those of wide types first, otherwise in graph order."""
+    """Mutable parameters one after the other: first those that begin with contents, then those that begin at zero, which
+    flash need not hold; of both, those of wide types first, otherwise in graph order."""
     store = storage(graph)
-    old = sorted((p.value for p in graph.mutable()), key=lambda v: -STATE_ALIGN.get(v.type.dtype, 1))
+    order = sorted(graph.mutable(), key=lambda p: (not p.data.any(), -STATE_ALIGN.get(p.value.type.dtype, 1)))
+    old = [p.value for p in order]
     offsets: dict[Value, int] = {}
     end = 0
     for value in old:

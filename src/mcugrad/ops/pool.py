@@ -33,7 +33,7 @@ def never_empty(window: Window) -> None:
     """Raises GraphError when padding alone could fill the window, or when it has gaps."""
     top, left, bottom, right = window.padding
     if window.dilation != (1, 1):
-        raise GraphError(f"pooling with dilation {window.dilation} is not supported: pool without, or use a strided convolution")
+        raise GraphError(f"pooling with dilation {window.dilation} is not supported: pool without, or stride a convolution")
     if max(top, bottom) >= window.kernel[0] or max(left, right) >= window.kernel[1]:
         raise GraphError(f"padding {window.padding} leaves a pooling window of {window.kernel} empty")
 
