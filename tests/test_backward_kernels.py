@@ -25,6 +25,7 @@ LAYERS = (
     Shape(9, 9, 10, 6, Window((3, 3), (2, 2), (1, 1, 1, 1))),
     Shape(4, 4, 24, 200),  # more outputs than are widened together, a byte of mask bits for every two quads
     Shape(5, 5, 16, 102),  # rows that are not whole words
+    Shape(40, 30, 6, 8),  # more positions than an update turns at a time
 )
 SEPARATE = (
     Shape(8, 8, 24, 24, Window((3, 3), (1, 1), (1, 1, 1, 1))),

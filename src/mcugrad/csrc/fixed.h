@@ -86,8 +86,11 @@ static inline uint32_t mcg_random_key(uint32_t seed, uint32_t step, uint32_t ten
   return seed ^ step * 0x9E3779B1u ^ tensor * 0x85EBCA6Bu;
 }
 
+/* The element's share: that of n + m is the sum of theirs. */
+static inline uint32_t mcg_random_number(uint32_t n) { return n * 0x9E3779B1u; }
+
 static inline uint32_t mcg_random_at(uint32_t key, uint32_t n) {
-  uint32_t v = n * 0x9E3779B1u + key;
+  uint32_t v = mcg_random_number(n) + key;
   v ^= v >> 15;
   v *= 0x85EBCA6Bu;
   v ^= v >> 13;

@@ -391,9 +391,10 @@ class Conv2dWeightGrad(Op):
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
 
     def _scratch(self, x: TensorType, h: TensorType) -> int:
-        """Four int16 columns of h, gradients of 9 or 17 rows by 4 outputs and as many rows of x; or one row of gradients."""
-        if is_pointwise(self.window, self.groups, x.shape, h.shape):
-            positions = min(64, round_up(x.shape[1] * x.shape[2], 4))
-            rows = 9 if positions > 32 else 17
-            return 8 * positions + rows * (16 + positions)
-        return 4 * (x.shape[3] // self.groups)
+        """Gradients of 24 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of up to 24 channels,
+        both as int16 (csrc/ops/weight_step.h); or one row of gradients."""
+        if not is_pointwise(self.window, self.groups, x.shape, h.shape):
+            return 4 * (x.shape[3] // self.groups)
+        most = min(round_up(x.shape[1] * x.shape[2], 2), 1024)
+        inputs = min(max(1536 // most // 2 * 2, 2), 24)
+        return 4 * 24 * (4 + 1) + 2 * (4 * min(64, most) + inputs * most)

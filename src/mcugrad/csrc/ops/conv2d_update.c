@@ -3,10 +3,12 @@
  * dW[tap][i] = sum over positions of (x - x_zero - mu_i) * h; taps in the padding contribute nothing.
  */
 #include "backward.h"
-#include "dot.h"
+#include "weight_step.h"
 
-#define INPUTS 16    /* most that are computed together; ops/conv2d.py sizes the scratch by both */
-#define POSITIONS 64 /* of a block */
+#define ELEMENTS 1536 /* of x that are turned together, or a pair of channels; ops/conv2d.py sizes the scratch by all three */
+#define MOST 1024     /* positions of them */
+#define POSITIONS 64  /* of h that are widened together */
+#define OUTPUTS 4     /* whose weights move together */
 
 /* Input channel j of those that this weight keeps, counted inside its group. */
 static inline int32_t channel(const mcg_conv2d_t *p, int32_t j) { return p->order != NULL ? p->order[j] : j; }
@@ -61,34 +63,81 @@ static MCG_APART void update_plain(const mcg_conv2d_t *p, const int8_t *x, const
   }
 }
 
-/* Scratch of a 1x1 update, for blocks of up to `most` positions, and the input channels that it is computing. */
+/* Scratch of a 1x1 update, and the input channels that it is computing. */
 typedef struct {
-  int32_t most, inputs; /* a multiple of four, and channels computed together */
-  int16_t *columns;     /* [most / 4][4][4]: four widened outputs of h */
-  int32_t *grad;        /* [inputs + 1][4] */
-  int8_t *turned;       /* [inputs + 1][most]: x by channel, and a row of ones that makes the sums of h */
+  int32_t inputs, most; /* channels and positions that are turned together, both even */
+  int16_t *h;           /* [positions of h / 2][4][2]: pairs of positions of four outputs */
+  int16_t *x;           /* [inputs / 2][most / 2][2][2]: likewise of pairs of channels, less what dW takes off */
+  int32_t *grad;        /* [4][MCG_GRADS] */
+  uint32_t *number;     /* [MCG_GRADS] the channels' share of the random numbers */
   int32_t first, n;     /* channels first ... first + n - 1 */
 } pointwise_t;
 
-/* turned = x of `count` positions; what follows them meets zeros. */
-static MCG_APART void turn(const mcg_conv2d_t *p, const int8_t *x, int32_t count, const pointwise_t *s) {
-  int8_t *to = s->turned;
-  for (int32_t j = 0; j < s->n; ++j, to += s->most) {
-    const int8_t *from = x + channel(p, s->first + j);
-    MCG_ROLLED for (int32_t i = 0; i < count; ++i, from += p->in_c) to[i] = *from;
+/* to [count / 2][4] = channel x of `count` positions, `pitch` apart, less `off`; the half of a pair that is left 0. */
+static MCG_APART void turn_channel(const int8_t *x, int32_t count, int32_t pitch, int32_t off, int16_t *to) {
+  MCG_ROLLED for (; count > 1; count -= 2, x += 2 * pitch, to += 4) {
+    to[0] = (int16_t)(x[0] - off);
+    to[1] = (int16_t)(x[pitch] - off);
   }
-  MCG_ROLLED for (int32_t i = 0; i < count; ++i) to[i] = 1;
+  if (count > 0) to[0] = (int16_t)(x[0] - off), to[1] = 0;
 }
 
-/* The step of outputs o ... o + n - 1 by grad. */
-static MCG_APART void step_outputs(const mcg_conv2d_t *p, const int16_t *mu, const mcg_weight_step_t *step, int32_t o,
-                                   int32_t n, const pointwise_t *s) {
-  const int32_t *sums = s->grad + MCG_COLUMNS * s->n;
-  for (int32_t i = 0; i < n; ++i) {
-    int32_t run[INPUTS];
-    for (int32_t j = 0; j < s->n; ++j) run[j] = s->grad[MCG_COLUMNS * j + i] - middle(p, mu, s->first + j) * sums[i];
-    const int64_t shifted = mcg_weight_step(step, o + i, 0, s->first, s->n, run, mu);
-    if (mu != NULL) mcg_centre(step, o + i, shifted);
+/* s->x of `count` positions, x at the first. */
+static void turn(const mcg_conv2d_t *p, const int8_t *x, const int16_t *mu, int32_t count, const pointwise_t *s) {
+  for (int32_t j = 0; j < s->n + (s->n & 1); ++j) {
+    const int32_t at = s->first + (j < s->n ? j : 0); /* what no channel is left for is computed for nothing */
+    turn_channel(x + channel(p, at), count, p->in_c, middle(p, mu, at), s->x + (j >> 1) * 2 * s->most + 2 * (j & 1));
+  }
+}
+
+/* s->h of `count` positions of n outputs, h at the first. */
+static MCG_APART void widen_pairs(const int8_t *h, int32_t count, int32_t pitch, int32_t n, int16_t *to) {
+  if (MCG_ASM && n == OUTPUTS && count > 1) {
+    mcg_outer_widen(h, count >> 1, pitch, to);
+    h += (count & ~1) * pitch, to += (count & ~1) * OUTPUTS, count &= 1;
+  }
+  MCG_ROLLED for (; count > 0; count -= 2, h += 2 * pitch, to += 2 * OUTPUTS) {
+    MCG_ROLLED for (int32_t k = 0; k < OUTPUTS; ++k) {
+      to[2 * k] = k < n ? h[k] : 0;
+      to[2 * k + 1] = k < n && count > 1 ? h[pitch + k] : 0;
+    }
+  }
+}
+
+/* grad [2][MCG_GRADS] of two channels and two outputs, the pairs of which begin at x and h. */
+MCG_INLINE void square(const mcg_outer_t *s, const int16_t *x, const int16_t *h, int32_t *grad) {
+  int32_t acc[2][2] = {{0, 0}, {0, 0}};
+  MCG_ROLLED for (int32_t i = 0; i < s->pairs; ++i, x += 4, h += 2 * OUTPUTS) {
+    for (int o = 0; o < 2; ++o) {
+      for (int c = 0; c < 2; ++c) {
+        if (MCG_DUAL_MAC) acc[o][c] = mcg_smlad(mcg_load4_aligned(x + 2 * c), mcg_load4_aligned(h + 2 * o), acc[o][c]);
+        else acc[o][c] += x[2 * c] * h[2 * o] + x[2 * c + 1] * h[2 * o + 1];
+      }
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    int32_t *to = grad + (i >> 1) * MCG_GRADS + (i & 1);
+    *to = (s->keep ? *to : 0) + acc[i >> 1][i & 1];
+  }
+}
+
+/* mcg_outer in the simplest way. */
+static MCG_APART void outer(const mcg_outer_t *s) {
+  for (int32_t j = 0; j < s->channels; j += 2) {
+    const int16_t *x = s->x + (j >> 1) * (s->next >> 1);
+    for (int32_t o = 0; o < OUTPUTS; o += 2) square(s, x, s->h + 2 * o, s->grad + o * MCG_GRADS + j);
+  }
+}
+
+/* s->grad of outputs o ... o + n - 1 += those of positions [at, at + count), x of which was turned. */
+static void add_positions(const mcg_conv2d_t *p, const int8_t *h, int32_t o, int32_t n, int32_t at, int32_t count,
+                          const pointwise_t *s) {
+  for (int32_t done = 0; done < count; done += POSITIONS) {
+    const int32_t some = mcg_min(POSITIONS, count - done);
+    const mcg_outer_t part = {s->x + 2 * done, s->h, s->grad, (s->n + 1) & ~1, (some + 1) >> 1, 4 * s->most, at + done > 0};
+    widen_pairs(h + (at + done) * p->out_c + o, some, p->out_c, n, s->h);
+    if (MCG_ASM) mcg_outer(&part);
+    else outer(&part);
   }
 }
 
@@ -96,15 +145,17 @@ static MCG_APART void step_outputs(const mcg_conv2d_t *p, const int16_t *mu, con
 static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                       const mcg_weight_step_t *step, const pointwise_t *s) {
   const int32_t positions = p->in_h * p->in_w;
-  for (int32_t o = 0; o < p->out_c; o += MCG_COLUMNS) {
-    const int32_t n = mcg_min(MCG_COLUMNS, p->out_c - o);
+  mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, 0, 0, 0u};
+  mcg_weight_rows_start(step, p->out_c, &rows);
+  MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) s->number[j] = mcg_random_number((uint32_t)channel(p, s->first + j));
+  for (int32_t o = 0; o < p->out_c; o += OUTPUTS) {
+    const int32_t n = mcg_min(OUTPUTS, p->out_c - o);
     for (int32_t at = 0; at < positions; at += s->most) {
       const int32_t count = mcg_min(s->most, positions - at);
-      if (o == 0 || positions > s->most) turn(p, x + at * p->in_c, count, s);
-      mcg_widen(h + at * p->out_c + o, count, p->out_c, n, s->columns);
-      mcg_multiply(s->turned, s->n + 1, MCG_DUAL_MAC ? mcg_round4(count) : count, s->most, s->columns, s->grad, at > 0);
+      if (o == 0 || positions > s->most) turn(p, x + at * p->in_c, mu, count, s);
+      add_positions(p, h, o, n, at, count, s);
     }
-    step_outputs(p, mu, step, o, n, s);
+    mcg_weight_rows(step, o, n, &rows, mu);
   }
 }
 
@@ -115,10 +166,11 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
     update_plain(p, x, h, mu, step, (int32_t *)scratch);
     return;
   }
-  const int32_t most = mcg_min(POSITIONS, mcg_round4(p->in_h * p->in_w));
-  pointwise_t s = {most, most > POSITIONS / 2 ? INPUTS / 2 : INPUTS, (int16_t *)scratch, NULL, NULL, 0, 0};
-  s.grad = (int32_t *)scratch + 2 * most;
-  s.turned = (int8_t *)(s.grad + MCG_COLUMNS * (s.inputs + 1));
+  const int32_t most = mcg_min((p->in_h * p->in_w + 1) & ~1, MOST);
+  pointwise_t s = {mcg_between(ELEMENTS / most & ~1, 2, MCG_GRADS), most, NULL, NULL, (int32_t *)scratch, NULL, 0, 0};
+  s.number = (uint32_t *)scratch + OUTPUTS * MCG_GRADS;
+  s.h = (int16_t *)(s.number + MCG_GRADS);
+  s.x = s.h + OUTPUTS * mcg_min(POSITIONS, most);
   for (; s.first < p->live; s.first += s.inputs) {
     s.n = mcg_min(s.inputs, p->live - s.first);
     pointwise(p, x, h, mu, step, &s);

@@ -2,7 +2,11 @@
  *
  * W = (w << F) + residual - ((gradient + r) >> k), kept within +-(127 << F); w = RSH(W, F), residual = W - (w << F).
  */
+#include "weight_step.h"
+
 #include "backward.h"
+
+#define BOUNDED 16384 /* positions whose gradients stay within 2^30 */
 
 /* Elements of a weight that share their shift. */
 typedef struct {
@@ -146,6 +150,48 @@ void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
   step->bias[o] = moved > MCG_BIAS_LIMIT    ? MCG_BIAS_LIMIT
                   : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT
                                             : (int32_t)moved;
+}
+
+/* Whether mcg_step_nibbles can move channels from an even one on, at these shifts. */
+static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t shift) {
+  if (!MCG_ASM || p->residual_bits != 4 || p->live % 2 != 0) return 0;
+  MCG_ROLLED for (int32_t o = 0; o < outputs; ++o) {
+    if (p->base[o] + shift < 1 || p->base[o] + shift > 30) return 0;
+  }
+  return 1;
+}
+
+void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows) {
+  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED;
+  rows->shift = common_shift(step);
+  rows->key = random_key(step);
+  rows->nibbles = fits && has_nibbles(step->p, outputs, rows->shift) ? rows->n & ~3 : 0;
+}
+
+/* The first channels of output o; returns sum mu * change. */
+static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *grad, const mcg_weight_rows_t *rows,
+                            const int16_t *mu) {
+  const mcg_weight_params_t *p = step->p;
+  const int32_t at = o * p->live + rows->first, n = rows->nibbles;
+  int8_t *weight = step->weight + at, old[MCG_GRADS];
+  const mcg_nibbles_t s = {rows->key + mcg_random_number((uint32_t)(o * p->total)), weight,
+                           (uint8_t *)step->residual + (at >> 1), grad, rows->number, n, p->base[o] + rows->shift};
+  MCG_ROLLED for (int32_t j = 0; mu != NULL && j < n; ++j) old[j] = weight[j];
+  if (MCG_ASM) mcg_step_nibbles(&s);
+  if (mu == NULL) return 0;
+  MCG_ROLLED for (int32_t j = 0; j < n; ++j) grad[j] = weight[j] - old[j];
+  return weigh(p->order != NULL ? mu : mu + rows->first, p->order != NULL ? p->order + rows->first : NULL, n, grad);
+}
+
+void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
+                     const int16_t *mu) {
+  int32_t *grad = rows->grad;
+  MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, grad += MCG_GRADS) {
+    const int32_t n = rows->nibbles;
+    int64_t by = n > 0 ? step_nibbles(step, o, grad, rows, mu) : 0;
+    if (n < rows->n) by += mcg_weight_step(step, o, 0, rows->first + n, rows->n - n, grad + n, mu);
+    if (mu != NULL) mcg_centre(step, o, by);
+  }
 }
 
 void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, const int32_t *grad) {
