@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mcugrad import toolchain
+from mcugrad.build import WIDE
 from mcugrad.emit.call import CallPrinter, Rows
 from mcugrad.ir import NUMPY, Graph, Node, Op, StopStep, TensorType, Value
 from mcugrad.ops import registry
@@ -83,7 +84,9 @@ def build(folder: Path, all_cases: Sequence[Case], compiler: toolchain.Compiler,
     path = folder / "cases.c"
     path.write_text(source(all_cases), encoding="utf-8")
     everything = ("-fPIC", *STRICT, *flags)
-    sources = [(p, everything) for p in (path, CSRC / "runtime.c", *sorted((CSRC / "ops").glob("*.c")))]
+    folders = ("ops", "wide") if WIDE[0] in flags else ("ops",)
+    kernels = (p for folder in folders for p in sorted((CSRC / folder).glob("*.c")))
+    sources = [(p, everything) for p in (path, CSRC / "runtime.c", *kernels)]
     objects = toolchain.compile_objects(compiler, sources, (CSRC,))
     return toolchain.shared_library(compiler, objects, [f for f in flags if f.startswith("-fsanitize")], folder, "cases")
 

@@ -8,6 +8,7 @@ import pytest
 from emulated import Core
 from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
+from mcugrad.build import WIDE
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
@@ -62,12 +63,13 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["plain", "packed", "cortex-m7"])
+@pytest.fixture(scope="module", params=["plain", "packed", "wide", "cortex-m7"])
 def library(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backward")
     if request.param == "cortex-m7":
         return Core(folder, CASES, get_target(request.param))
-    return Host(build(folder, CASES, toolchain.zig(), ("-O2", f"-DMCG_DUAL_MAC={int(request.param == 'packed')}")))
+    way = WIDE if request.param == "wide" else (f"-DMCG_DUAL_MAC={int(request.param == 'packed')}",)
+    return Host(build(folder, CASES, toolchain.zig(), ("-O2", *way)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])

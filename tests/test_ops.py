@@ -12,7 +12,7 @@ import emulated
 import kernels
 from kernels import DRAWS, Run, cases, expected, run, same
 from mcugrad import toolchain
-from mcugrad.build import sanitizer_environment
+from mcugrad.build import WIDE, sanitizer_environment
 from mcugrad.emit.call import Rows
 from mcugrad.ir import Op, verify
 from mcugrad.layout import from_bytes
@@ -28,6 +28,7 @@ BUILDS = {
     "gcc": (lambda: toolchain.installed("gcc"), ("-O2",)),
     "gcc-packed": (lambda: toolchain.installed("gcc"), ("-O2", "-DMCG_DUAL_MAC=1")),
     "zig": (toolchain.zig, ("-O3",)),
+    "wide": (lambda: toolchain.for_this_cpu(toolchain.zig()), ("-O3", "-march=native", *WIDE)),
 }
 
 # Largest difference of an integer output from the real one, in units of its last place, before both are clamped.
@@ -163,9 +164,9 @@ def test_pieces_in_rings_give_the_same_bits(case, library, size, spare):
     assert np.array_equal(stream(case, library, contents, size, spare), expected(case, contents)[0][0])
 
 
-@pytest.mark.parametrize("packed", [0, 1])
-def test_kernels_are_clean_under_sanitizers(tmp_path, packed):
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-DMCG_DUAL_MAC={packed}")
+@pytest.mark.parametrize("way", [("-DMCG_DUAL_MAC=0",), ("-DMCG_DUAL_MAC=1",), WIDE], ids=["plain", "packed", "wide"])
+def test_kernels_are_clean_under_sanitizers(tmp_path, way):
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *way)
     path = kernels.build(tmp_path, CALLED, toolchain.installed("gcc"), flags)
     environment = {**os.environ, **sanitizer_environment()}
     command = [sys.executable, kernels.__file__, str(path)]

@@ -30,7 +30,9 @@ _SHELL = {"zig": ("-Os", "-fno-builtin"), "gcc": ("-Os", "-fno-builtin", "-fno-t
 _HEADROOM = 32  # bytes of stack beyond the proven bound: the frame a fault pushes
 _FIRST_STACK = 1024  # bytes; any size will do for the first link
 _OVERFLOW = re.compile(r"(?:region|section)[^\n]*?'?(FLASH|SRAM)'?[^\n]*?overflow\w*(?:: | by )(\d+) bytes", re.IGNORECASE)
-_HOST_SHIM = Path(__file__).parent / "csrc" / "host"
+_CSRC = Path(__file__).parent / "csrc"
+WIDE = ("-DMCG_WIDE=1", "-Wno-psabi")
+"""Flags that choose the vector kernels of csrc/wide; only inlined functions take vectors, so their ABI does not matter."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ def build_host(folder: Path | str, *, optimize: str = "-O3", sanitize: bool = Fa
     root = Path(folder).resolve()
     driver = toolchain.installed("gcc") if sanitize else toolchain.for_this_cpu(toolchain.zig())
     watch = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g") if sanitize else ("-march=native",)
-    flags = ("-O1" if sanitize else optimize, "-fPIC", *_C99, *watch)
-    sources = [(path, flags) for path in (*_sources(root, arm=False), *sorted(_HOST_SHIM.glob("*.c")))]
+    flags = ("-O1" if sanitize else optimize, "-fPIC", *_C99, *WIDE, *watch)
+    shim = (path for name in ("host", "wide") for path in sorted((_CSRC / name).glob("*.c")))
+    sources = [(path, flags) for path in (*_sources(root, arm=False), *shim)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops"))
     stem = "host-sanitized" if sanitize else "host"
     return toolchain.shared_library(driver, objects, watch if sanitize else (), root / "build", stem)

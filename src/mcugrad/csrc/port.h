@@ -32,6 +32,11 @@
 #define MCG_HAS_LONG_MULTIPLY 1
 #endif
 
+/* Vector kernels of the host build (csrc/wide), which then defines this: wide.h says which plain ones they replace. */
+#ifndef MCG_WIDE
+#define MCG_WIDE 0
+#endif
+
 #define MCG_RARE static __attribute__((noinline, cold, unused))
 /* Before a loop whose rounds are few: unrolling would only add code. */
 #if defined(__clang__)
@@ -160,5 +165,73 @@ static inline int32_t mcg_mulhi(int32_t a, int32_t b) {
   return a1 * b1 + (t >> 16) + (u >> 16);
 #endif
 }
+
+#if MCG_WIDE
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+/* 16 lanes of four bytes each; the compiler makes two, four or more registers of it where the machine has less. */
+typedef int32_t mcg_wide_t __attribute__((vector_size(64)));
+typedef uint32_t mcg_uwide_t __attribute__((vector_size(64)));
+typedef int8_t mcg_bytes_t __attribute__((vector_size(16)));
+
+/* How many output rows and vectors of each a product of matrices keeps in registers. */
+#if defined(__AVX512F__)
+#define MCG_WIDE_ROWS 8
+#define MCG_WIDE_VECTORS 2
+#else
+#define MCG_WIDE_ROWS 4
+#define MCG_WIDE_VECTORS 1
+#endif
+
+/* acc + (byte 0 of a) * (byte 0 of b) + ... + (byte 3 of a) * (byte 3 of b) in each lane; bytes of a are unsigned, of b
+ * signed. */
+MCG_INLINE mcg_wide_t mcg_dot4(mcg_wide_t acc, mcg_wide_t a, mcg_wide_t b) {
+#if defined(__AVX512VNNI__)
+  return (mcg_wide_t)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+#elif defined(__AVXVNNI__)
+  union { mcg_wide_t all; __m256i half[2]; } r = {acc}, x = {a}, y = {b};
+  for (int i = 0; i < 2; ++i) r.half[i] = _mm256_dpbusd_avx_epi32(r.half[i], x.half[i], y.half[i]);
+  return r.all;
+#else
+  typedef int16_t pairs_t __attribute__((vector_size(64)));
+  typedef uint16_t upairs_t __attribute__((vector_size(64)));
+  const pairs_t a_even = (pairs_t)((upairs_t)a & 0xFF), a_odd = (pairs_t)((upairs_t)a >> 8);
+  const pairs_t b_even = (pairs_t)((upairs_t)b << 8) >> 8, b_odd = (pairs_t)b >> 8;
+#if defined(__AVX2__)
+  union { pairs_t all; __m256i part[2]; } ae = {a_even}, ao = {a_odd}, be = {b_even}, bo = {b_odd};
+  union { mcg_wide_t all; __m256i part[2]; } even, odd;
+  for (int i = 0; i < 2; ++i) even.part[i] = _mm256_madd_epi16(ae.part[i], be.part[i]);
+  for (int i = 0; i < 2; ++i) odd.part[i] = _mm256_madd_epi16(ao.part[i], bo.part[i]);
+  return acc + even.all + odd.all;
+#elif defined(__SSE2__)
+  union { pairs_t all; __m128i part[4]; } ae = {a_even}, ao = {a_odd}, be = {b_even}, bo = {b_odd};
+  union { mcg_wide_t all; __m128i part[4]; } even, odd;
+  for (int i = 0; i < 4; ++i) even.part[i] = _mm_madd_epi16(ae.part[i], be.part[i]);
+  for (int i = 0; i < 4; ++i) odd.part[i] = _mm_madd_epi16(ao.part[i], bo.part[i]);
+  return acc + even.all + odd.all;
+#else
+  const mcg_wide_t even = (mcg_wide_t)((mcg_uwide_t)a_even << 16) >> 16, weight = (mcg_wide_t)((mcg_uwide_t)b_even << 16) >> 16;
+  const mcg_wide_t odd = (mcg_wide_t)((mcg_uwide_t)a_odd << 16) >> 16, more = (mcg_wide_t)((mcg_uwide_t)b_odd << 16) >> 16;
+  acc += even * weight + odd * more;
+  return acc + ((mcg_wide_t)a_even >> 16) * ((mcg_wide_t)b_even >> 16) + ((mcg_wide_t)a_odd >> 16) * ((mcg_wide_t)b_odd >> 16);
+#endif
+#endif
+}
+
+/* The sign of byte i in bit i. */
+MCG_INLINE uint32_t mcg_signs(mcg_bytes_t v) {
+#if defined(__SSE2__)
+  return (uint32_t)_mm_movemask_epi8((__m128i)v);
+#else
+  uint32_t bits = 0u;
+  for (uint32_t i = 0u; i < 16u; ++i) bits |= ((uint32_t)(uint8_t)v[i] >> 7) << i;
+  return bits;
+#endif
+}
+
+#endif /* MCG_WIDE */
 
 #endif

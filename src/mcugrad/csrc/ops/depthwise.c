@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "ops/depthwise_row.h"
 #include "ops/rows.h"
+#include "wide.h"
 
 /* Four channels, from channel `first` on. */
 typedef struct {
@@ -111,6 +112,7 @@ static void four_channels(const block_t *b, const mcg_rows_t *r, const int8_t *x
 
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch) {
+  if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
   const int32_t pitch = p->in_w * p->in_c, ring = r->x_rows * pitch, channels = p->in_c;
   const mcg_taps_t columns = inner_columns(p);
   if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;

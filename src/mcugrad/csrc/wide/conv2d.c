@@ -1,0 +1,167 @@
+/* Convolution as a product of matrices: output pixels times output channels.
+ *
+ * The windows of a chunk of pixels are laid out as rows of a matrix, unless the input is one already.
+ */
+#include "wide.h"
+#include "ops/rows.h"
+#include "product.h"
+
+#define GATHERED 65536 /* bytes of windows at a time */
+
+typedef struct {
+  const mcg_conv2d_t *p;
+  const mcg_rows_t *r;
+  const int8_t *x, *weight, *rest;
+  const int32_t *bias;
+  int32_t live, resting; /* terms of a sum: taps * channels */
+} conv_t;
+
+/* Columns of outputs o ... o + n - 1, and where their sums start. */
+typedef struct {
+  mcg_panel_t panel;
+  mcg_wide_t start[MCG_WIDE_VECTORS];
+  mcg_scale_t scale[MCG_WIDE_VECTORS];
+  int32_t o, n, groups;
+} columns_t;
+
+/* Returns the end of to [n] = from [n]. */
+static int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
+  int32_t i = 0;
+  for (; i + 16 <= n; i += 16) __builtin_memcpy(to + i, from + i, 16);
+  mcg_copy_bytes(to + i, from + i, n - i);
+  return to + n;
+}
+
+static int8_t *fill(int8_t *to, int32_t value, int32_t n) {
+  for (int32_t i = 0; i < n; ++i) to[i] = (int8_t)value;
+  return to + n;
+}
+
+/* Channels first ... first + n - 1 of the order at so many neighbouring pixels. */
+static int8_t *pick(int8_t *to, const int8_t *at, const mcg_conv2d_t *p, int32_t first, int32_t n, int32_t pixels) {
+  if (p->order == NULL) return copy(to, at, pixels * n);
+  for (; pixels > 0; --pixels, at += p->in_c) {
+    for (int32_t i = 0; i < n; ++i) *to++ = at[p->order[first + i]];
+  }
+  return to;
+}
+
+/* to [taps][n], filled up to whole groups = the window of an output pixel */
+static int8_t *gather(const conv_t *f, int32_t oy, int32_t ox, int32_t first, int32_t n, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
+  const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h), h = mcg_taps(left, p->kernel_w, p->in_w);
+  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    if (ky < v.first || ky >= v.last || h.first >= h.last) {
+      to = fill(to, p->x_zero, p->kernel_w * n);
+      continue;
+    }
+    const int8_t *at = mcg_row(f->x, top + ky, f->r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
+    to = fill(to, p->x_zero, h.first * n);
+    to = pick(to, at, p, first, n, h.last - h.first);
+    to = fill(to, p->x_zero, (p->kernel_w - h.last) * n);
+  }
+  return fill(to, 0, -(p->kernel_h * p->kernel_w * n) & 3);
+}
+
+static void gather_pixels(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
+  for (; pixels > 0; --pixels) {
+    to = gather(f, oy, ox, 0, f->p->live, to);
+    if (f->resting > 0) to = gather(f, oy, ox, f->p->live, f->p->in_c - f->p->live, to);
+    if (++ox == f->p->out_w) ox = 0, ++oy;
+  }
+}
+
+static void pack(const conv_t *f, columns_t *c, int32_t o) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t vectors = mcg_vectors(p->out_c - o), step = 64 * vectors, live = mcg_groups(f->live);
+  c->o = o, c->n = mcg_at_most(vectors * MCG_WIDTH, p->out_c - o), c->groups = live + mcg_groups(f->resting);
+  for (int32_t v = 0; v < vectors; ++v, o += MCG_WIDTH) {
+    const int32_t n = mcg_at_most(MCG_WIDTH, p->out_c - o);
+    int8_t *to = c->panel.bytes + 64 * v;
+    mcg_wide_t sum = mcg_pack_columns(to, step, f->weight + o * f->live, f->live, n, f->live);
+    if (f->resting > 0) sum += mcg_pack_columns(to + live * step, step, f->rest + o * f->resting, f->resting, n, f->resting);
+    c->start[v] = mcg_load_some(f->bias + o, n) - sum * (128 + p->x_zero);
+    c->scale[v] = mcg_scale_of(p->multiplier + o, p->shift + o, n);
+  }
+}
+
+/* y [rows][out_c] at the columns, from a [rows][terms]; rows and vectors are constants of each call. */
+MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int rows, int vectors,
+                     int8_t *y) {
+  const int32_t offset = 2 * f->p->y_zero + 1;
+  mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
+  for (int i = 0; i < rows; ++i) {
+    for (int v = 0; v < vectors; ++v) acc[i][v] = c->start[v];
+  }
+  mcg_multiply_rows(a, pitch, c->groups, &c->panel, rows, vectors, acc);
+  for (int v = 0; v < vectors; ++v) {
+    const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
+    for (int i = 0; i < rows; ++i) {
+      const mcg_wide_t q = mcg_mbqm_lanes(acc[i][v], &c->scale[v], offset);
+      mcg_store_bytes(y + i * f->p->out_c + v * MCG_WIDTH, mcg_narrow(mcg_clamp_wide(q, -128, 127)), n);
+    }
+  }
+}
+
+/* The last tile steps back and computes some rows again where rows are lacking. */
+MCG_INLINE void tiles(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int32_t pixels, int vectors,
+                      int8_t *y) {
+  y += c->o;
+  for (int32_t i = 0; i < pixels;) {
+    const int32_t rows = pixels < MCG_WIDE_ROWS ? 1 : MCG_WIDE_ROWS;
+    if (i + rows > pixels) i = pixels - rows;
+    if (rows == 1) tile(f, c, a + i * pitch, pitch, 1, vectors, y + i * f->p->out_c);
+    else tile(f, c, a + i * pitch, pitch, MCG_WIDE_ROWS, vectors, y + i * f->p->out_c);
+    i += rows;
+  }
+}
+
+/* y [pixels][out_c] from a [pixels][terms] */
+static void multiply(const conv_t *f, const int8_t *a, int32_t pitch, int32_t pixels, int8_t *y) {
+  columns_t c;
+  for (int32_t o = 0; o < f->p->out_c; o += c.n) {
+    pack(f, &c, o);
+    if (mcg_vectors(f->p->out_c - o) == 1) tiles(f, &c, a, pitch, pixels, 1, y);
+    else tiles(f, &c, a, pitch, pixels, MCG_WIDE_VECTORS, y);
+  }
+}
+
+/* Output rows that follow each other at y, the first of them oy, by way of a matrix of windows. */
+static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
+  int8_t windows[GATHERED];
+  const int32_t pitch = 4 * (mcg_groups(f->live) + mcg_groups(f->resting)), most = GATHERED / pitch;
+  const int32_t width = f->p->out_w, total = rows * width;
+  for (int32_t i = 0; i < total; i += most) {
+    const int32_t pixels = mcg_at_most(most, total - i);
+    gather_pixels(f, oy + i / width, i % width, pixels, windows);
+    multiply(f, windows, pitch, pixels, y + i * f->p->out_c);
+  }
+}
+
+/* Whether the input is the matrix. */
+static int in_place(const conv_t *f) {
+  const mcg_conv2d_t *p = f->p;
+  return f->live == p->in_c && p->order == NULL && p->in_c % 4 == 0 && p->stride_h == 1 && p->stride_w == 1 &&
+         p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
+}
+
+int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                        const int8_t *rest, const int32_t *bias, int8_t *y) {
+  const int32_t taps = p->kernel_h * p->kernel_w, row = p->in_w * p->in_c;
+  const conv_t f = {p, r, x, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live)};
+  if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c, 0)) return 0;
+  const int32_t direct = in_place(&f);
+  for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
+    const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);
+    rows = mcg_at_most(r->last - oy, r->y_rows - slot);
+    int8_t *to = y + slot * p->out_w * p->out_c;
+    if (direct) {
+      rows = mcg_at_most(rows, r->x_rows - from);
+      multiply(&f, x + from * row, p->in_c, rows * p->out_w, to);
+    } else {
+      through_windows(&f, oy, rows, to);
+    }
+  }
+  return 1;
+}

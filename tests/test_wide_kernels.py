@@ -1,0 +1,99 @@
+"""The host twin's vector kernels, built for this machine and for lesser ones, give the bits of the integer semantics."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+import pytest
+
+import test_backward_kernels
+import test_forward_kernels
+from kernels import CSRC, STRICT, Case, Host, build, cases, expected, run, same
+from mcugrad import toolchain
+from mcugrad.build import WIDE
+
+SETS = {"forward": test_forward_kernels.CASES, "backward": test_backward_kernels.CASES}
+X86 = platform.machine() in ("x86_64", "AMD64")
+MACHINES = {"native": "-march=native", **({"avx2": "-march=x86_64_v3", "sse2": "-march=x86_64"} if X86 else {})}
+
+PRIMITIVES = """
+#include "fixed.h"
+#include "wide/vector.h"
+
+int32_t disagree(int32_t v, int32_t m, int32_t sh, int32_t zero);
+int32_t disagree(int32_t v, int32_t m, int32_t sh, int32_t zero) {
+  int32_t values[MCG_WIDTH], multipliers[MCG_WIDTH], wrong = 0;
+  uint8_t shifts[MCG_WIDTH];
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) {
+    values[i] = (int32_t)((uint32_t)v + (uint32_t)(i - 8)), multipliers[i] = m - i;
+    shifts[i] = (uint8_t)mcg_between(sh + i % 3, 33, 62);
+  }
+  const mcg_scale_t scale = mcg_scale_of(multipliers, shifts, MCG_WIDTH);
+  const mcg_wide_t got = mcg_mbqm_lanes(mcg_load_wide(values), &scale, 2 * zero + 1);
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) wrong += got[i] != mcg_mbqm(values[i], multipliers[i], shifts[i]) + zero;
+  return wrong;
+}
+
+int32_t dot(int32_t acc, uint32_t a, uint32_t b);
+int32_t dot(int32_t acc, uint32_t a, uint32_t b) {
+  return mcg_dot4(mcg_splat(acc), mcg_splat((int32_t)a), mcg_splat((int32_t)b))[15];
+}
+"""
+
+
+@pytest.fixture(scope="module", params=list(MACHINES))
+def machine(request):
+    return MACHINES[request.param]
+
+
+def compiler():
+    return toolchain.for_this_cpu(toolchain.zig())
+
+
+@pytest.fixture(scope="module")
+def libraries(machine, tmp_path_factory):
+    found = {"examples": [c for c in cases() if c.node.op.kernel(c.node)], **SETS}
+    flags = ("-O3", machine, *WIDE)
+    return {name: (Host(build(tmp_path_factory.mktemp("wide"), some, compiler(), flags)), some) for name, some in found.items()}
+
+
+@pytest.mark.parametrize("name", ["examples", *SETS])
+def test_kernels_give_the_bits_of_the_integer_semantics(name, libraries):
+    library, some = libraries[name]
+
+    def wrong(case: Case) -> bool:
+        contents = case.contents(2)
+        return not same(run(case, library, contents, alignment=3), expected(case, contents))
+
+    assert [case.name for case in some if wrong(case)] == []
+
+
+@pytest.fixture(scope="module")
+def primitives(machine, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("primitives")
+    path = folder / "primitives.c"
+    path.write_text(PRIMITIVES, encoding="utf-8")
+    objects = toolchain.compile_objects(compiler(), [(path, ("-O3", "-fPIC", machine, *STRICT, *WIDE))], (CSRC,))
+    return ctypes.CDLL(str(toolchain.shared_library(compiler(), objects, (), folder, "primitives")))
+
+
+def test_lanes_requantize_like_the_scalar_definition_at_the_edges(primitives):
+    limit = 2**31
+    values = {s * (2**e + d) for e in range(31) for d in (-1, 0, 1) for s in (-1, 1)} | {9 - limit, limit - 9}
+    for sh in (33, 34, 47, 60, 62):
+        for m in (15, 2**30, 2**30 + 16, 2**31 - 1, 1518500250):
+            for zero in (-128, 0, 127):
+                assert not any(primitives.disagree(v, m, sh, zero) for v in values if 8 - limit <= v <= limit - 8), (
+                    sh,
+                    m,
+                    zero,
+                )
+
+
+def test_dot_takes_unsigned_and_signed_bytes_without_saturating(primitives):
+    for a in (0, 0xFFFFFFFF, 0xFF00FF00, 0x80FF7F01, 0x12345678):
+        for b in (0, 0x7F7F7F7F, 0x80808080, 0x807F807F, 0x01FF80FE):
+            bytes_of = (a.to_bytes(4, "little"), (b ^ 0x80808080).to_bytes(4, "little"))
+            want = sum(x * (y - 128) for x, y in zip(*bytes_of, strict=True))
+            assert primitives.dot(-5, a, b) == want - 5
