@@ -7,6 +7,7 @@
 #include "backward.h"
 #include "chain_quad.h"
 #include "fixed.h"
+#include "wide.h"
 
 /* One channel of a block: element i is acc[i * pitch], and at + i * step of every operand; bit + i * step of a mask of
  * bits. */
@@ -195,6 +196,7 @@ void mcg_chain_start(const mcg_chain_t *chain) {
 }
 
 void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *b) {
+  if (MCG_WIDE && mcg_chain_block_wide(chain, b)) return;
   for (int32_t j = 0; j < b->n; j += 4) {
     for (int32_t s = 0; s < chain->count; ++s) {
       run_stage(b, j, mcg_min(4, b->n - j), &chain->stages[s], chain->exponents);

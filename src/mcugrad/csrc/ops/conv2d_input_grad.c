@@ -1,6 +1,7 @@
 /* Input gradient of a convolution, row by row: a[i] = sum over taps and outputs of w * h. */
 #include "backward.h"
 #include "dot.h"
+#include "wide.h"
 
 #define OUTPUTS 96   /* whose weights are widened together; ops/conv2d.py sizes the scratch by both */
 #define POSITIONS 32 /* that a block of a 1x1 convolution aims at */
@@ -88,6 +89,7 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
  * as above, of any other int32 [in_w][in_c], and [in_c] more when there is an order */
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch) {
+  if (MCG_WIDE && mcg_conv2d_input_grad_wide(p, h, weight, rest, chain)) return;
   int32_t *acc = (int32_t *)scratch;
   mcg_chain_start(chain);
   if (mcg_is_pointwise(p)) {

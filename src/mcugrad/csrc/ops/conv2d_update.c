@@ -4,6 +4,7 @@
  */
 #include "backward.h"
 #include "weight_step.h"
+#include "wide.h"
 
 #define ELEMENTS 1536 /* of x that are turned together, or a pair of channels; ops/conv2d.py sizes the scratch by all three */
 #define MOST 1024     /* positions of them */
@@ -162,6 +163,7 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
 /* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of pointwise_t */
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch) {
+  if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
   if (!mcg_is_pointwise(p)) {
     update_plain(p, x, h, mu, step, (int32_t *)scratch);
     return;

@@ -1,5 +1,6 @@
 /* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
+#include "wide.h"
 #include "depthwise_span.h"
 
 #define CHANNELS 4    /* of a block */
@@ -155,6 +156,7 @@ static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, cons
  * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
+  if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
   const int32_t rows = mcg_block_rows(p, POSITIONS);
   const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE &&
                      p->dilation_h == 1 && p->dilation_w == 1;

@@ -91,10 +91,7 @@ MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32
                      int8_t *y) {
   const int32_t offset = 2 * f->p->y_zero + 1;
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
-  for (int i = 0; i < rows; ++i) {
-    for (int v = 0; v < vectors; ++v) acc[i][v] = c->start[v];
-  }
-  mcg_multiply_rows(a, pitch, c->groups, &c->panel, rows, vectors, acc);
+  mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
   for (int v = 0; v < vectors; ++v) {
     const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
     for (int i = 0; i < rows; ++i) {

@@ -92,11 +92,12 @@ static inline mcg_wide_t mcg_pack_terms(int8_t *to, int32_t step, const int8_t *
   return sum;
 }
 
-/* acc [rows][vectors] += a [rows][4 * groups] . panel; rows and vectors are constants of each call. */
-MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t groups, const mcg_panel_t *panel, int rows,
-                                  int vectors, mcg_wide_t acc[][MCG_WIDE_VECTORS]) {
+/* acc [rows][vectors] += a [rows][4 * groups] . panel; rows and vectors are constants of each call.  Row i and group g of
+ * a are the four bytes at i * pitch + g * step. */
+MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const mcg_panel_t *panel,
+                                  int rows, int vectors, mcg_wide_t acc[][MCG_WIDE_VECTORS]) {
   const int8_t *b = panel->bytes;
-  for (int32_t g = 0; g < groups; ++g, a += 4, b += 64 * vectors) {
+  for (int32_t g = 0; g < groups; ++g, a += step, b += 64 * vectors) {
     mcg_wide_t column[MCG_WIDE_VECTORS];
     for (int v = 0; v < vectors; ++v) column[v] = mcg_load_wide(b + 64 * v);
     for (int i = 0; i < rows; ++i) {
@@ -104,6 +105,15 @@ MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t groups
       for (int v = 0; v < vectors; ++v) acc[i][v] = mcg_dot4(acc[i][v], word, column[v]);
     }
   }
+}
+
+/* The same with all rows starting at start [vectors]. */
+MCG_INLINE void mcg_multiply_tile(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const mcg_panel_t *panel,
+                                  int rows, int vectors, const mcg_wide_t *start, mcg_wide_t acc[][MCG_WIDE_VECTORS]) {
+  for (int i = 0; i < rows; ++i) {
+    for (int v = 0; v < vectors; ++v) acc[i][v] = start[v];
+  }
+  mcg_multiply_rows(a, pitch, step, groups, panel, rows, vectors, acc);
 }
 
 #endif

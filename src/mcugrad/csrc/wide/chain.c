@@ -1,0 +1,125 @@
+/* The epilogue of every input gradient, 16 channels at a time. */
+#include "ops/backward.h"
+#include "wide.h"
+#include "vector.h"
+
+#define MOST_UP 24 /* an int8 gradient shifted up by more may leave int32 */
+
+typedef enum { NO_MASK, BIT_MASK, BYTE_MASK } mask_t;
+typedef enum { NOTHING, REQUANTIZED, ROUNDED } output_t;
+
+/* Channels j ... j + n - 1 of a block, n <= 16. */
+typedef struct {
+  const mcg_block_t *b;
+  int32_t j, n;
+} lanes_t;
+
+/* acc += RSH(g, k) */
+static void add(const lanes_t *l, const int8_t *g, int32_t k) {
+  const mcg_block_t *b = l->b;
+  const int32_t half = k > 0 ? 1 << (k - 1) : 0, positions = b->rows * b->width;
+  int32_t *acc = b->acc + l->j;
+  g += b->row * b->width * b->channels + b->first + l->j;
+  for (int32_t i = 0; i < positions; ++i, acc += b->pitch, g += b->channels) {
+    const mcg_wide_t v = mcg_signed(mcg_load_bytes(g, l->n)), a = mcg_load_some(acc, l->n);
+    const mcg_wide_t by = k > 0 ? (v + half) >> k : (mcg_wide_t)((mcg_uwide_t)v << -k);
+    const mcg_wide_t sum = (mcg_wide_t)((mcg_uwide_t)a + (mcg_uwide_t)by), over = ((a ^ sum) & (by ^ sum)) >> 31;
+    mcg_store_some(acc, mcg_select(over, (a >> 31) ^ INT32_MAX, sum), l->n);
+  }
+}
+
+/* n <= 16 bits from bit `at` on; reads no byte beyond the last of them. */
+MCG_INLINE uint32_t load_bits(const uint8_t *bits, int32_t at, int32_t n) {
+  const int32_t skip = at & 7;
+  bits += at >> 3;
+  uint32_t v = bits[0];
+  if (skip + n > 8) v |= (uint32_t)bits[1] << 8;
+  if (skip + n > 16) v |= (uint32_t)bits[2] << 16;
+  return v >> skip;
+}
+
+/* All ones in the lanes whose value passed its clamp; `at` counts the row's elements. */
+MCG_INLINE mcg_wide_t passed(const mcg_stage_t *s, mask_t mask, int32_t row, int32_t elements, int32_t at, int32_t n) {
+  const mcg_wide_t bit = {1 << 0, 1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                          1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  if (mask == BIT_MASK) {
+    const uint8_t *bits = (const uint8_t *)s->mask + row * ((elements + 7) >> 3);
+    return (mcg_splat((int32_t)load_bits(bits, at, n)) & bit) != 0;
+  }
+  const mcg_wide_t y = mcg_signed(mcg_load_bytes((const int8_t *)s->mask + row * elements + at, n));
+  return (y > -128) & (y < 127);
+}
+
+/* Mask and output of a stage; both kinds are constants of each call.  `more` is added to the shifts. */
+MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, mask_t mask, output_t output) {
+  const mcg_block_t *b = l->b;
+  const int32_t first = b->first + l->j, elements = b->width * b->channels;
+  const mcg_stage_params_t *p = s->p;
+  mcg_wide_t changed = {0};
+  mcg_scale_t scale = {{0}, {0}, {0}};
+  int32_t *acc = b->acc + l->j;
+  if (output == REQUANTIZED && p->channels > 1) {
+    scale = mcg_scale_by(mcg_load_some(p->multiplier + first, l->n), mcg_unsigned(mcg_load_bytes(p->shift + first, l->n)) + more);
+  } else if (output == REQUANTIZED) {
+    scale = mcg_scale_by(mcg_splat(p->multiplier[0]), mcg_splat(p->shift[0] + more));
+  }
+  for (int32_t row = b->row; row < b->row + b->rows; ++row) {
+    for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {
+      mcg_wide_t v = mcg_load_some(acc, l->n);
+      if (mask != NO_MASK) {
+        v &= passed(s, mask, row, elements, at, l->n);
+        mcg_store_some(acc, v, l->n);
+      }
+      if (output == NOTHING) continue;
+      if (output == REQUANTIZED) v = mcg_mbqm_lanes(v, &scale, 1);
+      else if (more > 0) v = (v >> more) + ((v >> (more - 1)) & 1);
+      const mcg_wide_t kept = mcg_clamp_wide(v, -127, 127);
+      changed -= kept != v;
+      mcg_store_bytes(s->out + row * elements + at, mcg_narrow(kept), l->n);
+    }
+  }
+  if (output == NOTHING) return;
+  for (int32_t i = 0; i < l->n; ++i) *s->clamped += changed[i];
+}
+
+static void finish(const lanes_t *l, const mcg_stage_t *s, int32_t more) {
+  const mask_t mask = s->mask == NULL ? NO_MASK : s->p->mask_bits ? BIT_MASK : BYTE_MASK;
+  const output_t output = s->out == NULL ? NOTHING : s->p->multiplier != NULL ? REQUANTIZED : ROUNDED;
+  if (mask == BIT_MASK && output == REQUANTIZED) finish_as(l, s, more, BIT_MASK, REQUANTIZED);
+  else if (mask == BYTE_MASK && output == REQUANTIZED) finish_as(l, s, more, BYTE_MASK, REQUANTIZED);
+  else finish_as(l, s, more, mask, output);
+}
+
+/* What the exponents add to a shift: of the stage's stored operand, and of its output. */
+static int32_t add_shift(const mcg_chain_t *chain, const mcg_stage_t *s) {
+  return mcg_exponent(chain->exponents, s->p->acc_slot) - mcg_exponent(chain->exponents, s->p->add_slot);
+}
+
+static int32_t out_shift(const mcg_chain_t *chain, const mcg_stage_t *s) {
+  return mcg_exponent(chain->exponents, s->p->out_slot) - mcg_exponent(chain->exponents, s->p->acc_slot);
+}
+
+static int is_usual(const mcg_chain_t *chain, const mcg_block_t *b) {
+  for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
+    if (s->add != NULL && add_shift(chain, s) < -MOST_UP) return 0;
+    if (s->out == NULL) continue;
+    const int32_t more = out_shift(chain, s), each = s->p->channels > 1;
+    if (s->p->multiplier == NULL && (more < 0 || more > 31)) return 0;
+    if (s->p->multiplier != NULL && !mcg_long_shifts(s->p->shift + (each ? b->first : 0), each ? b->n : 1, more)) return 0;
+  }
+  return 1;
+}
+
+int32_t mcg_chain_block_wide(const mcg_chain_t *chain, const mcg_block_t *block) {
+  mcg_block_t b = *block;
+  if (b.order != NULL || !is_usual(chain, &b)) return 0;
+  if (b.channels == 1) b.n = b.channels = b.pitch = b.width, b.width = 1; /* elements that have all in common */
+  for (int32_t j = 0; j < b.n; j += MCG_WIDTH) {
+    const lanes_t lanes = {&b, j, mcg_min(MCG_WIDTH, b.n - j)};
+    for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
+      if (s->add != NULL && add_shift(chain, s) < 8) add(&lanes, s->add, add_shift(chain, s));
+      finish(&lanes, s, s->out != NULL ? out_shift(chain, s) : 0);
+    }
+  }
+  return 1;
+}

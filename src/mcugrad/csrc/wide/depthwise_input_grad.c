@@ -1,0 +1,117 @@
+/* Input gradient of a depthwise convolution, 16 channels at a time: for each remainder of the stride the positions are
+ * the sums over windows of h under every stride-th weight, in reverse. */
+#include "ops/backward.h"
+#include "wide.h"
+#include "windows.h"
+
+#define POSITIONS 1024 /* of a block */
+
+/* Positions of one axis whose distance from the padded start has one remainder of the stride: they are
+ * at + stride * t for t in [first, last), and tap i of t reads h at t - taps.count + 1 + i. */
+typedef struct {
+  mcg_axis_t taps;
+  int32_t at, first, last;
+} phase_t;
+
+/* Of positions [begin, end). */
+static phase_t phase_of(int32_t remainder, int32_t kernel, int32_t stride, int32_t pad, int32_t begin, int32_t end) {
+  const int32_t count = remainder < kernel ? (kernel - 1 - remainder) / stride + 1 : 0, at = remainder - pad;
+  const phase_t phase = {{remainder + stride * (count - 1), -stride, count},
+                         at,
+                         begin <= at ? 0 : (begin - at + stride - 1) / stride,
+                         end <= at ? 0 : (end - at + stride - 1) / stride};
+  return phase;
+}
+
+typedef struct {
+  const mcg_conv2d_t *p;
+  const int8_t *weight;
+  mcg_source_t h;
+  mcg_block_t *b;
+  mcg_windows_t windows;
+  mcg_lines_t lines;
+} grad_t;
+
+/* Row `row` of the block at `across` positions; height and quads are constants where that pays. */
+MCG_INLINE void row(const grad_t *g, int32_t height, int32_t quads, int32_t across, mcg_wide_t start, int32_t step,
+                    int32_t *to) {
+  const mcg_wide_t *line[MCG_TALLEST];
+  mcg_wide_t weight[MCG_TALLEST * MCG_TALLEST / 4];
+  for (int32_t k = 0; k < height; ++k) line[k] = g->lines.line[k];
+  for (int32_t k = 0; k < height * quads; ++k) weight[k] = g->windows.weight[k];
+  for (int32_t j = 0; j < across; ++j, to += step) mcg_store_wide(to, mcg_window_sum(line, weight, j, height, quads, start));
+}
+
+static void any_row(const grad_t *g, int32_t across, mcg_wide_t start, int32_t step, int32_t *to) {
+  const int32_t height = g->windows.height, quads = g->windows.quads;
+  if (height == 3 && quads == 1) row(g, 3, 1, across, start, step, to);
+  else if (height == 5 && quads == 2) row(g, 5, 2, across, start, step, to);
+  else if (height == 7 && quads == 2) row(g, 7, 2, across, start, step, to);
+  else row(g, height, quads, across, start, step, to);
+}
+
+static int32_t *sum_at(const grad_t *g, int32_t iy, int32_t ix) {
+  return g->b->acc + ((iy - g->b->row) * g->b->width + ix) * g->b->pitch;
+}
+
+static void no_taps(const grad_t *g, const phase_t *y, const phase_t *x) {
+  for (int32_t i = y->first; i < y->last; ++i) {
+    for (int32_t j = x->first; j < x->last; ++j) {
+      mcg_store_wide(sum_at(g, y->at + g->p->stride_h * i, x->at + g->p->stride_w * j), (mcg_wide_t){0});
+    }
+  }
+}
+
+/* acc [rows][width][16] at the positions of two phases */
+static void fill(grad_t *g, const phase_t *y, const phase_t *x) {
+  const mcg_conv2d_t *p = g->p;
+  mcg_windows_t *s = &g->windows;
+  if (y->taps.count == 0 || x->taps.count == 0) {
+    no_taps(g, y, x);
+    return;
+  }
+  mcg_window_weights(s, g->weight, p->kernel_w, p->in_c, g->h.n, &y->taps, &x->taps);
+  s->top = 1 - y->taps.count, s->left = 1 - x->taps.count, s->step_h = s->step_w = 1;
+  for (int32_t j = x->first, across; j < x->last; j += across) {
+    across = mcg_windows_across(s, x->last - j);
+    mcg_lines_start(&g->lines, s, y->first, j, across);
+    for (int32_t i = y->first; i < y->last; ++i) {
+      mcg_lines_move(&g->lines, s, &g->h, i);
+      int32_t *to = sum_at(g, y->at + p->stride_h * i, x->at + p->stride_w * j);
+      any_row(g, across, -128 * s->sum, p->stride_w * g->b->pitch, to);
+    }
+  }
+}
+
+static void fill_all(grad_t *g) {
+  const mcg_conv2d_t *p = g->p;
+  for (int32_t i = 0; i < p->stride_h; ++i) {
+    const phase_t y = phase_of(i, p->kernel_h, p->stride_h, p->pad_top, g->b->row, g->b->row + g->b->rows);
+    for (int32_t j = 0; j < p->stride_w; ++j) {
+      const phase_t x = phase_of(j, p->kernel_w, p->stride_w, p->pad_left, 0, p->in_w);
+      fill(g, &y, &x);
+    }
+  }
+}
+
+int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight,
+                                      const mcg_chain_t *chain) {
+  int32_t acc[POSITIONS * MCG_WIDTH];
+  if (p->kernel_h > MCG_TALLEST || p->kernel_w > MCG_TALLEST || p->in_w > POSITIONS) return 0;
+  const int32_t rows = mcg_block_rows(p, POSITIONS);
+  mcg_block_t b = {acc, MCG_WIDTH, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  grad_t g;
+  g.p = p, g.b = &b;
+  mcg_chain_start(chain);
+  for (b.row = 0; b.row < p->in_h; b.row += rows) {
+    b.rows = mcg_min(rows, p->in_h - b.row);
+    for (b.first = 0; b.first < p->in_c; b.first += MCG_WIDTH) {
+      b.n = mcg_min(MCG_WIDTH, p->in_c - b.first);
+      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, b.n, 0};
+      g.h = from, g.weight = weight + b.first;
+      fill_all(&g);
+      mcg_chain_block(chain, &b);
+    }
+  }
+  return 1;
+}
