@@ -23,4 +23,8 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
 int32_t mcg_conv2d_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                                const mcg_weight_step_t *step);
 
+/* These leave nothing. */
+void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const int8_t *b, int8_t *y);
+void mcg_mask_row_wide(const int8_t *y, int32_t n, uint8_t *to);
+
 #endif

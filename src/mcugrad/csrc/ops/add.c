@@ -2,6 +2,7 @@
 #include "fixed.h"
 #include "kernels.h"
 #include "ops/rows.h"
+#include "wide.h"
 
 #define ADD_BITS 15
 
@@ -35,6 +36,10 @@ void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const in
   for (int32_t i = r->first; i < r->last; ++i) {
     const int8_t *a = mcg_row(x1, i, r->x_rows, p->row), *b = mcg_row(x2, i, r->x2_rows, p->row);
     int8_t *to = mcg_row_out(y, i, r->y_rows, p->row);
+    if (MCG_WIDE) {
+      mcg_add_row_wide(p, round, a, b, to);
+      continue;
+    }
     const int32_t quick = packed ? p->row & ~3 : 0;
     add_pairs(a, b, p, round + p->y_zero * (1 << ADD_BITS), quick, to);
     MCG_ROLLED for (int32_t j = quick; j < p->row; ++j) {

@@ -2,11 +2,16 @@
 #include "kernels.h"
 #include "ops/rows.h"
 #include "port.h"
+#include "wide.h"
 
 static inline int passed(int8_t y) { return y > -128 && y < 127; }
 
 /* to [(n + 7) / 8] = the bits of y [n] */
 static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
+  if (MCG_WIDE) {
+    mcg_mask_row_wide(y, n, to);
+    return;
+  }
   const int8_t *const end = y + n;
   MCG_ROLLED for (; end - y >= 8; y += 8) {
     const uint32_t low = mcg_passed(mcg_load4(y), 0x08040201u, 0u);

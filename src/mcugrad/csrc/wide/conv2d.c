@@ -25,14 +25,14 @@ typedef struct {
 } columns_t;
 
 /* Returns the end of to [n] = from [n]. */
-static int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
+MCG_INLINE int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
   int32_t i = 0;
   for (; i + 16 <= n; i += 16) __builtin_memcpy(to + i, from + i, 16);
   mcg_copy_bytes(to + i, from + i, n - i);
   return to + n;
 }
 
-static int8_t *fill(int8_t *to, int32_t value, int32_t n) {
+MCG_INLINE int8_t *fill(int8_t *to, int32_t value, int32_t n) {
   for (int32_t i = 0; i < n; ++i) to[i] = (int8_t)value;
   return to + n;
 }
@@ -64,11 +64,45 @@ static int8_t *gather(const conv_t *f, int32_t oy, int32_t ox, int32_t first, in
   return fill(to, 0, -(p->kernel_h * p->kernel_w * n) & 3);
 }
 
+/* Output columns [first, last) of row oy whose windows lie inside the input, all channels in order and no ring's end in
+ * between; none where that does not hold. */
+static mcg_taps_t inside(const conv_t *f, int32_t oy) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t top = oy * p->stride_h - p->pad_top;
+  mcg_taps_t t = {0, 0};
+  if (p->order != NULL || f->resting > 0 || top < 0 || top + p->kernel_h > p->in_h) return t;
+  if (mcg_ring_slot(top, f->r->x_rows) + p->kernel_h > f->r->x_rows || p->kernel_w > p->in_w) return t;
+  t.first = (p->pad_left + p->stride_w - 1) / p->stride_w;
+  t.last = mcg_at_most(p->out_w, (p->in_w - p->kernel_w + p->pad_left) / p->stride_w + 1);
+  return t;
+}
+
+/* The windows of neighbours that are inside, the first of them at (oy, ox). */
+static int8_t *gather_inside(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t pitch = p->in_w * p->in_c, n = p->kernel_w * p->in_c, height = p->kernel_h, pad = -f->live & 3;
+  const int8_t *from = mcg_row(f->x, oy * p->stride_h - p->pad_top, f->r->x_rows, pitch);
+  from += (ox * p->stride_w - p->pad_left) * p->in_c;
+  for (; pixels > 0; --pixels, from += p->stride_w * p->in_c) {
+    for (int32_t ky = 0; ky < height; ++ky) to = copy(to, from + ky * pitch, n);
+    to = fill(to, 0, pad);
+  }
+  return to;
+}
+
 static void gather_pixels(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
-  for (; pixels > 0; --pixels) {
-    to = gather(f, oy, ox, 0, f->p->live, to);
-    if (f->resting > 0) to = gather(f, oy, ox, f->p->live, f->p->in_c - f->p->live, to);
-    if (++ox == f->p->out_w) ox = 0, ++oy;
+  for (int32_t n; pixels > 0; pixels -= n) {
+    const mcg_taps_t inner = inside(f, oy);
+    n = 1;
+    if (ox >= inner.first && ox < inner.last) {
+      n = mcg_at_most(pixels, inner.last - ox);
+      to = gather_inside(f, oy, ox, n, to);
+    } else {
+      to = gather(f, oy, ox, 0, f->p->live, to);
+      if (f->resting > 0) to = gather(f, oy, ox, f->p->live, f->p->in_c - f->p->live, to);
+    }
+    ox += n;
+    if (ox == f->p->out_w) ox = 0, ++oy;
   }
 }
 

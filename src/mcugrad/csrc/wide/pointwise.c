@@ -1,0 +1,24 @@
+/* Kernels that treat every element alike: residual addition, clamp and clamp mask, 16 elements at a time. */
+#include "wide.h"
+#include "ops/rows.h"
+#include "vector.h"
+
+void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const int8_t *b, int8_t *y) {
+  for (int32_t i = 0; i < p->row; i += MCG_WIDTH) {
+    const int32_t n = p->row - i < MCG_WIDTH ? p->row - i : MCG_WIDTH;
+    const mcg_wide_t v = mcg_signed(mcg_load_bytes(a + i, n)), w = mcg_signed(mcg_load_bytes(b + i, n));
+    const mcg_wide_t sum = ((v * p->factor1 + w * p->factor2 + round) >> 15) + p->y_zero;
+    mcg_store_bytes(y + i, mcg_narrow(mcg_clamp_wide(sum, -128, 127)), n);
+  }
+}
+
+/* to [(n + 7) / 8] = the bits of y [n] */
+void mcg_mask_row_wide(const int8_t *y, int32_t n, uint8_t *to) {
+  for (; n > 0; n -= MCG_WIDTH, y += MCG_WIDTH) {
+    const int32_t some = n < MCG_WIDTH ? n : MCG_WIDTH;
+    const mcg_bytes_t v = mcg_load_bytes(y, some);
+    const uint32_t bits = mcg_signs((mcg_bytes_t)((v > -128) & (v < 127))) & (0xFFFFu >> (MCG_WIDTH - some));
+    *to++ = (uint8_t)bits;
+    if (some > 8) *to++ = (uint8_t)(bits >> 8);
+  }
+}
