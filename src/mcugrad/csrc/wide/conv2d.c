@@ -28,7 +28,9 @@ typedef struct {
 MCG_INLINE int8_t *copy(int8_t *to, const int8_t *from, int32_t n) {
   int32_t i = 0;
   for (; i + 16 <= n; i += 16) __builtin_memcpy(to + i, from + i, 16);
-  mcg_copy_bytes(to + i, from + i, n - i);
+  if (n - i >= 8) __builtin_memcpy(to + i, from + i, 8), i += 8;
+  if (n - i >= 4) __builtin_memcpy(to + i, from + i, 4), i += 4;
+  for (; i < n; ++i) to[i] = from[i];
   return to + n;
 }
 
@@ -123,14 +125,14 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
 /* y [rows][out_c] at the columns, from a [rows][terms]; rows and vectors are constants of each call. */
 MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int rows, int vectors,
                      int8_t *y) {
-  const int32_t offset = 2 * f->p->y_zero + 1;
+  const int32_t offset = 2 * f->p->y_zero + 1, pixel = f->p->out_c;
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
   mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
-  for (int v = 0; v < vectors; ++v) {
-    const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
-    for (int i = 0; i < rows; ++i) {
+  for (int i = 0; i < rows; ++i, y += pixel) {
+    for (int v = 0; v < vectors; ++v) {
       const mcg_wide_t q = mcg_mbqm_lanes(acc[i][v], &c->scale[v], offset);
-      mcg_store_bytes(y + i * f->p->out_c + v * MCG_WIDTH, mcg_narrow(mcg_clamp_wide(q, -128, 127)), n);
+      const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
+      mcg_store_bytes(y + v * MCG_WIDTH, mcg_narrow(mcg_clamp_wide(q, -128, 127)), n);
     }
   }
 }

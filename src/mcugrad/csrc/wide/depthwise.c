@@ -2,25 +2,36 @@
 #include "wide.h"
 #include "windows.h"
 
-/* Output row y [across] of n channels, `pixel` bytes apart; height and quads are constants where that pays. */
-MCG_INLINE void row(const mcg_lines_t *l, const mcg_windows_t *s, int32_t height, int32_t quads, mcg_wide_t start,
-                    const mcg_scale_t *scale, int32_t offset, int32_t across, int32_t n, int32_t pixel, int8_t *y) {
+/* Output pixels of a row, 16 channels or `n` of them at y. */
+typedef struct {
+  int8_t *y;
+  int32_t across, pixel, n; /* pixel: bytes from one to the next */
+  mcg_wide_t start;
+  mcg_scale_t scale;
+  int32_t offset;
+} output_t;
+
+/* height, quads and n are constants where that pays. */
+MCG_INLINE void row(const mcg_lines_t *l, const mcg_windows_t *s, int32_t height, int32_t quads, int32_t n,
+                    const output_t *o) {
   const mcg_wide_t *line[MCG_TALLEST];
   mcg_wide_t weight[MCG_TALLEST * MCG_TALLEST / 4];
+  const output_t to = *o;
+  const int32_t step = s->step_w;
+  int8_t *y = to.y;
   for (int32_t k = 0; k < height; ++k) line[k] = l->line[k];
   for (int32_t k = 0; k < height * quads; ++k) weight[k] = s->weight[k];
-  for (int32_t j = 0; j < across; ++j, y += pixel) {
-    const mcg_wide_t acc = mcg_window_sum(line, weight, j * s->step_w, height, quads, start);
-    mcg_store_bytes(y, mcg_narrow(mcg_clamp_wide(mcg_mbqm_lanes(acc, scale, offset), -128, 127)), n);
+  for (int32_t j = 0, at = 0; j < to.across; ++j, at += step, y += to.pixel) {
+    const mcg_wide_t acc = mcg_window_sum(line, weight, at, height, quads, to.start);
+    mcg_store_bytes(y, mcg_narrow(mcg_clamp_wide(mcg_mbqm_lanes(acc, &to.scale, to.offset), -128, 127)), n);
   }
 }
 
-static void any_row(const mcg_lines_t *l, const mcg_windows_t *s, mcg_wide_t start, const mcg_scale_t *scale,
-                    int32_t offset, int32_t across, int32_t n, int32_t pixel, int8_t *y) {
-  if (s->height == 3 && s->quads == 1) row(l, s, 3, 1, start, scale, offset, across, n, pixel, y);
-  else if (s->height == 5 && s->quads == 2) row(l, s, 5, 2, start, scale, offset, across, n, pixel, y);
-  else if (s->height == 7 && s->quads == 2) row(l, s, 7, 2, start, scale, offset, across, n, pixel, y);
-  else row(l, s, s->height, s->quads, start, scale, offset, across, n, pixel, y);
+MCG_INLINE void any_row(const mcg_lines_t *l, const mcg_windows_t *s, int32_t n, const output_t *o) {
+  if (s->height == 3 && s->quads == 1) row(l, s, 3, 1, n, o);
+  else if (s->height == 5 && s->quads == 2) row(l, s, 5, 2, n, o);
+  else if (s->height == 7 && s->quads == 2) row(l, s, 7, 2, n, o);
+  else row(l, s, s->height, s->quads, n, o);
 }
 
 int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
@@ -32,16 +43,17 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, p->in_c - c);
     const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, r->x_rows, n, p->x_zero};
-    const mcg_scale_t scale = mcg_scale_of(p->multiplier + c, p->shift + c, n);
+    output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n), 2 * p->y_zero + 1};
     mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
-    const mcg_wide_t start = mcg_load_some(bias + c, n) - s.sum * (128 + p->x_zero);
-    for (int32_t ox = 0, across; ox < p->out_w; ox += across) {
-      across = mcg_windows_across(&s, p->out_w - ox);
-      mcg_lines_start(&l, &s, r->first, ox, across);
+    to.start = mcg_load_some(bias + c, n) - s.sum * (128 + p->x_zero);
+    for (int32_t ox = 0; ox < p->out_w; ox += to.across) {
+      to.across = mcg_windows_across(&s, p->out_w - ox);
+      mcg_lines_start(&l, &s, r->first, ox, to.across);
       for (int32_t oy = r->first; oy < r->last; ++oy) {
-        int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c) + ox * p->out_c + c;
+        to.y = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c) + ox * p->out_c + c;
         mcg_lines_move(&l, &s, &from, oy);
-        any_row(&l, &s, start, &scale, 2 * p->y_zero + 1, across, n, p->out_c, to);
+        if (n == MCG_WIDTH) any_row(&l, &s, MCG_WIDTH, &to);
+        else any_row(&l, &s, n, &to);
       }
     }
   }

@@ -97,11 +97,13 @@ static inline mcg_wide_t mcg_pack_terms(int8_t *to, int32_t step, const int8_t *
 MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const mcg_panel_t *panel,
                                   int rows, int vectors, mcg_wide_t acc[][MCG_WIDE_VECTORS]) {
   const int8_t *b = panel->bytes;
+  mcg_wide_t flip = mcg_splat((int32_t)0x80808080u);
+  __asm__("" : "+m"(flip)); /* a constant would be applied to each word before it is spread, which takes longer */
   for (int32_t g = 0; g < groups; ++g, a += step, b += 64 * vectors) {
     mcg_wide_t column[MCG_WIDE_VECTORS];
     for (int v = 0; v < vectors; ++v) column[v] = mcg_load_wide(b + 64 * v);
     for (int i = 0; i < rows; ++i) {
-      const mcg_wide_t word = mcg_splat((int32_t)mcg_load4(a + i * pitch)) ^ mcg_splat((int32_t)0x80808080u);
+      const mcg_wide_t word = mcg_splat((int32_t)mcg_load4(a + i * pitch)) ^ flip;
       for (int v = 0; v < vectors; ++v) acc[i][v] = mcg_dot4(acc[i][v], word, column[v]);
     }
   }

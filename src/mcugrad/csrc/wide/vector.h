@@ -22,27 +22,20 @@ MCG_INLINE mcg_wide_t mcg_load_wide(const void *at) {
 
 MCG_INLINE void mcg_store_wide(void *at, mcg_wide_t v) { __builtin_memcpy(at, &v, sizeof v); }
 
-/* The first n bytes of a vector to or from memory, n <= 16. */
-MCG_INLINE void mcg_copy_bytes(void *to, const void *from, int32_t n) {
-  uint8_t *t = (uint8_t *)to;
-  const uint8_t *f = (const uint8_t *)from;
-  if (n == 16) {
-    __builtin_memcpy(t, f, 16);
-    return;
-  }
-  if (n & 8) __builtin_memcpy(t, f, 8), t += 8, f += 8;
-  if (n & 4) __builtin_memcpy(t, f, 4), t += 4, f += 4;
-  if (n & 2) __builtin_memcpy(t, f, 2), t += 2, f += 2;
-  if (n & 1) *t = *f;
-}
-
+/* The first n <= 16 bytes at an address, the others 0. */
 MCG_INLINE mcg_bytes_t mcg_load_bytes(const void *at, int32_t n) {
   mcg_bytes_t v = {0};
-  mcg_copy_bytes(&v, at, n);
+  if (n == MCG_WIDTH) __builtin_memcpy(&v, at, MCG_WIDTH);
+  else if (n == 8) __builtin_memcpy(&v, at, 8);
+  else for (int32_t i = 0; i < n; ++i) v[i] = ((const int8_t *)at)[i];
   return v;
 }
 
-MCG_INLINE void mcg_store_bytes(void *at, mcg_bytes_t v, int32_t n) { mcg_copy_bytes(at, &v, n); }
+MCG_INLINE void mcg_store_bytes(void *at, mcg_bytes_t v, int32_t n) {
+  if (n == MCG_WIDTH) __builtin_memcpy(at, &v, MCG_WIDTH);
+  else if (n == 8) __builtin_memcpy(at, &v, 8);
+  else for (int32_t i = 0; i < n; ++i) ((int8_t *)at)[i] = v[i];
+}
 
 MCG_INLINE mcg_wide_t mcg_signed(mcg_bytes_t v) { return __builtin_convertvector(v, mcg_wide_t); }
 
@@ -60,10 +53,9 @@ MCG_INLINE mcg_wide_t mcg_clamp_wide(mcg_wide_t v, int32_t low, int32_t high) {
 
 MCG_INLINE mcg_bytes_t mcg_narrow(mcg_wide_t v) { return __builtin_convertvector(v, mcg_bytes_t); }
 
-/* Multipliers of 16 channels, those of even lanes and those of odd lanes, and their shifts less 33. */
+/* Multipliers of 16 channels, those of odd lanes once more in the lanes before, and their shifts less 33. */
 typedef struct {
-  mcg_longs_t even, odd;
-  mcg_wide_t shift;
+  mcg_wide_t multiplier, odd, shift;
 } mcg_scale_t;
 
 MCG_INLINE mcg_wide_t mcg_odd_lanes(mcg_wide_t v) {
@@ -87,7 +79,7 @@ MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t v, int32_t n) {
 }
 
 MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift) {
-  const mcg_scale_t s = {mcg_even_lanes(multiplier), mcg_even_lanes(mcg_odd_lanes(multiplier)), shift - 33};
+  const mcg_scale_t s = {multiplier, mcg_odd_lanes(multiplier), shift - 33};
   return s;
 }
 
@@ -98,8 +90,8 @@ MCG_INLINE mcg_scale_t mcg_scale_of(const int32_t *multiplier, const uint8_t *sh
 
 /* The high word of v * multiplier. */
 MCG_INLINE mcg_wide_t mcg_mulhi_wide(mcg_wide_t v, const mcg_scale_t *s) {
-  const mcg_wide_t even = (mcg_wide_t)(mcg_even_lanes(v) * s->even);
-  const mcg_wide_t odd = (mcg_wide_t)(mcg_even_lanes(mcg_odd_lanes(v)) * s->odd);
+  const mcg_wide_t even = (mcg_wide_t)(mcg_even_lanes(v) * mcg_even_lanes(s->multiplier));
+  const mcg_wide_t odd = (mcg_wide_t)(mcg_even_lanes(mcg_odd_lanes(v)) * mcg_even_lanes(s->odd));
   return __builtin_shufflevector(even, odd, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
 

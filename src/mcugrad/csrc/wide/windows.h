@@ -44,31 +44,30 @@ static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t
   }
 }
 
-/* line [columns] = row of the source, the first element at column `left` */
-static inline void mcg_fill_line(const mcg_source_t *s, int32_t row, int32_t left, int32_t columns, mcg_wide_t *line) {
-  const mcg_wide_t flip = mcg_splat((int32_t)0x80000000u);
-  const mcg_uwide_t outside = (mcg_uwide_t)(mcg_splat((int32_t)((uint32_t)s->zero << 24)) ^ flip);
-  const int8_t *at = NULL;
-  int32_t first = columns + 3, last = columns + 3, j = 0; /* of those with a pixel inside, counted from left */
+/* line [columns + 3] = row of the source: element 3 has the pixels at `left` and after it, the three before are of no use.
+ * n is the source's, a constant where that pays. */
+MCG_INLINE void mcg_fill_line_of(const mcg_source_t *s, int32_t n, int32_t row, int32_t left, int32_t columns,
+                                 mcg_wide_t *line) {
+  const mcg_uwide_t flip = (mcg_uwide_t)mcg_splat((int32_t)0x80000000u);
+  const mcg_uwide_t outside = (mcg_uwide_t)mcg_splat((int32_t)((uint32_t)s->zero << 24)) ^ flip;
+  const int32_t end = columns + 3, pixel = s->pixel;
+  const mcg_wide_t *const last = line + end;
+  mcg_uwide_t v = outside;
   if (row >= 0 && row < s->height) {
-    at = mcg_row(s->x, row, s->rows, s->width * s->pixel);
-    first = mcg_at_most(left < 0 ? -left : 0, last), last = mcg_at_most(s->width - left, last);
-    at += (left + first) * s->pixel;
+    const int32_t first = left < 0 ? mcg_at_most(-left, end) : 0;
+    const mcg_wide_t *const inner = line + first, *const outer = line + mcg_at_most(s->width - left, end);
+    const int8_t *at = mcg_row(s->x, row, s->rows, s->width * pixel) + (left + first) * pixel;
+    for (; line < inner; ++line) v = v >> 8 | outside, *line = (mcg_wide_t)v;
+    for (; line < outer; ++line, at += pixel) {
+      v = v >> 8 | (((mcg_uwide_t)mcg_unsigned(mcg_load_bytes(at, n)) << 24) ^ flip), *line = (mcg_wide_t)v;
+    }
   }
-  mcg_uwide_t v = outside >> 8 | outside >> 16 | outside >> 24;
-  for (; j < first; ++j) {
-    v = v >> 8 | outside;
-    if (j >= 3) line[j - 3] = (mcg_wide_t)v;
-  }
-  for (; j < last; ++j, at += s->pixel) {
-    const mcg_uwide_t pixel = (mcg_uwide_t)mcg_unsigned(mcg_load_bytes(at, s->n)) << 24;
-    v = v >> 8 | (pixel ^ (mcg_uwide_t)flip);
-    if (j >= 3) line[j - 3] = (mcg_wide_t)v;
-  }
-  for (; j < columns + 3; ++j) {
-    v = v >> 8 | outside;
-    if (j >= 3) line[j - 3] = (mcg_wide_t)v;
-  }
+  for (; line < last; ++line) v = v >> 8 | outside, *line = (mcg_wide_t)v;
+}
+
+static inline void mcg_fill_line(const mcg_source_t *s, int32_t row, int32_t left, int32_t columns, mcg_wide_t *line) {
+  if (s->n == MCG_WIDTH) mcg_fill_line_of(s, MCG_WIDTH, row, left, columns, line);
+  else mcg_fill_line_of(s, s->n, row, left, columns, line);
 }
 
 /* The lines of a window's rows, which move down with it. */
@@ -80,7 +79,7 @@ typedef struct {
 
 /* Windows of a row that fit into the lines. */
 static inline int32_t mcg_windows_across(const mcg_windows_t *s, int32_t outputs) {
-  const int32_t columns = MCG_LINES / s->height - 4 * (s->quads - 1) - 1;
+  const int32_t columns = MCG_LINES / s->height - 4 * s->quads;
   return mcg_at_most(outputs, columns / s->step_w + 1);
 }
 
@@ -95,9 +94,9 @@ static inline void mcg_lines_move(mcg_lines_t *l, const mcg_windows_t *s, const 
   if (l->next < top) l->next = top;
   for (; l->next < top + s->height; ++l->next) {
     const int32_t slot = (l->next - s->top) % s->height;
-    mcg_fill_line(from, l->next, l->left, l->columns, l->lines + slot * l->columns);
+    mcg_fill_line(from, l->next, l->left, l->columns, l->lines + slot * (l->columns + 3));
   }
-  for (int32_t k = 0; k < s->height; ++k) l->line[k] = l->lines + (top + k - s->top) % s->height * l->columns;
+  for (int32_t k = 0; k < s->height; ++k) l->line[k] = l->lines + (top + k - s->top) % s->height * (l->columns + 3) + 3;
 }
 
 /* start + the sum over the window whose first column is `at`; height and quads are constants where that pays. */
