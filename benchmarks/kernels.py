@@ -17,12 +17,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import reference
-from benchmarks.calls import Trace
+from benchmarks.calls import traced
 from benchmarks.ledger import COMPILER, Entry
-from benchmarks.models import CLASSES, TARGETS
+from benchmarks.models import CLASSES, IN_QEMU, TARGETS
 from mcugrad.compiler import Budget, Compiled, compile_model
-from mcugrad.devices.base import NEVER_SKIP
-from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.errors import McugradError
 from mcugrad.ir import Builder, Node, Quant, TensorType, Value
 from mcugrad.ops.backprop import Chain
@@ -143,12 +141,9 @@ def measure(shape: Shape, target: str) -> Entry:
 
 
 def _costs(build: Compiled) -> Mapping[Node | Value, int]:
-    with VirtualMcu.load(build.firmware) as device:
-        device.set_control(skip=NEVER_SKIP)
-        trace = Trace(build.program, device)
+    with traced(build) as trace:
         for sample, label in zip(build.prepared.x[:STEPS], build.prepared.y[:STEPS], strict=True):
-            trace.begin()
-            if device.train_step(sample, int(label)).progress == 0:
+            if trace.step(sample, int(label)).progress == 0:
                 return trace.costs()
     raise McugradError(f"{build.program.name}: none of {STEPS} steps ran to its end")
 
@@ -187,7 +182,7 @@ def per_mac(entry: Entry, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--target", choices=TARGETS, action="append", help="repeatable; default: all")
+    parser.add_argument("--target", choices=(*TARGETS, *IN_QEMU), action="append", help="repeatable; default: virtual MCUs")
     parser.add_argument("--shape", choices=[s.name for s in SHAPES], action="append", help="repeatable; default: all")
     options = parser.parse_args()
     shapes = [s for s in SHAPES if s.name in (options.shape or [s.name])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from benchmarks import reference
 from mcugrad.compiler import Budget, Compiled, compile_model
 from mcugrad.data import Calibration
 from mcugrad.demo import ASSET
+from mcugrad.devices.qemu import PROGRAM
 from mcugrad.digits import PREPROCESS
 from mcugrad.errors import McugradError
 from mcugrad.importers import load
@@ -44,10 +46,18 @@ class Setting:
 
     @property
     def available(self) -> bool:
-        return self.model == DIGITS or model_file(self.model).exists()
+        return not self.missing
+
+    @property
+    def missing(self) -> str:
+        """What this machine lacks to measure it; "" when it can."""
+        if self.model != DIGITS and not model_file(self.model).exists():
+            return f"the file of {self.model}"
+        return lacking(self.target)
 
 
 TARGETS = ("cortex-m7", "cortex-m4", "cortex-m0plus")
+IN_QEMU = ("cortex-m55",)  # cores that the virtual MCU does not know
 REFERENCE = Setting(reference.MODEL, reference.SCHEME)  # layerwise, the image resident
 STREAMED = Setting(reference.MODEL, reference.SCHEME, 96, "rows")
 FAST = tuple(Setting(DIGITS, "demo", 64, "resident", target) for target in TARGETS)
@@ -59,7 +69,13 @@ SLOW = (
     Setting("mbv2-w0.35", "99kb", 256, "auto"),
     Setting(reference.MODEL, reference.SCHEME, target="cortex-m4"),
     Setting(reference.MODEL, reference.SCHEME, target="cortex-m0plus"),
+    *(Setting(reference.MODEL, reference.SCHEME, target=target) for target in IN_QEMU),
 )
+
+
+def lacking(target: str) -> str:
+    """What this machine lacks to count instructions of that target; "" when it can."""
+    return "" if target not in IN_QEMU or shutil.which(PROGRAM) else PROGRAM
 
 
 def model_file(model: str) -> Path:

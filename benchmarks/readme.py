@@ -21,7 +21,7 @@ from benchmarks.models import REFERENCE, ROOT, STREAMED
 README = ROOT / "README.md"
 LEARNING = Path(__file__).with_name("learning.json")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+"}
+CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55"}
 METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
 
 Lines = list[str]
@@ -85,13 +85,16 @@ def _build(entry: Entry) -> Lines:
 
 def kernel_table(known: Mapping[str, Entry]) -> Lines:
     """Instructions per MAC on the Cortex-M7, forward on the others."""
-    rows = [_kernel(shape.name, known) for shape in kernels.SHAPES if f"kernel/{shape.name}/cortex-m7" in known]
+    others = [c for c in CORES if c != "cortex-m7" and any(name.endswith(f"/{c}") for name in known)]
+    measured = [s.name for s in kernels.SHAPES if f"kernel/{s.name}/cortex-m7" in known]
+    rows = [_kernel(name, known, others) for name in measured]
     if not rows:
         return []
-    heads = ["layer", "forward", "TinyEngine", "CMSIS-NN", "M4", "M0+"]
+    heads = ["layer", "forward", "TinyEngine", "CMSIS-NN", *(CORES[c] for c in others)]
+    cores = " and ".join(heads[4:])
     heads += ["input gradient", "TinyEngine (fp32)", "weight update", "TinyEngine (fp32)"]
     return [
-        "**Kernels**: instructions per multiply-accumulate on a Cortex-M7 (and forward on M4 and M0+), whole calls with",
+        f"**Kernels**: instructions per multiply-accumulate on a Cortex-M7 (and forward on {cores}), whole calls with",
         "requantization; an update includes the weights' rounding. TinyEngine and CMSIS-NN were counted on an M7; the",
         "gradients of TinyEngine are those of its own layers of that kind, in floating point, not of exactly these shapes.",
         "",
@@ -99,7 +102,7 @@ def kernel_table(known: Mapping[str, Entry]) -> Lines:
     ]
 
 
-def _kernel(shape: str, known: Mapping[str, Entry]) -> Lines:
+def _kernel(shape: str, known: Mapping[str, Entry], cores: Iterable[str]) -> Lines:
     def ours(part: str, target: str = "cortex-m7") -> str:
         entry = known.get(f"kernel/{shape}/{target}")
         return kernels.per_mac(entry, part) if entry else "-"
@@ -108,7 +111,7 @@ def _kernel(shape: str, known: Mapping[str, Entry]) -> Lines:
         return reference.TINYENGINE.get((shape, part), "-")
 
     forward, gradient, update = kernels.PARTS[:3]
-    others = [reference.CMSIS_NN.get((shape, forward), "-"), ours(forward, "cortex-m4"), ours(forward, "cortex-m0plus")]
+    others = [reference.CMSIS_NN.get((shape, forward), "-"), *(ours(forward, core) for core in cores)]
     return [shape, ours(forward), theirs(forward), *others, ours(gradient), theirs(gradient), ours(update), theirs(update)]
 
 

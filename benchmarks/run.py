@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import host, kernels, ledger, readme, reference, step
 from benchmarks.ledger import Entry
-from benchmarks.models import FAST, REFERENCE, SLOW, Setting
+from benchmarks.models import FAST, IN_QEMU, REFERENCE, SLOW, Setting, lacking
 from mcugrad.errors import McugradError
 
 PICTURE = Path(__file__).with_name("step.png")
@@ -28,13 +28,16 @@ def fast() -> Iterator[Job]:
 def everything() -> Iterator[Job]:
     """The fast set, the published networks where their files are, every core, and this machine's speed."""
     yield from fast()
-    for target in kernels.TARGETS[1:]:
-        yield from kernels_on(target)
+    for target in (*kernels.TARGETS[1:], *IN_QEMU):
+        if missing := lacking(target):
+            print(f"skipped: kernels on {target}: {missing} is not there")
+        else:
+            yield from kernels_on(target)
     for setting in SLOW:
         if setting.available:
             yield setting.name, partial(whole_step, setting)
         else:
-            print(f"skipped: {setting.name}: the file of {setting.model} is not there")
+            print(f"skipped: {setting.name}: {setting.missing} is not there")
     if REFERENCE.available:
         yield "host", partial(host.measure, reference.MODEL, reference.SCHEME)
 

@@ -1,4 +1,4 @@
-"""The whole training step in the virtual MCU: memory, instructions by phase, and every layer, beside the reference.
+"""The whole training step, counted: memory, instructions by phase, and every layer, beside the reference.
 
 python benchmarks/step.py --model mcunet-5fps --scheme 49kb --sram 256K --input resident
 """
@@ -16,14 +16,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import reference
-from benchmarks.calls import Trace, callee
+from benchmarks.calls import callee, traced
 from benchmarks.ledger import COMPILER, Entry
 from benchmarks.models import DIGITS, ROOT, Setting, compiled
 from benchmarks.picture import draw
 from mcugrad.compiler import INPUT_MODES, Compiled
-from mcugrad.devices.base import NEVER_SKIP, Counters
+from mcugrad.devices.base import Counters
 from mcugrad.devices.probe import Kind
-from mcugrad.devices.virtual import VirtualMcu, kind_of
+from mcugrad.devices.virtual import kind_of
 from mcugrad.errors import McugradError
 from mcugrad.ir import Node, Value
 from mcugrad.memory.schedule import Step
@@ -92,19 +92,16 @@ def _run(build: Compiled) -> tuple[Run, int, int]:
     """The dearest full step, instructions of an inference, bytes of stack touched."""
     x, y = build.prepared.x, build.prepared.y
     best: Run | None = None
-    with VirtualMcu.load(build.firmware) as device:
-        device.stack_used()
-        device.set_control(skip=NEVER_SKIP)
-        trace = Trace(build.program, device)
+    with traced(build) as trace:
+        trace.device.stack_used()
         for sample, label in zip(x[:STEPS], y[:STEPS], strict=True):
-            trace.begin()
-            full = device.train_step(sample, int(label)).progress == 0
-            counters = device.counters()
+            full = trace.step(sample, int(label)).progress == 0
+            counters = trace.counters
             if full and (best is None or counters.total > best.counters.total):
                 rows = tuple(_row(k, n, build.program) for k, n in trace.costs().items())
-                best = Run(counters, rows, device.profile().symbols)
-        device.infer(x[0])
-        inference, stack = device.counters().total, device.stack_used()
+                best = Run(counters, rows, trace.functions())
+        trace.device.infer(x[0])
+        inference, stack = trace.counters.total, trace.device.stack_used()
     if best is None:
         raise McugradError(f"none of {STEPS} steps ran to its end: every gradient of the head was zero")
     return best, inference, stack

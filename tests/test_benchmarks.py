@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import kernels, ledger, models, readme, run, step
-from benchmarks.calls import Trace
+from benchmarks.calls import QemuTrace, traced
 from benchmarks.ledger import Entry
 from benchmarks.models import DIGITS, Setting
 
 from mcugrad.devices.base import NEVER_SKIP
+from mcugrad.devices.qemu import PROGRAM, Qemu
 from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.errors import McugradError
 
@@ -30,21 +32,38 @@ def grown(**figures: int) -> Entry:
 @pytest.mark.parametrize("input_mode", ["resident", "rows"])
 def test_the_calls_of_a_step_add_up_to_its_instructions(input_mode: str, tmp_path: Path) -> None:
     build = models.compiled(Setting(DIGITS, "demo", 64, input_mode), tmp_path / "model")
-    with VirtualMcu.load(build.firmware) as device:
-        device.set_control(skip=NEVER_SKIP)
-        trace = Trace(build.program, device)
-        trace.begin()
-        assert device.train_step(build.prepared.x[0], int(build.prepared.y[0])).progress != 0
+    with traced(build) as trace:
+        assert trace.step(build.prepared.x[0], int(build.prepared.y[0])).progress != 0
         with pytest.raises(McugradError, match="full step"):
             trace.costs()
-        trace.begin()
-        assert device.train_step(build.prepared.x[1], int(build.prepared.y[1])).progress == 0
+        assert trace.step(build.prepared.x[1], int(build.prepared.y[1])).progress == 0
         costs = trace.costs()
-        assert sum(costs.values()) == device.counters().total
-        named = {s.callee: s.instructions for s in device.profile().sites}
+        assert sum(costs.values()) == trace.counters.total
+        assert isinstance(trace.device, VirtualMcu)
+        named = {s.callee: s.instructions for s in trace.device.profile().sites}
         assert min(costs.values()) > 0
     head = next(n for n in costs if getattr(n, "outputs", ()) and n.outputs[0] is build.program.logits)
     assert abs(costs[head] - named["mcg_head"]) < 64
+
+
+@pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
+def test_qemu_counts_what_the_virtual_mcu_counts(tmp_path: Path) -> None:
+    build = models.compiled(Setting(DIGITS, "demo", 64, "resident"), tmp_path / "model")
+    x, y = build.prepared.x, build.prepared.y
+    with traced(build) as virtual, Qemu.load(build.on_qemu(), counting=True) as device:
+        device.set_control(skip=NEVER_SKIP)
+        traces = (virtual, QemuTrace(build.program, device))
+        for i in range(2):
+            results = [trace.step(x[i], int(y[i])) for trace in traces]
+            assert results[0] == results[1]
+        assert len({replace(trace.counters, link=0) for trace in traces}) == 1
+        assert traces[0].costs() == traces[1].costs()
+
+
+@pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
+def test_a_core_that_only_qemu_knows_is_measured_there() -> None:
+    entry = kernels.measure(kernels.Shape("1x1 4x4 8->12", 4, 8, 12), "cortex-m55")
+    assert 0 < entry.figures["forward"]["instructions"] < 6000
 
 
 def test_a_measured_step_accounts_for_every_mac_and_instruction(tmp_path: Path) -> None:

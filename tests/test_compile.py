@@ -149,11 +149,12 @@ def check_the_books(compiled: Compiled, mcu: VirtualMcu, lesson: Lesson) -> None
 
 
 @needs_qemu
+@pytest.mark.parametrize("target", ["cortex-m7", "cortex-m55"])
 @pytest.mark.parametrize(
     ("name", "mode"), [("full", "resident"), ("demo", "rows")], ids=["full and centred, resident", "sparse, by rows"]
 )
-def test_qemu_agrees(name: str, mode: str, network: Prepared, lesson: Lesson, tmp_path: Path) -> None:
-    budget = Budget("cortex-m7", input_mode=mode)
+def test_qemu_agrees(name: str, mode: str, target: str, network: Prepared, lesson: Lesson, tmp_path: Path) -> None:
+    budget = Budget(target, input_mode=mode)
     compiled = compile_model(network, scheme_of(name), tmp_path / "out", budget, rate=0.05, seed=SEED)
     assert trace(compiled, lesson, "qemu") == trace(compiled, lesson, "host")
 

@@ -304,7 +304,7 @@ def test_the_sanitizers_watch_the_host_twin(tmp_path: Path, broken: bool) -> Non
 @needs_qemu
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("rows", [0, 1])
-@pytest.mark.parametrize("board", ["mps2-an500", "mps2-an386", "microbit"])
+@pytest.mark.parametrize("board", ["mps2-an500", "mps2-an386", "microbit", "cortex-m55"])
 def test_qemu_agrees(board: str, rows: int, compiler: str, make: Make, host: Host) -> None:
     firmware = make(board, compiler, f"TINY_ROWS={rows}")
     with Qemu.load(firmware) as device:
@@ -317,9 +317,11 @@ def test_qemu_agrees(board: str, rows: int, compiler: str, make: Make, host: Hos
 
 
 @needs_qemu
-@pytest.mark.parametrize("board", ["mps2-an386", "microbit"])
-def test_a_fault_is_reported_over_the_link(board: str, make: Make) -> None:
-    firmware = make(board, "zig", "TINY_FAULT=0xA0000000u")
+@pytest.mark.parametrize(
+    ("board", "nowhere"), [("mps2-an386", 0xA0000000), ("microbit", 0xA0000000), ("cortex-m55", 0x08000000)]
+)
+def test_a_fault_is_reported_over_the_link(board: str, nowhere: int, make: Make) -> None:
+    firmware = make(board, "zig", f"TINY_FAULT={nowhere:#x}u")
     with Qemu.load(firmware) as device, pytest.raises(DeviceFault, match="the device faulted in mcg_tiny_fault") as caught:
         device.train_step(samples(1)[0][0], 3)
     assert caught.value.symbol == "mcg_tiny_fault"

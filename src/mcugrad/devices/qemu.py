@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from dataclasses import replace
 
 from mcugrad.build import Firmware
+from mcugrad.devices.base import Counters, Int8, Int32, StepResult
 from mcugrad.devices.link import Link, LinkedDevice, LinkError
+from mcugrad.devices.plugin import Plugin
 from mcugrad.errors import McugradError
 
 PROGRAM = "qemu-system-arm"
@@ -22,16 +25,18 @@ class QemuProcess:
 
     window = 8  # the pipe holds back what the UART has not taken yet
 
-    def __init__(self, firmware: Firmware) -> None:
+    def __init__(self, firmware: Firmware, *, counting: bool = False) -> None:
         machine, program = firmware.target.qemu_machine, shutil.which(PROGRAM)
         if not machine:
             raise McugradError(f"QEMU has no board for target {firmware.target.name}; build for mps2-an500 or microbit")
         if program is None:
             raise McugradError(f"{PROGRAM} is not installed; install QEMU, or use the virtual MCU")
+        self.plugin = Plugin(program, firmware.facts) if counting else None
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes to it
         command = [program, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        counts = self.plugin.arguments if self.plugin else ()
         self._process = subprocess.Popen(
-            [*command, "-kernel", str(firmware.elf)],
+            [*command, *counts, "-kernel", str(firmware.elf)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -64,6 +69,8 @@ class QemuProcess:
 
     def close(self) -> None:
         self._end()
+        if self.plugin:
+            self.plugin.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -80,10 +87,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Qemu(LinkedDevice):
-    """A Device in QEMU."""
+    """A Device in QEMU; `plugin` holds its instruction counts when it is counting."""
 
-    def __init__(self, firmware: Firmware) -> None:
-        process = QemuProcess(firmware)
+    def __init__(self, firmware: Firmware, *, counting: bool = False) -> None:
+        process = QemuProcess(firmware, counting=counting)
+        self.plugin = process.plugin
         try:
             super().__init__(Link(process, firmware.facts.where))
         except BaseException:
@@ -91,6 +99,23 @@ class Qemu(LinkedDevice):
             raise
 
     @classmethod
-    def load(cls, firmware: Firmware) -> Qemu:
-        """A device running that firmware from reset.  Raises McugradError when QEMU is missing or has no such board."""
-        return cls(firmware)
+    def load(cls, firmware: Firmware, *, counting: bool = False) -> Qemu:
+        """A device running that firmware from reset.  Raises McugradError when QEMU is missing or has no such board, or
+        counting is asked for and the plugin cannot be built."""
+        return cls(firmware, counting=counting)
+
+    def infer(self, x: Int8) -> Int32:
+        self._present(x)
+        if self.plugin:
+            self.plugin.begin()
+        return self._infer()
+
+    def train_step(self, x: Int8, label: int) -> StepResult:
+        self._present(x)
+        if not self.plugin:
+            return self._train(label)
+        self.plugin.begin()
+        return replace(self._train(label), instructions=self.plugin.counters().total)
+
+    def counters(self) -> Counters | None:
+        return self.plugin.counters() if self.plugin else None

@@ -37,6 +37,7 @@ class Target:
     sram: int
     uart: str  # one of UARTS
     uart_base: int
+    vectors_base: int | None = None  # where the core looks for its vectors after reset; None: at the start of flash
     unicorn_cpu: str = ""  # name in unicorn.arm_const; empty: not emulated by the virtual MCU
     qemu_machine: str = ""  # empty: not emulated by QEMU
 
@@ -90,16 +91,18 @@ def linker_script(target: Target, stack: int) -> str:
 
     The stack (`stack` bytes) lies at the bottom of SRAM: an overflow leaves SRAM and faults instead of corrupting data.
     """
+    vectors = "FLASH" if target.vectors_base is None else "VECTORS"
+    apart = f"  VECTORS (r) : ORIGIN = {target.vectors_base:#010x}, LENGTH = {_PAGE}\n" if vectors == "VECTORS" else ""
     return f"""\
 MEMORY
 {{
-  FLASH (rx)  : ORIGIN = {target.flash_base:#010x}, LENGTH = {target.flash}
+{apart}  FLASH (rx)  : ORIGIN = {target.flash_base:#010x}, LENGTH = {target.flash}
   SRAM  (rw)  : ORIGIN = {target.sram_base:#010x}, LENGTH = {target.sram}
 }}
 ENTRY(Reset_Handler)
 SECTIONS
 {{
-  .vectors : {{ KEEP(*(.vectors)) }} > FLASH
+  .vectors : {{ KEEP(*(.vectors)) }} > {vectors}
   .text    : {{ *(.text .text.*) }} > FLASH
   .rodata  : {{ *(.rodata .rodata.*) }} > FLASH
   .stack (NOLOAD) : {{ __stack_bottom = .; . += {stack}; . = ALIGN(8); __stack_top = .; }} > SRAM

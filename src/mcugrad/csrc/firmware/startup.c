@@ -47,9 +47,9 @@ uint32_t stack_used(uint8_t paint) {
 
 void Reset_Handler(void) {
   const uint32_t *from = __data_image;
+  mmio_open(); /* first: the loops may become vector instructions */
   for (uint32_t *to = __data_start; to < __data_end;) *to++ = *from++;
   for (uint32_t *to = __bss_start; to < __bss_end;) *to++ = 0u;
-  mmio_open();
   main();
   for (;;) {
   }
