@@ -30,28 +30,17 @@ class Core:
         self.uc.ctl_set_cpu_model(getattr(arm_const, target.unicorn_cpu))
         self.uc.mem_map(FLASH, SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         self.uc.mem_map(SRAM, SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
-        elf = ELFFile(_link(folder, cases, target).open("rb"))
+        elf = ELFFile(link_cases(folder, cases, target, SCRIPT, "run_0").open("rb"))
         for segment in elf.iter_segments():
             if segment["p_type"] == "PT_LOAD":
                 self.uc.mem_write(segment["p_vaddr"], segment.data())
         self.symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
 
     def call(self, number: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]) -> int:
-        at, places = SRAM + 1024, {}
-        for buffer in buffers:
-            if id(buffer) not in places:
-                places[id(buffer)] = at + (buffer.whole.ctypes.data - at) % 8  # the same remainder
-                at = places[id(buffer)] + buffer.whole.size
-        pointers = [places[id(b)] + b.start for b in buffers]
-        table, ranges, context = SRAM, SRAM + 512, SRAM + 768
-        self.uc.mem_write(table, struct.pack(f"<{len(pointers)}I", *pointers))
-        self.uc.mem_write(ranges, struct.pack("<5i", *rows))
-        self.uc.mem_write(context, struct.pack("<8I", 0, 0, 0, 0, *control))
-        distinct = {id(b): b for b in buffers}
-        for key, buffer in distinct.items():
-            self.uc.mem_write(places[key], buffer.whole.tobytes())
+        memory, places, distinct = place(SRAM, buffers, rows, control)
+        self.uc.mem_write(SRAM, memory)
         registers = (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2)
-        for register, value in zip(registers, (table, ranges, context), strict=True):
+        for register, value in zip(registers, (SRAM, SRAM + 512, SRAM + 768), strict=True):
             self.uc.reg_write(register, value)
         self.uc.reg_write(arm_const.UC_ARM_REG_SP, SRAM + SIZE)
         self.uc.reg_write(arm_const.UC_ARM_REG_LR, RETURN | 1)
@@ -62,15 +51,36 @@ class Core:
         return int(self.uc.reg_read(arm_const.UC_ARM_REG_R0))
 
 
-def _link(folder: Path, cases: Sequence[Case], target: Target) -> Path:
+def place(
+    base: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]
+) -> tuple[bytes, dict[int, int], dict[int, Buffer]]:
+    """The memory at `base`: the pointers to the buffers, 512 on the rows, 768 on the context, then the buffers; and the
+    address and the buffer by id."""
+    at, places = base + 1024, {}
+    for buffer in buffers:
+        if id(buffer) not in places:
+            places[id(buffer)] = at + (buffer.whole.ctypes.data - at) % 8  # the same remainder
+            at = places[id(buffer)] + buffer.whole.size
+    memory = bytearray(at - base)
+    struct.pack_into(f"<{len(buffers)}I", memory, 0, *(places[id(b)] + b.start for b in buffers))
+    struct.pack_into("<5i", memory, 512, *rows)
+    struct.pack_into("<8I", memory, 768, 0, 0, 0, 0, *control)
+    distinct = {id(b): b for b in buffers}
+    for key, buffer in distinct.items():
+        memory[places[key] - base : places[key] - base + buffer.whole.size] = buffer.whole.tobytes()
+    return bytes(memory), places, distinct
+
+
+def link_cases(folder: Path, cases: Sequence[Case], target: Target, layout: str, entry: str, *more: Path) -> Path:
+    """An ELF of all kernels, all cases and more sources, by a linker script."""
     core = ("-target", target.zig_target, f"-mcpu={target.zig_cpu}")
     program, script = folder / "cases.c", folder / "cases.ld"
     program.write_text(source(cases), encoding="utf-8")
-    script.write_text(SCRIPT, encoding="utf-8")
-    kernels = [program, CSRC / "runtime.c", *sorted((CSRC / "ops").glob("*.[cS]"))]
+    script.write_text(layout, encoding="utf-8")
+    kernels = [program, CSRC / "runtime.c", *sorted((CSRC / "ops").glob("*.[cS]")), *more]
     sources = [(path, (*core, *FLAGS, *STRICT)) for path in kernels]
     sources.append((CSRC / "firmware" / "memory.c", (*core, *FLAGS, *STRICT, "-fno-builtin")))
     objects = toolchain.compile_objects(toolchain.zig(), sources, (CSRC,))
     elf = folder / f"{target.name}.elf"
-    toolchain.link(toolchain.zig(), objects, [*core, "-T", str(script), "-Wl,-e,run_0"], elf)
+    toolchain.link(toolchain.zig(), objects, [*core, "-T", str(script), f"-Wl,-e,{entry}"], elf)
     return elf

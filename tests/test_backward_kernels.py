@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emulated import Core
+from emulated_qemu import core_of
 from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE
@@ -13,7 +13,6 @@ from mcugrad.ops.backprop import Chain
 from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import Update
-from mcugrad.targets import get_target
 
 LIVE = tuple(range(1, 96, 3))
 LAYERS = (
@@ -63,11 +62,11 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["plain", "packed", "wide", "cortex-m7"])
+@pytest.fixture(scope="module", params=["plain", "packed", "wide", "cortex-m7", "cortex-m55"])
 def library(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backward")
-    if request.param == "cortex-m7":
-        return Core(folder, CASES, get_target(request.param))
+    if request.param.startswith("cortex"):
+        return core_of(folder, CASES, request.param)
     way = WIDE if request.param == "wide" else (f"-DMCG_DUAL_MAC={int(request.param == 'packed')}",)
     return Host(build(folder, CASES, toolchain.zig(), ("-O2", *way)))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emulated import Core
+from emulated_qemu import core_of
 from kernels import Case, expected, run, same
 from mcugrad.ir import Quant, TensorType
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.example import activation, filled, single, vector, weights
 from mcugrad.ops.spatial import Window
-from mcugrad.targets import get_target
 
 SCALES = tuple(2.0**e for e in (-30, -25, -24, -23, -22, -9, -3, -2, -1, 0, 1, 3, 12, 23, 24, 25))
 SIZES = ((1, 1), (1, 2), (1, 3), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3), (1, 17))
@@ -61,9 +60,9 @@ GRAPHS = {
 CASES = [Case(name, n, type(g.nodes[0].op), g) for n, (name, g) in enumerate(GRAPHS.items())]
 
 
-@pytest.fixture(scope="module", params=["cortex-m7", "cortex-m0plus"])
+@pytest.fixture(scope="module", params=["cortex-m7", "cortex-m0plus", "cortex-m55"])
 def core(request, tmp_path_factory):
-    return Core(tmp_path_factory.mktemp("forward"), CASES, get_target(request.param))
+    return core_of(tmp_path_factory.mktemp("forward"), CASES, request.param)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-import emulated
 import kernels
+from emulated_qemu import core_of
 from kernels import DRAWS, Run, cases, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE, sanitizer_environment
@@ -19,7 +19,6 @@ from mcugrad.layout import from_bytes
 from mcugrad.ops import registry
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
-from mcugrad.targets import get_target
 
 CASES = cases()
 CALLED = [c for c in CASES if c.node.op.kernel(c.node) is not None]
@@ -62,9 +61,9 @@ def library(request, tmp_path_factory):
     return kernels.Host(kernels.build(tmp_path_factory.mktemp("kernels"), CALLED, compiler(), flags))
 
 
-@pytest.fixture(scope="session", params=["cortex-m7", "cortex-m4", "cortex-m0plus"])
+@pytest.fixture(scope="session", params=["cortex-m7", "cortex-m4", "cortex-m0plus", "cortex-m55"])
 def core(request, tmp_path_factory):
-    return emulated.Core(tmp_path_factory.mktemp("core"), CALLED, get_target(request.param))
+    return core_of(tmp_path_factory.mktemp("core"), CALLED, request.param)
 
 
 def parts(op):

@@ -180,7 +180,7 @@ static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *g
   if (MCG_ASM) mcg_step_nibbles(&s);
   if (mu == NULL) return 0;
   MCG_ROLLED for (int32_t j = 0; j < n; ++j) grad[j] = weight[j] - old[j];
-  return weigh(p->order != NULL ? mu : mu + rows->first, p->order != NULL ? p->order + rows->first : NULL, n, grad);
+  return weigh(mu + rows->first, n, grad);
 }
 
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
