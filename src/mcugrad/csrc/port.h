@@ -25,6 +25,14 @@
 #define MCG_ASM MCG_HAS_SIMD32
 #endif
 
+/* Vectors of 16 bytes (Armv8.1-M): a test for the preprocessor as well, because files that use them need their types. */
+#if defined(__ARM_FEATURE_MVE)
+#include <arm_mve.h>
+#define MCG_MVE 1
+#else
+#define MCG_MVE 0
+#endif
+
 /* Long multiplication in one instruction (everything but Armv6-M and Armv8-M baseline). */
 #if defined(__ARM_ARCH_ISA_THUMB) && __ARM_ARCH_ISA_THUMB < 2
 #define MCG_HAS_LONG_MULTIPLY 0

@@ -5,6 +5,7 @@
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/conv2d_mve.h"
 #include "ops/conv2d_strip.h"
 #include "ops/rows.h"
 #include "wide.h"
@@ -352,6 +353,7 @@ static void prepare(conv_t *f) {
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
   if (MCG_WIDE && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
+  if (MCG_MVE && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
   conv_t f;
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;

@@ -1,0 +1,290 @@
+/* Convolution by MVE: VMLADAVA multiplies sixteen int8 inputs of a pixel with sixteen weights of an output.
+ *
+ * The inputs of neighbouring pixels lie one after the other: where the input itself is like that (1x1) it is read in place,
+ * else windows are copied to scratch, a strip of pixels at a time.  The zero point leaves through the bias:
+ * sum (x - zero) * w = sum x * w - zero * sum w.  Short sums keep their weights in vector registers while the pixels pass
+ * by; long ones multiply two pixels with two outputs.
+ */
+#include "conv2d_mve.h"
+
+#include "fixed.h"
+#include "ops/mve.h"
+#include "ops/rows.h"
+
+#if MCG_MVE
+
+#define STRIP 16 /* pixels that are gathered together, at most; conv2d.py gives room for 12 */
+#define VECTOR 16
+#define SHORT (3 * VECTOR) /* inputs whose weights of two outputs stay in registers */
+
+/* A call. */
+typedef struct {
+  const mcg_conv2d_t *p;
+  const mcg_rows_t *r;
+  const int8_t *x, *weight, *rest;
+  const int32_t *bias;
+  int8_t *bytes;         /* [strip][live + resting] */
+  int32_t live, resting; /* inputs of an output: taps * channels */
+  int32_t strip;
+} conv_t;
+
+/* Pixels, whose inputs and outputs are `pitch` and `step` bytes apart. */
+typedef struct {
+  const int8_t *x;
+  int8_t *y;
+  int32_t pixels, pitch, step;
+} run_t;
+
+/* bias - zero * sum of the weights of output o, which wraps around as the sums of products do. */
+static inline int32_t moved_bias(const conv_t *f, int32_t o, int32_t sum) {
+  return (int32_t)((uint32_t)f->bias[o] - (uint32_t)f->p->x_zero * (uint32_t)sum);
+}
+
+static inline int32_t whole_sum(const conv_t *f, int32_t o) {
+  const int32_t sum = mcg_sum_lanes(f->weight + o * f->live, f->live);
+  return f->resting > 0 ? sum + mcg_sum_lanes(f->rest + o * f->resting, f->resting) : sum;
+}
+
+/* 32 - shift of outputs a, b, c, d. */
+static inline int32x4_t shifts(const mcg_conv2d_t *p, int32_t a, int32_t b, int32_t c, int32_t d) {
+  return vsubq_s32(vdupq_n_s32(32), mcg_words(p->shift[a], p->shift[b], p->shift[c], p->shift[d]));
+}
+
+/* Outputs o ... o + 3 from at most 16 inputs. */
+static MCG_APART void quad(const conv_t *f, const run_t *run, int32_t o) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t n = f->live, zero = p->y_zero;
+  const mve_pred16_t some = vctp8q((uint32_t)n);
+  const int8_t *w = f->weight + o * n, *x = run->x;
+  const int8x16_t w0 = vldrbq_z_s8(w, some), w1 = vldrbq_z_s8(w + n, some), w2 = vldrbq_z_s8(w + 2 * n, some);
+  const int8x16_t w3 = vldrbq_z_s8(w + 3 * n, some);
+  const mcg_lanes_t lanes = {mcg_words(moved_bias(f, o, vaddvq_s8(w0)), moved_bias(f, o + 1, vaddvq_s8(w1)),
+                                       moved_bias(f, o + 2, vaddvq_s8(w2)), moved_bias(f, o + 3, vaddvq_s8(w3))),
+                             vldrwq_s32(p->multiplier + o), shifts(p, o, o + 1, o + 2, o + 3)};
+  int8_t *y = run->y + o;
+  for (int32_t i = run->pixels; i > 0; --i, x += run->pitch, y += run->step) {
+    const int8x16_t v = vldrbq_z_s8(x, some);
+    const int32x4_t acc = mcg_words(vmladavq_s8(v, w0), vmladavq_s8(v, w1), vmladavq_s8(v, w2), vmladavq_s8(v, w3));
+    vstrbq_s32(y, mcg_requantize_lanes(acc, &lanes, zero));
+  }
+}
+
+/* The same where every vector is whole. */
+static MCG_APART void quad_whole(const conv_t *f, const run_t *run, int32_t o) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t zero = p->y_zero;
+  const int8_t *w = f->weight + o * VECTOR, *x = run->x;
+  const int8x16_t w0 = vldrbq_s8(w), w1 = vldrbq_s8(w + 16), w2 = vldrbq_s8(w + 32), w3 = vldrbq_s8(w + 48);
+  const mcg_lanes_t lanes = {mcg_words(moved_bias(f, o, vaddvq_s8(w0)), moved_bias(f, o + 1, vaddvq_s8(w1)),
+                                       moved_bias(f, o + 2, vaddvq_s8(w2)), moved_bias(f, o + 3, vaddvq_s8(w3))),
+                             vldrwq_s32(p->multiplier + o), shifts(p, o, o + 1, o + 2, o + 3)};
+  int8_t *y = run->y + o;
+  for (int32_t i = run->pixels; i > 0; --i, x += run->pitch, y += run->step) {
+    const int8x16_t v = vldrbq_s8(x);
+    const int32x4_t acc = mcg_words(vmladavq_s8(v, w0), vmladavq_s8(v, w1), vmladavq_s8(v, w2), vmladavq_s8(v, w3));
+    vstrbq_s32(y, mcg_requantize_lanes(acc, &lanes, zero));
+  }
+}
+
+/* What two pixels times outputs o and o2 share: lanes (o, o2, o, o2), the first two of the first pixel. */
+typedef struct {
+  mcg_lanes_t lanes;
+  uint32x4_t offsets; /* of the bytes of y */
+} pair_t;
+
+MCG_INLINE pair_t pair_of(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t a = moved_bias(f, o, whole_sum(f, o)), b = moved_bias(f, o2, whole_sum(f, o2));
+  const int32_t m = p->multiplier[o], n = p->multiplier[o2], second = run->pixels > 1 ? run->step : 0;
+  const pair_t pair = {{mcg_words(a, b, a, b), mcg_words(m, n, m, n), shifts(p, o, o2, o, o2)},
+                       vreinterpretq_u32_s32(mcg_words(o, o2, o + second, o2 + second))};
+  return pair;
+}
+
+/* The weights of output o, live and resting together, to [SHORT]. */
+static inline void join(const conv_t *f, int32_t o, int8_t *to) {
+  int8_t *const end = mcg_copy_lanes(to, f->weight + o * f->live, f->live);
+  if (f->resting > 0) mcg_copy_lanes(end, f->rest + o * f->resting, f->resting);
+}
+
+/* Outputs o and o2 from at most SHORT inputs in `vectors` vectors, a constant of each call; `last` masks the last one. */
+MCG_INLINE void stay(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int32_t vectors, mve_pred16_t last,
+                     int whole) {
+  int8_t w[2 * SHORT];
+  const pair_t pair = pair_of(f, run, o, o2);
+  const int32_t zero = f->p->y_zero, pitch = run->pitch, next = run->pixels > 1 ? pitch : 0;
+  join(f, o, w), join(f, o2, w + SHORT);
+  const int8x16_t a0 = vldrbq_s8(w), b0 = vldrbq_s8(w + SHORT), none = vdupq_n_s8(0);
+  const int8x16_t a1 = vectors == 2 ? vldrbq_z_s8(w + 16, last) : vldrbq_s8(w + 16);
+  const int8x16_t b1 = vectors == 2 ? vldrbq_z_s8(w + SHORT + 16, last) : vldrbq_s8(w + SHORT + 16);
+  const int8x16_t a2 = vectors == 3 ? vldrbq_z_s8(w + 32, last) : none;
+  const int8x16_t b2 = vectors == 3 ? vldrbq_z_s8(w + SHORT + 32, last) : none;
+  const int8_t *x = run->x;
+  int8_t *y = run->y;
+  for (int32_t i = run->pixels;; i -= 2, x += 2 * pitch, y += 2 * run->step) {
+    if (i <= 0) break;
+    if (i == 1 && run->pixels > 1) x -= pitch, y -= run->step;
+    int32_t acc[4];
+    for (int j = 0; j < 2; ++j) {
+      const int8_t *at = x + j * next;
+      int8x16_t v = vldrbq_s8(at);
+      int32_t a = vmladavq_s8(v, a0), b = vmladavq_s8(v, b0);
+      if (vectors > 2) {
+        v = vldrbq_s8(at + 16);
+        a = vmladavaq_s8(a, v, a1), b = vmladavaq_s8(b, v, b1);
+      }
+      v = whole ? vldrbq_s8(at + 16 * (vectors - 1)) : vldrbq_z_s8(at + 16 * (vectors - 1), last);
+      a = vmladavaq_s8(a, v, vectors == 2 ? a1 : a2), b = vmladavaq_s8(b, v, vectors == 2 ? b1 : b2);
+      acc[2 * j] = a, acc[2 * j + 1] = b;
+    }
+    const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
+    vstrbq_scatter_offset_s32(y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
+  }
+}
+
+static MCG_APART void stay_2(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  const int32_t n = f->live + f->resting;
+  if (n % VECTOR == 0) stay(f, run, o, o2, 2, vctp8q(VECTOR), 1);
+  else stay(f, run, o, o2, 2, vctp8q((uint32_t)n - VECTOR), 0);
+}
+
+static MCG_APART void stay_3(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  const int32_t n = f->live + f->resting;
+  if (n % VECTOR == 0) stay(f, run, o, o2, 3, vctp8q(VECTOR), 1);
+  else stay(f, run, o, o2, 3, vctp8q((uint32_t)n - 2 * VECTOR), 0);
+}
+
+/* acc [2 pixels][2 outputs] += n inputs. */
+MCG_INLINE void square(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t n, int32_t acc[4]) {
+  int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
+  for (; n > 0; n -= VECTOR, x0 += VECTOR, x1 += VECTOR, w0 += VECTOR, w1 += VECTOR) {
+    const mve_pred16_t some = vctp8q((uint32_t)n);
+    const int8x16_t u = vldrbq_z_s8(x0, some), v = vldrbq_z_s8(w0, some), w = vldrbq_z_s8(w1, some);
+    a = vmladavaq_p_s8(a, u, v, some), b = vmladavaq_p_s8(b, u, w, some);
+    const int8x16_t t = vldrbq_z_s8(x1, some);
+    c = vmladavaq_p_s8(c, t, v, some), d = vmladavaq_p_s8(d, t, w, some);
+  }
+  acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
+}
+
+/* Outputs o and o2 from any number of inputs. */
+static MCG_APART void pass(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  const pair_t pair = pair_of(f, run, o, o2);
+  const int8_t *w0 = f->weight + o * f->live, *w1 = f->weight + o2 * f->live, *x = run->x;
+  const int8_t *rest0 = f->rest + o * f->resting, *rest1 = f->rest + o2 * f->resting;
+  const int32_t pitch = run->pitch, next = run->pixels > 1 ? pitch : 0;
+  int8_t *y = run->y;
+  for (int32_t i = run->pixels; i > 0; i -= 2, x += 2 * pitch, y += 2 * run->step) {
+    if (i == 1 && run->pixels > 1) x -= pitch, y -= run->step;
+    int32_t acc[4] = {0, 0, 0, 0};
+    square(x, x + next, w0, w1, f->live, acc);
+    if (f->resting > 0) square(x + f->live, x + f->live + next, rest0, rest1, f->resting, acc);
+    const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
+    vstrbq_scatter_offset_s32(y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, f->p->y_zero));
+  }
+}
+
+/* All outputs of a run; the last may overlap those before. */
+static void outputs(const conv_t *f, const run_t *run) {
+  const int32_t n = f->live + f->resting, count = f->p->out_c;
+  if (n <= VECTOR && f->resting == 0 && count >= 4) {
+    for (int32_t o = 0; o < count; o += 4) {
+      const int32_t first = o + 4 > count ? count - 4 : o;
+      if (n == VECTOR) quad_whole(f, run, first);
+      else quad(f, run, first);
+    }
+    return;
+  }
+  for (int32_t o = 0; o < count; o += 2) {
+    const int32_t second = o + 1 < count ? o + 1 : o;
+    if (n <= VECTOR || n > SHORT) pass(f, run, o, second);
+    else if (n <= 2 * VECTOR) stay_2(f, run, o, second);
+    else stay_3(f, run, o, second);
+  }
+}
+
+/* to [taps][n] = channels order[0] ... order[n - 1] at so many neighbours */
+static int8_t *pick(const mcg_conv2d_t *p, int8_t *to, const int8_t *at, int32_t first, int32_t n, int32_t taps) {
+  for (; taps > 0; --taps, at += p->in_c) {
+    const uint16_t *order = p->order + first;
+    for (int32_t left = n; left > 0; left -= 8, to += 8, order += 8) {
+      const mve_pred16_t some = vctp16q((uint32_t)left);
+      const uint16x8_t channels = vldrhq_z_u16(order, some);
+      vstrbq_p_s16(to, vldrbq_gather_offset_z_s16(at, channels, some), some);
+      if (left < 8) to += left - 8;
+    }
+  }
+  return to;
+}
+
+/* to [taps][n] = channels first ... first + n - 1 of the order under the window at (top, left) */
+static int8_t *window(const conv_t *f, int32_t top, int32_t left, int32_t first, int32_t n, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h), h = mcg_taps(left, p->kernel_w, p->in_w);
+  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    if (ky < v.first || ky >= v.last || h.first >= h.last) {
+      to = mcg_fill_lanes(to, p->x_zero, p->kernel_w * n);
+      continue;
+    }
+    const int8_t *at = mcg_row(f->x, top + ky, f->r->x_rows, p->in_w * p->in_c) + (left + h.first) * p->in_c;
+    if (h.first > 0) to = mcg_fill_lanes(to, p->x_zero, h.first * n);
+    to = p->order == NULL ? mcg_copy_lanes(to, at, (h.last - h.first) * n) : pick(p, to, at, first, n, h.last - h.first);
+    if (h.last < p->kernel_w) to = mcg_fill_lanes(to, p->x_zero, (p->kernel_w - h.last) * n);
+  }
+  return to;
+}
+
+/* Output rows [oy, oy + rows), which follow each other at y, a strip at a time. */
+static void strips(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t total = rows * p->out_w, taps = p->kernel_h * p->kernel_w;
+  run_t run = {f->bytes, y, 0, f->live + f->resting, p->out_c};
+  for (int32_t done = 0, ox = 0; done < total; done += run.pixels, run.y += run.pixels * p->out_c) {
+    int8_t *to = f->bytes;
+    run.pixels = total - done < f->strip ? total - done : f->strip;
+    for (int32_t i = 0; i < run.pixels; ++i) {
+      const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
+      to = window(f, top, left, 0, p->live, to);
+      if (f->resting > 0) to = window(f, top, left, p->live, f->resting / taps, to);
+      if (++ox == p->out_w) ox = 0, ++oy;
+    }
+    outputs(f, &run);
+  }
+}
+
+/* 1x1: whole rows, as many as follow each other in both rings. */
+static void in_place(const conv_t *f, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  const mcg_rows_t *r = f->r;
+  for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
+    const int32_t from = mcg_ring_slot(oy, r->x_rows), to = mcg_ring_slot(oy, r->y_rows);
+    rows = r->last - oy;
+    if (rows > r->x_rows - from) rows = r->x_rows - from;
+    if (rows > r->y_rows - to) rows = r->y_rows - to;
+    const run_t run = {f->x + from * p->in_w * p->in_c, y + to * p->out_w * p->out_c, rows * p->out_w, p->in_c, p->out_c};
+    outputs(f, &run);
+  }
+}
+
+int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch) {
+  const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
+  for (int32_t o = 0; o < p->out_c; ++o) {
+    if (p->shift[o] < 33) return 0;
+  }
+  const int32_t room = 12 * (((live + 3) & ~3) + ((resting + 3) & ~3)), pixels = room / (live + resting);
+  const conv_t f = {p, r, x, weight, rest, bias, (int8_t *)scratch, live, resting, pixels < STRIP ? pixels : STRIP};
+  if (taps == 1 && p->order == NULL && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
+      p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0) {
+    in_place(&f, y);
+    return 1;
+  }
+  for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
+    const int32_t slot = mcg_ring_slot(oy, r->y_rows);
+    rows = r->last - oy < r->y_rows - slot ? r->last - oy : r->y_rows - slot;
+    strips(&f, oy, rows, y + slot * p->out_w * p->out_c);
+  }
+  return 1;
+}
+
+#endif

@@ -1,0 +1,11 @@
+/* Convolution by MVE. */
+#ifndef MCG_CONV2D_MVE_H
+#define MCG_CONV2D_MVE_H
+
+#include "kernels.h"
+
+/* mcg_conv2d for one group; scratch as there.  Returns 0, having done nothing, where a shift is below 33.  Needs MCG_MVE. */
+int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
+
+#endif

@@ -1,0 +1,65 @@
+/* What the MVE kernels share.  Needs MCG_MVE. */
+#ifndef MCG_OPS_MVE_H
+#define MCG_OPS_MVE_H
+
+#include "kernels.h"
+#include "port.h"
+
+/* Requantization of four sums, for shifts of 33 and more: MBQM(v) = RSH(high word of v * multiplier, shift - 32). */
+typedef struct {
+  int32x4_t bias, multiplier, shift; /* shift: 32 - that of MBQM */
+} mcg_lanes_t;
+
+/* RSH(high word of acc * multiplier, -shift); VRSHL rounds without a limit of its own, and what VMULH cuts off cannot
+ * reach the rounding bit. */
+MCG_INLINE int32x4_t mcg_mbqm_lanes(int32x4_t acc, int32x4_t multiplier, int32x4_t shift) {
+  return vrshlq_s32(vmulhq_s32(acc, multiplier), shift);
+}
+
+/* The low byte of each word = clamp8(v). */
+MCG_INLINE int32x4_t mcg_clamp8_lanes(int32x4_t v) {
+  const int16x8_t half = vqmovnbq_s32(vreinterpretq_s16_s32(v), v);
+  return vreinterpretq_s32_s8(vqmovnbq_s16(vreinterpretq_s8_s16(half), half));
+}
+
+/* The low byte of each word = clamp8(MBQM(acc + bias) + zero). */
+MCG_INLINE int32x4_t mcg_requantize_lanes(int32x4_t acc, const mcg_lanes_t *l, int32_t zero) {
+  return mcg_clamp8_lanes(vaddq_n_s32(mcg_mbqm_lanes(vaddq_s32(acc, l->bias), l->multiplier, l->shift), zero));
+}
+
+MCG_INLINE int32x4_t mcg_words(int32_t a, int32_t b, int32_t c, int32_t d) {
+  int32x4_t v = vdupq_n_s32(a);
+  v = vsetq_lane_s32(b, v, 1);
+  v = vsetq_lane_s32(c, v, 2);
+  return vsetq_lane_s32(d, v, 3);
+}
+
+/* to [n] = from [n]; returns the end. */
+MCG_INLINE int8_t *mcg_copy_lanes(int8_t *to, const int8_t *from, int32_t n) {
+  int8_t *const end = to + n;
+  for (; n > 0; n -= 16, to += 16, from += 16) {
+    const mve_pred16_t some = vctp8q((uint32_t)n);
+    vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
+  }
+  return end;
+}
+
+/* to [n] = value; returns the end. */
+MCG_INLINE int8_t *mcg_fill_lanes(int8_t *to, int32_t value, int32_t n) {
+  int8_t *const end = to + n;
+  const int8x16_t v = vdupq_n_s8((int8_t)value);
+  for (; n > 0; n -= 16, to += 16) vstrbq_p_s8(to, v, vctp8q((uint32_t)n));
+  return end;
+}
+
+/* The sum of n bytes. */
+MCG_INLINE int32_t mcg_sum_lanes(const int8_t *at, int32_t n) {
+  int32_t sum = 0;
+  for (; n > 0; n -= 16, at += 16) {
+    const mve_pred16_t some = vctp8q((uint32_t)n);
+    sum = vaddvaq_p_s8(sum, vldrbq_z_s8(at, some), some);
+  }
+  return sum;
+}
+
+#endif
