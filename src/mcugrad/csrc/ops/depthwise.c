@@ -4,6 +4,7 @@
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/depthwise_mve.h"
 #include "ops/depthwise_row.h"
 #include "ops/rows.h"
 #include "wide.h"
@@ -115,6 +116,7 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
   if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
   const int32_t pitch = p->in_w * p->in_c, ring = r->x_rows * pitch, channels = p->in_c;
   const mcg_taps_t columns = inner_columns(p);
+  if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
   if (channels < MCG_LANES) {
     mcg_depthwise_plain(p, r, x, weight, bias, y, scratch);
