@@ -1,6 +1,7 @@
 """mcugrad: neural networks that learn on a microcontroller.
 
-The verbs of the command line as calls: check(path), load(path), compile(request, folder), train(request, data, ...).
+The verbs of the command line as calls: check(path), load(path), compile(request, folder), train(request, data, ...),
+export(run, to, ...).
 Names are imported when they are first used.  The stages between them stand in the modules of docs/map.md.
 """
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mcugrad.api import compile_request as compile
     from mcugrad.api import train_request as train
     from mcugrad.errors import BudgetError, McugradError
+    from mcugrad.exporters.command import export_run as export
     from mcugrad.importers import check, load
     from mcugrad.trainer import Course
     from mcugrad.training.scheme import UpdateScheme
@@ -28,6 +30,7 @@ _PLACES = {
     "UpdateScheme": "training.scheme:UpdateScheme",
     "check": "importers:check",
     "compile": "api:compile_request",
+    "export": "exporters.command:export_run",
     "load": "importers:load",
     "train": "api:train_request",
 }
@@ -41,6 +44,7 @@ __all__ = [
     "__version__",
     "check",
     "compile",
+    "export",
     "load",
     "train",
 ]

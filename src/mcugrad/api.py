@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mcugrad.data import Calibration, Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
+from mcugrad.importers.model import TFLITE
 from mcugrad.prepare import CALIBRATION_SAMPLES, prepare
 from mcugrad.report.curve import learning_curve
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
@@ -82,6 +83,8 @@ def _compile(
 ) -> Compiled:
     scheme = request.update_scheme(imported.name)
     prepared = prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
+    if imported.format == TFLITE:
+        prepared = replace(prepared, source=replace(prepared.source, data=Path(request.model).read_bytes()))
     return compile_model(prepared, scheme, folder, request.budget, rate=request.rate, seed=request.seed)
 
 
@@ -114,8 +117,9 @@ def train_request(
         compiled = _compile(request, imported, calibration, classes, work)
         result, learned = train(compiled, samples, course, on, progress)
         learning_curve(learned, course, work / "learning.png")
+        names = list(samples.classes) if len(samples.classes) == compiled.prepared.classes else []
         notes = dict.fromkeys((*compiled.prepared.notes, *samples.notes, *result["notes"]))
-        result = {**result, "folder": str(folder), "device": on, "seed": request.seed, "notes": list(notes)}
+        result = {**result, "folder": str(folder), "device": on, "seed": request.seed, "classes": names, "notes": list(notes)}
         (work / TRAINING).write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
 

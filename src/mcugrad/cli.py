@@ -253,6 +253,27 @@ def sweep(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder written by `mcugrad train`.")],
+    to: Annotated[Literal["onnx", "tflite", "graph"], typer.Option(help="graph: the training graph, for a viewer.")] = "onnx",
+    output: Annotated[Path | None, typer.Option("-o", "--out", help="File to write (default: beside the run).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Samples to compare on (default: the run's own).")] = None,
+    seed: NoSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Writes the model with the weights it learned, and compares its predictions with the device's."""
+    from mcugrad.exporters.command import export_run
+    from mcugrad.report.export import print_export
+
+    result = export_run(run, to, output, data)
+    warn(result["notes"])
+    if as_json:
+        emit_json(result)
+    else:
+        print_export(result, out)
+
+
+@app.command()
 def demo(output: Out = None, seed: Seed = 0, as_json: Json = False) -> None:
     """A digits network meets a changed sensor and learns it back inside a virtual Cortex-M7."""
     from mcugrad.demo import run_demo

@@ -37,6 +37,29 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_fresh(out: Path, data: bytes, mark: bytes) -> None:
+    """Writes a file whole or not at all; it replaces only a file that holds `mark`, as those written before do.
+
+    Raises McugradError when `out` is a folder, a file of someone else, or cannot be written."""
+    try:
+        if out.is_dir():
+            raise McugradError(f"{out} is a folder: name a file (-o)")
+        if out.exists() and mark not in out.read_bytes():
+            raise McugradError(f"{out} exists and mcugrad did not write it: choose another name (-o), or move it away")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}-", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(data)
+                file.flush()
+                temporary.chmod(0o644)
+                temporary.replace(out)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise McugradError(f"{out} cannot be written: {error.strerror}; choose another name (-o)") from None
+
+
 def _refuse_foreign(out: Path, place: Path) -> None:
     if place == Path.cwd():
         raise McugradError(f"{out} is the current folder: name a new folder in it (-o)")

@@ -29,11 +29,21 @@ SYNTHETIC_NOTE = (
 )
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a network came from: its file's name and format, and the file itself where an export needs it."""
+
+    file: str
+    format: str
+    data: bytes | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A quantized network with its head, how raw samples become its input, and calibration inputs.
 
-    x: int8 [N,H,W,C] calibration inputs, y: labels [N] in the head's range; notes: warnings to show.
+    x: int8 [N,H,W,C] calibration inputs, y: labels [N] in the head's range; notes: warnings to show.  raw: element type
+    of samples before `preprocess`.
     """
 
     name: str
@@ -42,6 +52,8 @@ class Prepared:
     x: Array
     y: Array
     notes: tuple[str, ...]
+    source: Source = Source("", "")
+    raw: str = "uint8"
 
     @property
     def classes(self) -> int:
@@ -77,7 +89,8 @@ def prepare(
     backbone = _quantized(imported, preprocess, calibration)
     graph = _with_head(backbone, imported, classes, keep_head)
     verify(graph)
-    blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), ())
+    source = Source(imported.report.name, imported.format)
+    blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), (), source)
     if calibration is None:
         notes.append(SYNTHETIC_NOTE)
         x = synthetic(CALIBRATION_SAMPLES, blank.input_shape, seed)
@@ -86,6 +99,7 @@ def prepare(
         x = blank.quantize(calibration.x)
         y = _labels(calibration, blank.classes, seed)
         notes += calibration.notes
+        blank = replace(blank, raw=calibration.x.dtype.name)
     return replace(blank, x=x, y=y, notes=tuple(notes))
 
 

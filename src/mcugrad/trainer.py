@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.compiler import Compiled
+from mcugrad.compiler import PARAMETERS, Compiled
 from mcugrad.data import Dataset
 from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
 from mcugrad.devices.host import Host
@@ -205,7 +205,7 @@ def train(
         after = accuracy(twin, test_x, test_y)
         agree(device, twin, test_x[:AGREEMENT_SAMPLES])
         counters = device.counters()
-    (compiled.folder / "parameters.bin").write_bytes(state)
+    (compiled.folder / PARAMETERS).write_bytes(state)
     return report(compiled, learned, (before, after), state, counters.forward if counters else None), learned
 
 

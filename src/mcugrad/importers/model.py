@@ -19,6 +19,7 @@ from mcugrad.preprocess import Preprocess
 Array = NDArray[Any]
 
 SHOWN_BLOCKERS = 20
+TFLITE = "tflite"
 
 
 @dataclass(frozen=True)

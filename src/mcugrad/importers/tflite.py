@@ -10,7 +10,7 @@ import numpy as np
 
 from mcugrad.importers.image_units import image_preprocess, in_unit_range
 from mcugrad.importers.integer_layers import loss_notes
-from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
+from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx import MALFORMED, integer_limits, split_classifier
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import Blocked, bounded_activation
@@ -22,7 +22,6 @@ from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
 from mcugrad.passes.clean import CLEAN
 from mcugrad.passes.run import run
 
-FORMAT = "tflite"
 RELU = "use ReLU or ReLU6"
 BRANCH = "join branches by addition"
 GATING = "only residual additions combine branches; remove attention or gating"
@@ -68,13 +67,13 @@ class _Import:
         self.features, self.classifier = self._split()
         notes = (*self.state.notes, *loss_notes(self.state.integer_layers))
         layers = layer_table(nodes)
-        self.report = Report(source.name, FORMAT, layers, tuple(self.blockers), notes, count_ops(self.supported))
+        self.report = Report(source.name, TFLITE, layers, tuple(self.blockers), notes, count_ops(self.supported))
 
     def result(self) -> Imported:
         self.report.require()
         assert self.features is not None
         preprocess, graph = image_preprocess(self.features), in_unit_range(self.features)
-        return Imported(graph, Path(self.source.name).stem, FORMAT, preprocess, self.classifier, self.report)
+        return Imported(graph, Path(self.source.name).stem, TFLITE, preprocess, self.classifier, self.report)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))
