@@ -1,0 +1,424 @@
+"""Learned weights out: what is written holds exactly what was learned, runs elsewhere, and is compared with the device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+import mcugrad
+from corpus import NETWORKS, program
+from graphs import random_network, random_training
+from mcugrad import Course, Request, cli
+from mcugrad.errors import McugradError
+from mcugrad.exporters.compare import compare, device_logits
+from mcugrad.exporters.graph import DOMAIN
+from mcugrad.exporters.learned import Learned, canonical, read_run
+from mcugrad.exporters.onnx import CLASSES_KEY, HANDLERS, onnx_model
+from mcugrad.exporters.onnx_build import Pieces, image
+from mcugrad.exporters.tflite import file_quant
+from mcugrad.graphfile import load_graph, save_graph
+from mcugrad.importers.tflite_read import contents, read
+from mcugrad.ir import interpret
+from mcugrad.preprocess import Input, Preprocess
+from mcugrad.program import inference_graph
+from onnx_models import Net as OnnxNet
+from onnx_models import residual_net
+from tflite_models import RELU, SAME
+from tflite_models import Net as TfliteNet
+
+Array = NDArray[Any]
+
+SCHEME = """
+biases = 7
+residual_bits = 4
+[weights]
+conv1 = 0.5
+conv3 = { channels = [1, 4, 5, 11] }
+conv5 = 1.0
+"""
+CLASSES = 3
+
+
+def blobs(shape: tuple[int, ...], n: int = 90) -> dict[str, Any]:
+    """Images whose brightness tells the class."""
+    y = np.arange(n) % CLASSES
+    x = np.random.default_rng(0).integers(0, 80, (n, *shape)) + 80 * y.reshape(-1, *[1] * len(shape))
+    return {
+        "x": x.astype(np.uint8),
+        "y": y,
+        "split": (np.arange(n) >= 60).astype(np.uint8),
+        "classes": ["dark", "grey", "bright"],
+    }
+
+
+@pytest.fixture(scope="module")
+def onnx_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a float ONNX model with partly updated weights."""
+    folder = tmp_path_factory.mktemp("onnx")
+    net, output = residual_net()
+    net.save(folder / "net.onnx", output)
+    np.savez(folder / "data.npz", **blobs((17, 13, 3)))
+    (folder / "part.toml").write_text(SCHEME, encoding="utf-8")
+    request = Request(folder / "net.onnx", str(folder / "part.toml"), rate=0.1)
+    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
+    return folder / "run"
+
+
+def tflite_net(kind: str) -> tuple[TfliteNet, int]:
+    """Convolution, depthwise, residual addition, mean, classifier and softmax."""
+    net = TfliteNet((1, 9, 8, 3), kind, scale=1.0, zero=-128)
+    first = net.conv(net.input, 6, stride=2, act=RELU, zero=-128)
+    second = net.conv(first, 0, multiplier=1, act=RELU, zero=-128)
+    scale = None if kind == "FLOAT32" else net.step(second) * 1.3
+    x = net.add(first, net.conv(second, 6, 1), RELU, scale=scale, zero=-128)
+    x = net.conv(x, 12, padding=SAME, act=RELU, zero=-128)
+    return net, net.softmax(net.dense(net.mean(x, [1, 2]), 5))
+
+
+def tflite_run(folder: Path, kind: str) -> Path:
+    net, output = tflite_net(kind)
+    net.save(folder / "net.tflite", output)
+    np.savez(folder / "data.npz", **blobs((9, 8, 3)))
+    request = Request(folder / "net.tflite", "full", rate=0.002)
+    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def int8_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tflite_run(tmp_path_factory.mktemp("int8"), "INT8")
+
+
+@pytest.fixture(scope="module")
+def float_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tflite_run(tmp_path_factory.mktemp("float"), "FLOAT32")
+
+
+def weights(learned: Learned) -> dict[str, Array]:
+    return {p.value.name: p.data for p in learned.graph.params}
+
+
+def initial(run: Path) -> dict[str, Array]:
+    """Parameters of the canonical graph before learning."""
+    return {p.value.name: p.data for p in canonical(inference_graph(load_graph(run / "network.npz"))).params}
+
+
+def copied(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to)
+    return to
+
+
+# What a run holds
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_graph_survives_its_file(name: str, tmp_path: Path) -> None:
+    graph = program(name).graph
+    save_graph(graph, tmp_path / "graph.npz")
+    again = load_graph(tmp_path / "graph.npz")
+    assert str(again) == str(graph)
+    assert [n.op for n in again.nodes] == [n.op for n in graph.nodes] and again.meta == graph.meta
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(again.params, graph.params, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_whole_weights_of_a_training_graph_are_those_before_it_was_split(seed: int, tmp_path: Path) -> None:
+    net, training = random_training(seed)
+    save_graph(training, tmp_path / "graph.npz")
+    whole = canonical(inference_graph(load_graph(tmp_path / "graph.npz")))
+    found = {p.value.name: p.data for p in whole.params}
+    assert all(np.array_equal(found[p.value.name], p.data) for p in net.graph.params if p.value.name in found)
+    feeds = {net.graph.inputs[0].name: net.feeds(0)[net.graph.inputs[0].name]}
+    np.testing.assert_array_equal(interpret(whole, feeds)[whole.outputs[0]], interpret(net.graph, feeds)[net.graph.outputs[0]])
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nothing", "cut", "other"])
+def test_a_damaged_graph_file_is_said_clearly(damage: bytes | str, tmp_path: Path) -> None:
+    path = tmp_path / "graph.npz"
+    save_graph(program("pools-full").graph, path)
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-200])
+    else:
+        np.savez(path, graph=np.frombuffer(b'{"version": 1, "values": []}', np.uint8))
+    with pytest.raises(McugradError, match=r"graph\.npz: .*compile again"):
+        load_graph(path)
+
+
+def test_a_run_holds_what_was_learned_in_canonical_order(onnx_run: Path) -> None:
+    learned, before = read_run(onnx_run), initial(onnx_run)
+    after = weights(learned)
+    assert learned.sha256 == json.loads((onnx_run / "training.json").read_text())["parameters_sha256"]
+    moved = {n for n, data in after.items() if not np.array_equal(data, before[n])}
+    assert {"conv3_weight", "head_weight", "head_bias"} <= moved
+    assert "conv0_weight" not in moved and "conv2_weight" not in moved
+    channels = (
+        (after["conv3_weight"] != before["conv3_weight"]).any(axis=(0, 1, 2)) if after["conv3_weight"].ndim == 4 else None
+    )
+    assert channels is not None and set(np.flatnonzero(channels)) <= {1, 4, 5, 11}
+    assert learned.classes == ("dark", "grey", "bright")
+
+
+def test_the_twin_and_the_interpreter_classify_with_the_learned_weights(onnx_run: Path) -> None:
+    learned = read_run(onnx_run)
+    found = device_logits(learned, learned.x[:4])
+    (x,), (logits,) = learned.graph.inputs, learned.graph.outputs
+    step = learned.graph.nodes[-1].inputs[0].type.quant.scale[0] / 4096
+    want = [interpret(learned.graph, {x.name: q[None]})[logits] * step for q in learned.x[:4]]
+    np.testing.assert_allclose(found, np.stack(want), rtol=1e-12)
+
+
+# ONNX
+
+
+def test_onnx_holds_the_learned_integers_and_onnxruntime_agrees(onnx_run: Path, tmp_path: Path) -> None:
+    result = mcugrad.export(onnx_run, "onnx", tmp_path / "out.onnx", onnx_run.parent / "data.npz")
+    model, learned = onnx.load(tmp_path / "out.onnx"), read_run(onnx_run)
+    onnx.checker.check_model(model, full_check=True)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for name, data in weights(learned).items():
+        if name.endswith("_bias") and name != "head_bias":
+            np.testing.assert_array_equal(stored[f"{name}_int32"], data)
+        elif name.startswith("conv"):
+            order = (3, 0, 1, 2) if data.shape[0] == 1 and stored[f"{name}_int8"].shape[1] == 1 else (0, 3, 1, 2)
+            np.testing.assert_array_equal(stored[f"{name}_int8"], data.transpose(order))
+    np.testing.assert_array_equal(stored["head_weight"] * 4096, weights(learned)["head_weight"].T)
+    found = result["agreement"]
+    assert found["runtime"] == "onnxruntime" and found["samples"] == 30
+    assert found["top1"] >= 0.9 and found["largest"] <= 4 and found["within"] >= 0.8
+    assert abs(found["device_accuracy"] - found["exported_accuracy"]) <= 0.1
+
+
+def test_onnx_says_how_it_is_fed_and_what_it_tells_apart(onnx_run: Path) -> None:
+    learned = read_run(onnx_run)
+    model = onnx.load_model_from_string(onnx_model(learned))
+    said = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(said[CLASSES_KEY]) == ["dark", "grey", "bright"]
+    assert Preprocess.from_dict(json.loads(said["mcugrad.preprocess"])) == learned.preprocess
+    (x,), (y,) = model.graph.input, model.graph.output
+    assert x.name == "x" and [d.dim_value for d in x.type.tensor_type.shape.dim] == [1, 3, 17, 13]
+    assert [d.dim_value for d in y.type.tensor_type.shape.dim] == [1, CLASSES]
+
+
+def test_an_int8_model_becomes_one_that_reads_real_numbers(int8_run: Path) -> None:
+    learned = read_run(int8_run)
+    model = onnx.load_model_from_string(onnx_model(learned))
+    said = Preprocess.from_dict(json.loads(next(p.value for p in model.metadata_props if p.key == "mcugrad.preprocess")))
+    raw, quant = blobs((9, 8, 3))["x"], learned.input_quant
+    assert said.kind is Input.FLOAT
+    np.testing.assert_array_equal(said.quantized(raw, quant.scale[0], quant.zero), learned.quantize(raw))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_layer_of_a_random_network_is_that_of_onnxruntime(seed: int) -> None:
+    """From the same integers, so that roundings do not add up: a tie or a 15-bit factor makes a difference of one."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = random_network(seed)
+    (x,) = net.graph.inputs
+    ours = interpret(net.graph, {x.name: net.feeds(0)[x.name]})
+    for node in net.graph.nodes:
+        if node.outputs[0].type.dtype != "s8":
+            continue
+        pieces, fed = Pieces(net.graph), {v: ours[v] for v in node.inputs if net.graph.param(v) is None}
+        pieces.stored.update({v: v.name for v in fed})
+        HANDLERS[type(node.op)](pieces, node)
+        (y,) = node.outputs
+        info = [onnx.helper.make_tensor_value_info(v.name, onnx.TensorProto.INT8, image(v)) for v in (*fed, y)]
+        model = pieces.model(info[:-1], info[-1:], {})
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {v.name: first(array) for v, array in fed.items()})
+        assert np.abs(found.astype(int) - first(ours[y]).astype(int)).max() <= 1, node.where
+
+
+def first(array: Array) -> Array:
+    """Channels first, where there are any."""
+    return array.transpose(0, 3, 1, 2).astype(np.int8) if array.ndim == 4 else array.astype(np.int8)
+
+
+# TFLite
+
+
+@pytest.mark.parametrize("kind", ["int8", "float"])
+def test_tflite_runs_and_agrees(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    run = request.getfixturevalue(f"{kind}_run")
+    found = mcugrad.export(run, "tflite", tmp_path / "out.tflite", run.parent / "data.npz")["agreement"]
+    assert found["runtime"] == "LiteRT" and found["top1"] >= 0.9
+    assert found["largest"] <= (4 if kind == "int8" else 16)
+
+
+def test_tflite_holds_the_learned_integers_and_leaves_the_rest(int8_run: Path, tmp_path: Path) -> None:
+    mcugrad.export(int8_run, "tflite", tmp_path / "out.tflite")
+    old, new = read(int8_run / "source.tflite"), read(tmp_path / "out.tflite")
+    learned, before = read_run(int8_run), initial(int8_run)
+    after = weights(learned)
+    assert [n.op for n in new.nodes] == [*(n.op for n in old.nodes[:-2]), "DEQUANTIZE", "FULLY_CONNECTED"]
+    assert [t.name for t in new.tensors[: len(old.tensors)]] == [t.name for t in old.tensors]
+    layers = [n for n in new.nodes if n.op in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    assert any(not np.array_equal(after[n], before[n]) for n in after if n.endswith("_weight") and n != "head_weight")
+    for i, node in enumerate(layers):
+        np.testing.assert_array_equal(contents(new.tensors[node.inputs[1]]), after[f"conv{i}_weight"])
+        np.testing.assert_array_equal(contents(new.tensors[node.inputs[2]]), after[f"conv{i}_bias"])
+    head = new.nodes[-1]
+    np.testing.assert_array_equal(contents(new.tensors[head.inputs[1]]) * 4096, after["head_weight"].T)
+    grew = (tmp_path / "out.tflite").stat().st_size - (int8_run / "source.tflite").stat().st_size
+    assert grew < 6000, "only the head and a few tables are new"
+    assert file_quant(new) == file_quant(old)
+
+
+def test_tensors_that_share_a_buffer_get_their_own_when_one_learns(int8_run: Path, tmp_path: Path) -> None:
+    """Converters store equal constants once; a bias that learns must not take the others along."""
+    run = copied(int8_run, tmp_path / "run")
+    source = read(run / "source.tflite")
+    biases = [n.inputs[2] for n in source.nodes if n.op == "CONV_2D"]
+    file = bytearray((run / "source.tflite").read_bytes())
+    shared, other = biases[0], biases[1]
+    import tflite
+
+    tensors = tflite.Model.GetRootAs(file, 0).Subgraphs(0)
+    place = tensors.Tensors(other)._tab
+    at = place.Pos + place.Offset(8)
+    file[at : at + 4] = np.array(tensors.Tensors(shared).Buffer(), "<u4").tobytes()
+    (run / "source.tflite").write_bytes(file)
+    mcugrad.export(run, "tflite", tmp_path / "out.tflite")
+    new, after = read(tmp_path / "out.tflite"), weights(read_run(run))
+    found = [contents(new.tensors[n.inputs[2]]) for n in new.nodes if n.op == "CONV_2D"]
+    np.testing.assert_array_equal(found[0], after["conv0_bias"])
+    np.testing.assert_array_equal(found[1], after["conv2_bias"])
+
+
+def test_a_run_that_did_not_come_from_tflite_is_refused(onnx_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(McugradError, match=r"came from net\.onnx \(onnx\), no TFLite file: use --to onnx"):
+        mcugrad.export(onnx_run, "tflite", tmp_path / "out.tflite")
+    assert not any(tmp_path.iterdir())
+
+
+# The training graph
+
+
+def test_the_training_graph_opens_in_viewers(onnx_run: Path, tmp_path: Path) -> None:
+    mcugrad.export(onnx_run, "graph", tmp_path / "graph.onnx")
+    model, graph = onnx.load(tmp_path / "graph.onnx"), read_run(onnx_run).training
+    onnx.checker.check_model(model)
+    assert {n.domain for n in model.graph.node} == {DOMAIN} and len(model.graph.node) == len(graph.nodes)
+    names = {v.name for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
+    assert names >= {v.name for n in graph.nodes for v in n.outputs}
+    updates = json.loads(next(p.value for p in model.metadata_props if p.key == "mcugrad.updates"))
+    assert updates == {old.name: new.name for old, new in graph.updates}
+    conv = next(n for n in model.graph.node if n.op_type == "Conv2d")
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in conv.attribute}
+    assert found["window_kernel"] == [3, 3] and found["groups"] == 1 and found["phase"] == b"forward"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_training_graph_of_the_corpus_is_well_formed_onnx(name: str) -> None:
+    from mcugrad.exporters.graph import graph_model
+
+    onnx.checker.check_model(onnx.load_model_from_string(graph_model(program(name).graph, name)))
+
+
+# Comparison
+
+
+def test_one_lsb_is_a_step_of_an_8_bit_grid_over_the_logits() -> None:
+    device = np.array([[0.0, 255.0], [10.0, 0.0]])
+    exported = np.array([[0.0, 255.0], [10.0, 12.5]])
+    found = compare(device, exported, "x", np.array([1, 0]))
+    assert (found.top1, found.within, found.largest, found.lsb) == (0.5, 0.75, 12.5, 1.0)
+    assert (found.device_accuracy, found.exported_accuracy) == (1.0, 0.5)
+
+
+def test_without_the_runtime_the_file_is_written_and_the_gap_is_said(
+    onnx_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = mcugrad.export(onnx_run, "onnx", tmp_path / "out.onnx")
+    assert result["agreement"] is None and "onnxruntime is not installed" in result["notes"][0]
+    assert (tmp_path / "out.onnx").exists()
+
+
+# Wrong input
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(McugradError, match="is not a run of mcugrad"):
+        mcugrad.export(tmp_path)
+
+
+def test_a_build_that_never_learned_is_refused(onnx_run: Path, tmp_path: Path) -> None:
+    run = copied(onnx_run, tmp_path / "run")
+    (run / "parameters.bin").unlink()
+    (run / "training.json").unlink()
+    with pytest.raises(McugradError, match="was compiled but nothing has learned in it"):
+        mcugrad.export(run)
+
+
+def test_parameters_of_a_board_can_be_exported_from_the_compiled_folder(onnx_run: Path, tmp_path: Path) -> None:
+    run = copied(onnx_run, tmp_path / "run")
+    (run / "training.json").unlink()
+    assert mcugrad.export(run, "graph")["parameters_sha256"] == read_run(onnx_run).sha256
+    assert (tmp_path / "run.graph.onnx").exists()
+
+
+@pytest.mark.parametrize("change", ["short", "flipped"])
+def test_parameters_of_another_run_are_refused(change: str, onnx_run: Path, tmp_path: Path) -> None:
+    run = copied(onnx_run, tmp_path / "run")
+    block = bytearray((run / "parameters.bin").read_bytes())
+    block[5] ^= 1
+    (run / "parameters.bin").write_bytes(block[:-4] if change == "short" else block)
+    with pytest.raises(McugradError, match="another model's" if change == "short" else "does not hold what training.json says"):
+        mcugrad.export(run)
+
+
+def test_nothing_of_someone_else_is_replaced_and_own_files_are(onnx_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    net = OnnxNet((1, 1, 4, 4))
+    net.save(out, net.conv("x", 1, 2))
+    before = out.read_bytes()
+    with pytest.raises(McugradError, match="exists and mcugrad did not write it"):
+        mcugrad.export(onnx_run, "onnx", out)
+    assert out.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    out.unlink()
+    mcugrad.export(onnx_run, "onnx", out)
+    mcugrad.export(onnx_run, "graph", out)
+    with pytest.raises(McugradError, match="is a folder"):
+        mcugrad.export(onnx_run, "onnx", tmp_path)
+
+
+def test_an_unknown_format_is_refused(onnx_run: Path) -> None:
+    with pytest.raises(McugradError, match="--to coreml: use onnx, tflite, graph"):
+        mcugrad.export(onnx_run, "coreml")
+
+
+def test_the_command_prints_the_agreement_or_json_and_exit_codes_are_those_of_the_others(
+    onnx_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mcugrad", *map(str, arguments)])
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    code, out, _ = command("export", onnx_run, "-o", tmp_path / "a.onnx", "--data", onnx_run.parent / "data.npz")
+    assert code == 0 and "same top class" in out and "accuracy: device" in out and "a.onnx" in out
+    code, out, _ = command("export", onnx_run, "--to", "onnx", "-o", tmp_path / "b.onnx", "--json")
+    assert code == 0 and json.loads(out)["agreement"]["data"] == "calibration samples of the run"
+    assert command("export", tmp_path)[0] == 1
+    code, _, err = command("export", onnx_run, "--to", "tflite")
+    assert code == 1 and "use --to onnx" in err
+    assert command("export", onnx_run, "--to", "coreml")[0] == 2
