@@ -19,6 +19,7 @@ from mcugrad.options import (
     Calibrate,
     Classes,
     CompilerName,
+    ExportTo,
     Flash,
     Graphs,
     Halving,
@@ -255,7 +256,7 @@ def sweep(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder written by `mcugrad train`.")],
-    to: Annotated[Literal["onnx", "tflite", "graph"], typer.Option(help="graph: the training graph, for a viewer.")] = "onnx",
+    to: ExportTo = "onnx",
     output: Annotated[Path | None, typer.Option("-o", "--out", help="File to write (default: beside the run).")] = None,
     data: Annotated[Path | None, typer.Option(help="Samples to compare on (default: the run's own).")] = None,
     seed: NoSeed = 0,

@@ -19,8 +19,8 @@ from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.fit import INPUT_MODES, Line, Shortage, advice
 from mcugrad.folder import fresh_folder
-from mcugrad.ir import Graph
 from mcugrad.graphfile import save_graph
+from mcugrad.ir import Graph
 from mcugrad.memory.modes import Scheduled
 from mcugrad.memory.problem import build as problem
 from mcugrad.memory.schedule import layerwise
