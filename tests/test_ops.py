@@ -17,7 +17,9 @@ from mcugrad.emit.call import Rows
 from mcugrad.ir import Op, verify
 from mcugrad.layout import from_bytes
 from mcugrad.ops import registry
+from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.backprop import Chain
+from mcugrad.ops.piece import Piece
 from mcugrad.ops.update import Update
 
 CASES = cases()
@@ -71,6 +73,8 @@ def parts(op):
     if isinstance(op, Chain):
         used = {"GradSum": any(s.add for s in op.stages), "GradMask": any(s.mask for s in op.stages)}
         return {"Chain", "GradQuantize", type(op.producer).__name__, *(name for name, present in used.items() if present)}
+    if isinstance(op, Piece | Accumulate):
+        return {type(op).__name__}
     return {"Update", type(op.grad).__name__, type(op.step).__name__} if isinstance(op, Update) else {type(op).__name__}
 
 

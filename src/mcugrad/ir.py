@@ -96,11 +96,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Operand:
-    """Kernel argument: the address of a value (None prints as a null pointer)."""
+    """Kernel argument: an address in a value, `offset` bytes from its first (None prints as a null pointer)."""
 
     value: Value | None
     ctype: str = "int8_t"
     const: bool = True
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,17 @@ class Op:
     in_place: ClassVar[tuple[tuple[int, int], ...]] = ()  # (input, output) pairs that may share bytes
     aliased: ClassVar[tuple[tuple[int, int], ...]] = ()  # pairs that must share bytes
     splits_rows: ClassVar[bool] = False
+    scratch_group: ClassVar[str | None] = None  # nodes of one group share their scratch memory
     weight_axis: ClassVar[int | None] = None  # a layer (inputs x, weight, bias): the weight's output channel axis
 
     @property
     def name(self) -> str:
         return "".join("_" + c.lower() if c.isupper() else c for c in type(self).__name__).lstrip("_")
+
+    @property
+    def overwrites(self) -> bool:
+        """Are the old contents of `aliased` inputs gone when it has run?"""
+        return self.phase == "update"
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Types of the outputs; raises GraphError, also when an accumulator could leave int32."""
@@ -209,6 +216,14 @@ class Op:
     def crop(self, node: Node, first: int, last: int) -> Op:
         """The op that computes output rows [first, last) from exactly the input rows of `needs`."""
         raise GraphError(f"{self.name} cannot be split into rows")
+
+    def cut_rows(self, node: Node) -> int:
+        """Rows that `cut` may divide: of the outputs, or of the gradient that an update reads; 0 when it cannot."""
+        return node.outputs[0].type.shape[1] if self.splits_rows and len(node.outputs[0].type.shape) == 4 else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        """The op that does rows [first, last) of the work from exactly these rows of these inputs and all of the others."""
+        return self.crop(node, first, last), self.needs(node, first, last)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

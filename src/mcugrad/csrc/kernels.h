@@ -93,6 +93,9 @@ void mcg_select_channels(const mcg_select_t *p, const mcg_rows_t *r, const int8_
 /* Input rows [first, last) into dst, a ring of y_rows rows of row_bytes.  Non-zero: the row source failed. */
 int32_t mcg_load_rows(const mcg_context_t *c, const mcg_rows_t *r, int8_t *dst, int32_t row_bytes);
 
+/* The `bytes` bytes from data + by on move to data. */
+void mcg_slide(int32_t bytes, int32_t by, int8_t *data);
+
 /* One piece of a row-streamed segment: which call, and the output rows [first, last) of it. */
 typedef struct {
   int16_t call, first, last;
@@ -161,6 +164,7 @@ typedef struct {
   const int8_t *exponents;
   int32_t count;
   const mcg_stage_t *stages;
+  int32_t more; /* 1: the counts of clamped elements go on */
 } mcg_chain_t;
 
 /* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d. */
@@ -185,6 +189,13 @@ void mcg_grad_load_s32(int32_t rows, int32_t row, const int32_t *g, const mcg_ch
 
 /* ---- updates, in place ---- */
 
+/* A gradient that is the sum of several calls; the last one moves the parameter. */
+typedef struct {
+  int32_t *sum; /* of the parameter's shape */
+  int16_t add;  /* 1: sum holds that of the calls before */
+  int16_t more; /* 1: more calls follow: sum is stored, and the step has no other operands */
+} mcg_sum_t;
+
 typedef struct {
   int16_t slot;       /* of the gradient; -1: exponent 0 */
   const int8_t *base; /* [C] */
@@ -196,6 +207,7 @@ typedef struct {
   const int32_t *sample_exponent;
   const int8_t *exponents;
   const mcg_context_t *c;
+  const mcg_sum_t *sum; /* null: the gradient is whole */
 } mcg_bias_step_t;
 
 typedef struct {
@@ -218,6 +230,7 @@ typedef struct {
   const int16_t *mu; /* of the channels in this weight, all groups; null: not centred */
   int32_t *bias;     /* [O] moved by centring; null: not centred */
   const mcg_context_t *c;
+  const mcg_sum_t *sum; /* null: the gradient is whole */
 } mcg_weight_step_t;
 
 typedef struct {

@@ -89,7 +89,7 @@ class CallPrinter:
     def _value(self, item: Any, name: str, setup: list[str]) -> str:
         """An argument or field as a C expression; `setup` receives the locals it needs."""
         if isinstance(item, Operand):
-            return "NULL" if item.value is None else self._address(item.value, item.ctype, item.const)
+            return self._pointer(item)
         if isinstance(item, Context):
             return self._context
         if isinstance(item, Table):
@@ -99,6 +99,14 @@ class CallPrinter:
         if isinstance(item, tuple):
             return self._array(item, name, setup)
         return str(int(item))
+
+    def _pointer(self, item: Operand) -> str:
+        if item.value is None:
+            return "NULL"
+        if item.offset == 0:
+            return self._address(item.value, item.ctype, item.const)
+        first = self._address(item.value, "int8_t", item.const)
+        return f"({'const ' if item.const else ''}{item.ctype} *)({first} + {item.offset})"
 
     def _object(self, item: Struct, name: str, setup: list[str]) -> str:
         """Name of the struct's object: in flash when it is constant, else local."""

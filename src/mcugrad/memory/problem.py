@@ -178,12 +178,12 @@ def _buffer(group: tuple[tuple[Value, ...], int, int], rings: Mapping[Value, int
 
 
 def _scratch(schedule: Schedule, sizes: Mapping[Node, int], align: int) -> list[Buffer]:
-    """One buffer per node that runs whole, and one that the nodes of a segment share."""
-    lives: dict[Node | int, tuple[int, int]] = {}
-    nodes: dict[Node | int, dict[Node, None]] = {}
+    """One buffer per node that runs whole, and one that the nodes of a segment or of a group share."""
+    lives: dict[Node | int | str, tuple[int, int]] = {}
+    nodes: dict[Node | int | str, dict[Node, None]] = {}
     for index, step in enumerate(schedule):
         if isinstance(step, Step) and step.node in sizes:
-            key = step.node if step.segment is None else step.segment
+            key = (step.node.op.scratch_group or step.node) if step.segment is None else step.segment
             lives[key] = (lives.get(key, (index, index))[0], index)
             nodes.setdefault(key, {})[step.node] = None
     return [

@@ -225,7 +225,7 @@ def verify_schedule(graph: Graph, schedule: Schedule, rings: Mapping[Value, int]
     for step in schedule:
         if isinstance(step, Step):
             _verify_reads(step, rows, kept, gone)
-            gone |= {step.inputs[i]: step for i, _ in step.node.op.aliased if step.node.op.phase == "update"}
+            gone |= {step.inputs[i]: step for i, _ in step.node.op.aliased if step.node.op.overwrites}
         _verify_writes(step, rows)
     for value in (*pulled, *(v for n in graph.nodes for v in n.outputs)):
         if rows.get(value, 0) != _rows(value):

@@ -246,6 +246,18 @@ class Chain(Op):
         inner = self.producer.work(self._walk(node)[0][0])
         return replace(super().work(node), macs=inner.macs)
 
+    def _first(self, node: Node) -> Node:
+        """The producer alone."""
+        return Node(self.producer, node.inputs[: self.producer_inputs], ())
+
+    def cut_rows(self, node: Node) -> int:
+        return self.producer.cut_rows(self._first(node))
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        producer, needs = self.producer.cut(self._first(node), first, last)
+        operands = range(self.producer_inputs + 1, len(node.inputs))
+        return replace(self, producer=producer), (*needs, *(RowNeed(i, first, last) for i in operands))
+
     def kernel(self, node: Node) -> Kernel:
         walk = self._walk(node)
         kernel = self.producer.kernel(walk[0][0])

@@ -333,6 +333,15 @@ class Conv2dInputGrad(Op):
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
+    def cut_rows(self, node: Node) -> int:
+        return self.shape[1] if self.window.reaches_all(self.shape[1], node.inputs[0].type.shape[1]) else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        low, high = self.window.reached(first, last, node.inputs[0].type.shape[1])
+        window = self.window.crop_back(first, last, node.inputs[0].type.shape[1])
+        shape = (1, last - first, *self.shape[2:])
+        return replace(self, window=window, shape=shape), (RowNeed(0, low, high),)
+
     def _scratch(self, h: TensorType) -> int:
         """Four int16 columns of at most 96 weights and the int32 gradients of four channels of a block; or of a row,
         and of one position to bring its channels into order."""
@@ -389,6 +398,14 @@ class Conv2dWeightGrad(Op):
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
+
+    def cut_rows(self, node: Node) -> int:
+        return node.inputs[1].type.shape[1]
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        height = node.inputs[0].type.shape[1]
+        window = self.window.crop(first, last, height)
+        return replace(self, window=window), (self.window.need(first, last, height), RowNeed(1, first, last))
 
     def _scratch(self, x: TensorType, h: TensorType) -> int:
         """Gradients of 24 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of up to 24 channels,

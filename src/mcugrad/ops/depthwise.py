@@ -189,6 +189,15 @@ class DepthwiseInputGrad(Op):
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight))
         return Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
 
+    def cut_rows(self, node: Node) -> int:
+        return self.shape[1] if self.window.reaches_all(self.shape[1], node.inputs[0].type.shape[1]) else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        low, high = self.window.reached(first, last, node.inputs[0].type.shape[1])
+        window = self.window.crop_back(first, last, node.inputs[0].type.shape[1])
+        shape = (1, last - first, *self.shape[2:])
+        return replace(self, window=window, shape=shape), (RowNeed(0, low, high),)
+
     def _scratch(self) -> int:
         """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on."""
         height, width = self.shape[1:3]
@@ -228,6 +237,14 @@ class DepthwiseWeightGrad(Op):
 
     def work(self, node: Node) -> Work:
         return Work(depthwise_macs(node.inputs[1].type, self.window))
+
+    def cut_rows(self, node: Node) -> int:
+        return node.inputs[1].type.shape[1]
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        height = node.inputs[0].type.shape[1]
+        window = self.window.crop(first, last, height)
+        return replace(self, window=window), (self.window.need(first, last, height), RowNeed(1, first, last))
 
     def kernel(self, node: Node) -> Kernel:
         x, h = node.inputs[:2]

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, TensorType
 from mcugrad.ops.backprop import grad_quant
 from mcugrad.ops.example import activation, single
 
@@ -74,6 +74,13 @@ class GradLoad(Op):
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         return (arrays[0],)
+
+    def cut_rows(self, node: Node) -> int:
+        shape = node.inputs[0].type.shape
+        return shape[1] if len(shape) == 4 else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        return self, (RowNeed(0, first, last),)
 
     def kernel(self, node: Node) -> Kernel:
         g = node.inputs[0]

@@ -69,6 +69,23 @@ class Window:
         _, left, _, right = self.padding
         return replace(self, padding=(need.first - low, left, high - need.last, right))
 
+    def reaches_all(self, height: int, outputs: int) -> bool:
+        """Is every input row read by some output row?"""
+        return self.kernel[0] >= self.stride[0] and (outputs - 1) * self.stride[0] - self.padding[0] + self.kernel[0] >= height
+
+    def reached(self, first: int, last: int, outputs: int) -> tuple[int, int]:
+        """Output rows [low, high) that read input rows [first, last)."""
+        low = -(-(first + self.padding[0] - self.kernel[0] + 1) // self.stride[0])
+        return max(low, 0), min((last - 1 + self.padding[0]) // self.stride[0] + 1, outputs)
+
+    def crop_back(self, first: int, last: int, outputs: int) -> Window:
+        """The window through which input rows [first, last) meet the output rows of `reached` alone, where it reaches all."""
+        low, high = self.reached(first, last, outputs)
+        _, left, _, right = self.padding
+        top = first + self.padding[0] - low * self.stride[0]
+        bottom = max((high - low - 1) * self.stride[0] + self.kernel[0] - (last - first) - top, 0)
+        return replace(self, padding=(top, left, bottom, right))
+
 
 def nhwc(type_: TensorType, what: str = "input") -> tuple[int, int, int]:
     """(H, W, C) of an activation; raises GraphError for another rank or batch."""

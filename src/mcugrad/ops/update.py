@@ -17,6 +17,7 @@ from mcugrad.ir import (
     Node,
     Op,
     Operand,
+    RowNeed,
     Scratch,
     Struct,
     Table,
@@ -61,6 +62,13 @@ class BiasGrad(Op):
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         return (arrays[0].reshape(-1, arrays[0].shape[-1]).sum(axis=0),)
 
+    def cut_rows(self, node: Node) -> int:
+        shape = node.inputs[0].type.shape
+        return shape[1] if len(shape) == 4 else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        return self, (RowNeed(0, first, last),)
+
     def kernel(self, node: Node) -> Kernel:
         h = node.inputs[0]
         channels = h.type.shape[-1]
@@ -98,13 +106,16 @@ class BiasStep(Op):
         db, bias, e_s, exponents, control = arrays
         return (bias - db * 2.0 ** -self.shifts(e_s, exponents, control),)
 
+    def params(self, shape: tuple[int, ...]) -> Struct:
+        """The constant part of the step of a bias."""
+        return Struct("mcg_bias_params_t", (("slot", slot_number(self.exponent)), ("base", Table("int8_t", self.base))))
+
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
         _bias, e_s, exponents, _ = operands
-        fixed = (("slot", slot_number(self.exponent)), ("base", Table("int8_t", self.base)))
         return Struct(
             "mcg_bias_step_t",
             (
-                ("p", Struct("mcg_bias_params_t", fixed)),
+                ("p", self.params(outputs[0].type.shape)),
                 ("bias", Operand(outputs[0], "int32_t", const=False)),
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
@@ -202,9 +213,8 @@ class WeightStep(Op):
         outs = (new, np.zeros_like(new)) if self.residual_bits else (new,)
         return (*outs, self.centre(new - w, *rest)) if self.centred else outs
 
-    def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
-        e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]
-        shape = outputs[0].type.shape
+    def params(self, shape: tuple[int, ...]) -> Struct:
+        """The constant part of the step of a weight of `shape`."""
         channels = self.channels
         fixed = (
             ("slot", slot_number(self.exponent)),
@@ -216,11 +226,15 @@ class WeightStep(Op):
             ("order", Table("uint16_t", channels) if channels is not None else 0),
             ("base", Table("int8_t", self.base)),
         )
+        return Struct("mcg_weight_params_t", fixed)
+
+    def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
+        e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]
         residual = outputs[1] if self.residual_bits else None
         return Struct(
             "mcg_weight_step_t",
             (
-                ("p", Struct("mcg_weight_params_t", fixed)),
+                ("p", self.params(outputs[0].type.shape)),
                 ("weight", Operand(outputs[0], const=False)),
                 ("residual", Operand(residual, "void", const=False)),
                 ("sample_exponent", Operand(e_s, "int32_t")),
@@ -254,6 +268,14 @@ class Update(Op):
         pairs = [(first + i, i) for i in range(2 if self.step.residual_bits else 1)]
         extra = first + len(pairs) + 4
         return (*pairs, (extra, len(pairs))) if self.step.centred else tuple(pairs)
+
+    def cut_rows(self, node: Node) -> int:
+        return self.grad.cut_rows(self._parts(node)[0])
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        """The same step by the share of rows [first, last) in the gradient."""
+        grad, needs = self.grad.cut(self._parts(node)[0], first, last)
+        return replace(self, grad=grad), needs
 
     def _parts(self, node: Node) -> tuple[Node, Node]:
         ins, rest = node.inputs[: self.grad_inputs], node.inputs[self.grad_inputs :]

@@ -77,6 +77,9 @@ void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *block);
 /* Runs the stages on row `row` of a gradient, acc [n]. */
 void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *acc);
 
+/* Adds the calls before to grad [n], elements from `at` on of the parameter; non-zero: more calls follow. */
+int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad);
+
 /* Moves channels first ... first + n - 1 (as the weight counts them) of output o and tap `tap` of a convolution's weight
  * by grad [n], overwritten; returns sum mu * change, the centring's share of the bias.  mu: the group's, or null. */
 int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
@@ -86,6 +89,6 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);
 
 /* Moves channels first ... first + n - 1 of a depthwise weight [taps][C] by grad [taps][n], and centres them. */
-void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, const int32_t *grad);
+void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad);
 
 #endif

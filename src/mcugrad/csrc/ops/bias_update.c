@@ -38,6 +38,7 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   int32_t packed = 0;
   for (; MCG_DUAL_MAC && packed + 8 <= channels; packed += 8) sum_packed(h + packed, positions, channels, sum + packed);
   sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
+  if (mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
       step->c->halvings - mcg_exponent(step->exponents, step->p->slot) - *step->sample_exponent;
   for (int32_t c = 0; c < channels; ++c) {

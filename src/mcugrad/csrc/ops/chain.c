@@ -190,7 +190,7 @@ static void run_stage(const mcg_block_t *b, int32_t j, int32_t n, const mcg_stag
 }
 
 void mcg_chain_start(const mcg_chain_t *chain) {
-  for (int32_t s = 0; s < chain->count; ++s) {
+  for (int32_t s = 0; s < chain->count && !chain->more; ++s) {
     if (chain->stages[s].out != NULL) *chain->stages[s].clamped = 0;
   }
 }

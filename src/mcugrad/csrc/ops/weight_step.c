@@ -124,10 +124,19 @@ static int64_t weigh(const int16_t *mu, int32_t n, const int32_t *change) {
   return sum;
 }
 
+int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad) {
+  if (s == NULL) return 0;
+  int32_t *sum = s->sum + at;
+  MCG_COMPACT for (int32_t i = 0; s->add && i < n; ++i) grad[i] += sum[i];
+  MCG_COMPACT for (int32_t i = 0; s->more && i < n; ++i) sum[i] = grad[i];
+  return s->more;
+}
+
 int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
                         const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
   const int32_t row = o * p->taps + tap, at = row * p->live + first;
+  if (mcg_gather(step->sum, at, n, grad)) return 0;
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
   const run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
@@ -146,6 +155,7 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
 }
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
+  if (step->sum != NULL && step->sum->more) return;
   const int64_t moved = step->bias[o] - by;
   step->bias[o] = moved > MCG_BIAS_LIMIT    ? MCG_BIAS_LIMIT
                   : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT
@@ -162,7 +172,7 @@ static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t sh
 }
 
 void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows) {
-  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED;
+  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED && step->sum == NULL;
   rows->shift = common_shift(step);
   rows->key = random_key(step);
   rows->nibbles = fits && has_nibbles(step->p, outputs, rows->shift) ? rows->n & ~3 : 0;
@@ -194,8 +204,11 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
   }
 }
 
-void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, const int32_t *grad) {
+void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad) {
   const mcg_weight_params_t *p = step->p;
+  int32_t more = 0;
+  for (int32_t tap = 0; tap < p->taps; ++tap) more |= mcg_gather(step->sum, tap * p->live + first, n, grad + tap * n);
+  if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   const int32_t shift = common_shift(step);
   for (int32_t c = first; c < first + n; ++c) {
