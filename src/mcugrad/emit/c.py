@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mcugrad.emit.call import Call, CallPrinter, Rows, identifier
-from mcugrad.ir import Node, Value
+from mcugrad.emit.call import ROUND, Call, CallPrinter, Rows, identifier
+from mcugrad.emit.roll import loops
+from mcugrad.ir import Kernel, Node, Operand, Value
 from mcugrad.layout import to_bytes
 from mcugrad.memory.problem import Home
 from mcugrad.memory.schedule import LoadRows, Step, height
@@ -135,21 +136,41 @@ class _Source:
         lines: list[str] = []
         index = 0
         while index < len(steps):
-            step = steps[index]
-            if step.segment is not None:
-                stop = next((i for i in range(index, len(steps)) if steps[i].segment != step.segment), len(steps))
-                lines += self.segment(steps[index:stop], step.segment)
-                index = stop
-                continue
-            assert isinstance(step, Step)
-            lines += self.step(step)
-            index += 1
+            number = steps[index].segment
+            stop = next((i for i in range(index, len(steps)) if steps[i].segment != number), len(steps))
+            part = steps[index:stop]
+            lines += self.whole(part) if number is None else self.segment(part, number)
+            index = stop
         return lines
 
-    def step(self, step: Step) -> list[str]:
+    def whole(self, steps: Sequence[Step | LoadRows]) -> list[str]:
+        """Nodes that run whole; what repeats, in loops."""
+        nodes = [s.node for s in steps if isinstance(s, Step)]
+        kernels = [n.op.kernel(n) for n in nodes]
+        repeating = [k if n.op.scratch_group is not None else None for n, k in zip(nodes, kernels, strict=True)]
+        lines: list[str] = []
+        at = 0
+        for loop in (*loops(repeating, [self.scratch(n) for n in nodes], self.place), None):
+            for node, kernel in zip(nodes[at : loop.start if loop else None], kernels[at:], strict=False):
+                lines += self.step(node, kernel)
+            if loop is not None:
+                inner = [line for n, k in zip(nodes[loop.start :], loop.kernels, strict=False) for line in self.step(n, k)]
+                body = textwrap.indent("\n".join(inner), "  ")
+                lines.append(f"for (int32_t {ROUND} = 0; {ROUND} < {loop.count}; ++{ROUND}) {{\n{body}\n}}")
+                at = loop.stop
+        return lines
+
+    def place(self, operand: Operand) -> tuple[str, int]:
+        """The block of memory that an operand lies in, and its first byte there."""
+        value = operand.value
+        assert value is not None, "an absent operand has no place"
+        program, home = self.program, self.program.homes[value]
+        if home is Home.STATE:
+            return "S", program.state.offsets[value] + operand.offset
+        return ("A", program.plan.offsets[value] + operand.offset) if home is Home.ARENA else (value.name, operand.offset)
+
+    def step(self, node: Node, kernel: Kernel | None) -> list[str]:
         """One node, whole."""
-        node = step.node
-        kernel = node.op.kernel(node)
         comment = _comment(node)
         if kernel is None:
             return [f"{comment}  /* same bytes */"]

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from mcugrad.emit.roll import Moving
 from mcugrad.ir import Context, Kernel, Node, Operand, RowRange, Scratch, Struct, Table, TensorType, Value
 
 Address = Callable[[Value, str, bool], str]
 """(value, element type in C, const) -> C expression of the value's address, cast to that pointer type."""
 
 _WIDTH = 110
+ROUND = "round"  # the variable of a loop of calls
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class CallPrinter:
     def _pointer(self, item: Operand) -> str:
         if item.value is None:
             return "NULL"
-        if item.offset == 0:
+        stride = item.stride if isinstance(item, Moving) else 0
+        if item.offset == stride == 0:
             return self._address(item.value, item.ctype, item.const)
         first = self._address(item.value, "int8_t", item.const)
-        return f"({'const ' if item.const else ''}{item.ctype} *)({first} + {item.offset})"
+        moved = f" + {item.offset}" * (item.offset != 0) + f" + {ROUND} * {stride}" * (stride != 0)
+        return f"({'const ' if item.const else ''}{item.ctype} *)({first}{moved})"
 
     def _object(self, item: Struct, name: str, setup: list[str]) -> str:
         """Name of the struct's object: in flash when it is constant, else local."""

@@ -178,9 +178,14 @@ class Slide(Op):
 
     by: int
     rows: int
+    group: str = ""
     phase = "backward"
     aliased = ((0, 0),)
     overwrites = True
+
+    @property
+    def scratch_group(self) -> str | None:  # type: ignore[override]
+        return self.group or None
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if not 0 < self.by < self.by + self.rows <= types[0].shape[1]:

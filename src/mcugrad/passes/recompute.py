@@ -185,7 +185,7 @@ class _Rounds:
         if value in self.current and new > old and first > new:
             before = self.current[value]
             self.current[value] = Value(self.names.unique(f"{value.name}.from{new}"), before.type, value.origin)
-            yield Node(Slide(new - old, first - new), (before,), (self.current[value],))
+            yield Node(Slide(new - old, first - new, self.group), (before,), (self.current[value],))
 
     def _accumulated(self, node: Node, number: int, first: int, last: int) -> Iterator[Node]:
         update = node.op
