@@ -128,7 +128,7 @@ class Piece(Op):
 
     def _moved(self, arg: Any, where: Mapping[Value, tuple[Value, int]], inner: Node) -> Any:
         """A kernel argument with the buffers in place of the op's own operands."""
-        if isinstance(arg, Operand) and arg.value in where:
+        if isinstance(arg, Operand) and arg.value is not None and arg.value in where:
             value, offset = where[arg.value]
             return replace(arg, value=value, offset=offset)
         if isinstance(arg, RowRange):

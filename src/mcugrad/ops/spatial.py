@@ -71,11 +71,11 @@ class Window:
 
     def reaches_all(self, height: int, outputs: int) -> bool:
         """Is every input row read by some output row?"""
-        return self.kernel[0] >= self.stride[0] and (outputs - 1) * self.stride[0] - self.padding[0] + self.kernel[0] >= height
+        return self.extent[0] >= self.stride[0] and (outputs - 1) * self.stride[0] - self.padding[0] + self.extent[0] >= height
 
     def reached(self, first: int, last: int, outputs: int) -> tuple[int, int]:
         """Output rows [low, high) that read input rows [first, last)."""
-        low = -(-(first + self.padding[0] - self.kernel[0] + 1) // self.stride[0])
+        low = -(-(first + self.padding[0] - self.extent[0] + 1) // self.stride[0])
         return max(low, 0), min((last - 1 + self.padding[0]) // self.stride[0] + 1, outputs)
 
     def crop_back(self, first: int, last: int, outputs: int) -> Window:
@@ -83,7 +83,7 @@ class Window:
         low, high = self.reached(first, last, outputs)
         _, left, _, right = self.padding
         top = first + self.padding[0] - low * self.stride[0]
-        bottom = max((high - low - 1) * self.stride[0] + self.kernel[0] - (last - first) - top, 0)
+        bottom = max((high - low - 1) * self.stride[0] + self.extent[0] - (last - first) - top, 0)
         return replace(self, padding=(top, left, bottom, right))
 
 

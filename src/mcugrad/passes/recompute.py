@@ -141,11 +141,11 @@ class _Rounds:
                 for need in needed(node, first, last):
                     value = node.inputs[need.index]
                     lowest[value] = min(lowest.get(value, need.first), need.first)
-            for value in bases:
+            for value, lows in bases.items():
                 first, last = ran.get(self.producer[value], (0, 0))
                 if last > first:
-                    bases[value][number] = min(lowest.get(value, first), first)
-                    heights[value] = max(heights[value], last - bases[value][number])
+                    lows[number] = min(lowest.get(value, first), first)
+                    heights[value] = max(heights[value], last - lows[number])
         return {v: _Window(heights[v], b) for v, b in bases.items()}
 
     # The nodes.

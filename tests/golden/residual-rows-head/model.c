@@ -45,25 +45,26 @@ static const mcg_piece_t segment0[8] =
 static const int32_t conv0_conv2d_multiplier[4] = {1073741824, 1073741824, 1610612736, 1073741824};
 static const uint8_t conv0_conv2d_shift[4] = {40, 39, 39, 40};
 static const mcg_conv2d_t conv0_conv2d = {.in_h = 8, .in_w = 8, .in_c = 3, .out_h = 4, .out_w = 4, .out_c = 4,
-    .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1, .groups = 1,
-    .live = 3, .order = 0, .x_zero = -3, .y_zero = -128, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv0_conv2d_shift};
+    .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1, .dilation_h = 1,
+    .dilation_w = 1, .groups = 1, .live = 3, .order = 0, .x_zero = -3, .y_zero = -128, .multiplier =
+    conv0_conv2d_multiplier, .shift = conv0_conv2d_shift};
 static const int32_t conv1_conv2d_multiplier[6] = {1073741824, 1073741824, 1610612736, 1073741824, 1073741824,
     1610612736};
 static const uint8_t conv1_conv2d_shift[6] = {39, 38, 38, 39, 38, 38};
 static const mcg_conv2d_t conv1_conv2d = {.in_h = 4, .in_w = 4, .in_c = 4, .out_h = 4, .out_w = 4, .out_c = 6,
-    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .groups = 1,
-    .live = 4, .order = 0, .x_zero = -128, .y_zero = -128, .multiplier = conv1_conv2d_multiplier, .shift =
-    conv1_conv2d_shift};
+    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h = 1,
+    .dilation_w = 1, .groups = 1, .live = 4, .order = 0, .x_zero = -128, .y_zero = -128, .multiplier =
+    conv1_conv2d_multiplier, .shift = conv1_conv2d_shift};
 static const mcg_rows_t conv1_rows = {0, 4, 4, 4, 0};
 static const mcg_conv2d_t conv2_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_h = 4, .out_w = 4, .out_c = 6,
-    .kernel_h = 3, .kernel_w = 3, .stride_h = 1, .stride_w = 1, .pad_top = 1, .pad_left = 1, .groups = 6,
-    .x_zero = -128, .y_zero = -128, .multiplier = conv1_conv2d_multiplier, .shift = conv1_conv2d_shift};
+    .kernel_h = 3, .kernel_w = 3, .stride_h = 1, .stride_w = 1, .pad_top = 1, .pad_left = 1, .dilation_h = 1,
+    .dilation_w = 1, .groups = 6, .x_zero = -128, .y_zero = -128, .multiplier = conv1_conv2d_multiplier,
+    .shift = conv1_conv2d_shift};
 static const uint8_t conv3_conv2d_shift[4] = {39, 38, 38, 39};
 static const mcg_conv2d_t conv3_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_h = 4, .out_w = 4, .out_c = 4,
-    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .groups = 1,
-    .live = 6, .order = 0, .x_zero = -128, .y_zero = 2, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv3_conv2d_shift};
+    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h = 1,
+    .dilation_w = 1, .groups = 1, .live = 6, .order = 0, .x_zero = -128, .y_zero = 2, .multiplier =
+    conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
 static const mcg_add_t add_add = {.rows = 4, .row = 16, .factor1 = 32768, .factor2 = 32768, .zero1 = 2, .zero2
     = -128, .y_zero = 1};
 static const mcg_rows_t add_rows = {0, 4, 4, 4, 4};
@@ -71,11 +72,12 @@ static const int32_t conv4_conv2d_multiplier[5] = {1073741824, 1073741824, 16106
     1073741824};
 static const uint8_t conv4_conv2d_shift[5] = {39, 38, 38, 39, 38};
 static const mcg_conv2d_t conv4_conv2d = {.in_h = 4, .in_w = 4, .in_c = 4, .out_h = 4, .out_w = 4, .out_c = 5,
-    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .groups = 1,
-    .live = 4, .order = 0, .x_zero = 1, .y_zero = -128, .multiplier = conv4_conv2d_multiplier, .shift =
-    conv4_conv2d_shift};
+    .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h = 1,
+    .dilation_w = 1, .groups = 1, .live = 4, .order = 0, .x_zero = 1, .y_zero = -128, .multiplier =
+    conv4_conv2d_multiplier, .shift = conv4_conv2d_shift};
 static const mcg_conv2d_t features_conv2d = {.in_h = 4, .in_w = 4, .in_c = 5, .out_h = 1, .out_w = 1, .out_c =
-    5, .kernel_h = 4, .kernel_w = 4, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .groups = 5};
+    5, .kernel_h = 4, .kernel_w = 4, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h =
+    1, .dilation_w = 1, .groups = 5};
 static const mcg_rows_t features_rows = {0, 1, 4, 1, 0};
 static const mcg_head_t logits_head = {.features = 5, .classes = 3, .zero = -128, .limit = 32767};
 static const mcg_softmax_t loss_0_softmax = {.classes = 3, .multiplier = 23637, .shift = 23};
@@ -154,10 +156,9 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
   return MCG_OK;
 }
 
-/* What learning starts from. */
-static const uint8_t initial_state[44] =
-    {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0};
+/* What learning starts from; the rest of the state is zero. */
+static const uint8_t initial_state[1] =
+    {0};
 static const mcg_parameter_t parameters[2] = {
     {"head_weight", 12, 30},
     {"head_bias", 0, 12},
@@ -174,6 +175,7 @@ const mcg_model_t mcg_model = {
     .input_rows = MODEL_INPUT_ROWS,
     .classes = MODEL_CLASSES,
     .parameter_count = 2,
+    .initial_bytes = 0,
     .initial_state = initial_state,
     .parameters = parameters,
     .infer = mcg_model_infer,

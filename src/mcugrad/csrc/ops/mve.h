@@ -1,9 +1,11 @@
-/* What the MVE kernels share.  Needs MCG_MVE. */
+/* What the MVE kernels share.  Empty without it. */
 #ifndef MCG_OPS_MVE_H
 #define MCG_OPS_MVE_H
 
 #include "kernels.h"
 #include "port.h"
+
+#if MCG_MVE
 
 /* Requantization of four sums, for shifts of 33 and more: MBQM(v) = RSH(high word of v * multiplier, shift - 32). */
 typedef struct {
@@ -61,5 +63,7 @@ MCG_INLINE int32_t mcg_sum_lanes(const int8_t *at, int32_t n) {
   }
   return sum;
 }
+
+#endif
 
 #endif

@@ -68,7 +68,6 @@ static void channels(update_t *u, const int8_t *x, int32_t j, int32_t n) {
   mcg_panel_t panel;
   mcg_wide_t start[MCG_WIDE_VECTORS];
   int32_t middle[MCG_WIDE_VECTORS * MCG_WIDTH] = {0};
-  const uint16_t *order = u->p->order;
   for (int32_t k = 0; k < n; ++k) middle[k] = u->p->x_zero + (u->mu != NULL ? u->mu[j + k] : 0);
   pack(u, x, j, n, &panel, start);
   for (int32_t o = 0; o < u->outputs; o += MCG_WIDE_ROWS) {
