@@ -10,13 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Builder, Graph, Node, Op, Quant, TensorType, Value
-from mcugrad.ops.add import Add
+from mcugrad.ops.add import Add, Sub
 from mcugrad.ops.clamp import Clamp
+from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.functions import Elu, Gelu, HardSwish, LeakyRelu, Sigmoid, Silu, Tanh
+from mcugrad.ops.lut import Lut
+from mcugrad.ops.mul import Mul
+from mcugrad.ops.place import Pad, Slice
 from mcugrad.ops.pool import AvgPool, MaxPool, global_average
 from mcugrad.ops.reshape import Reshape
 from mcugrad.ops.spatial import Window
+from mcugrad.ops.transpose import Transpose
+from mcugrad.ops.upsample import Upsample
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, input_means, temporary_head
 from mcugrad.training.head import attach_head
@@ -123,6 +130,27 @@ class Sketch:
         out = self.fit([p + q for p, q in zip(self.reals(a), self.reals(b), strict=True)], relu=False)
         return self.place(Add(out), a, b, name=f"{name}{self.count}")
 
+    def sub(self, a: Value, b: Value) -> Value:
+        out = self.fit([p - q for p, q in zip(self.reals(a), self.reals(b), strict=True)], relu=False)
+        return self.place(Sub(out), a, b, name=f"sub{self.count}")
+
+    def mul(self, a: Value, b: Value) -> Value:
+        out = self.fit([p * q for p, q in zip(self.reals(a), self.reals(b), strict=True)], relu=False)
+        return self.place(Mul(out), a, b, name=f"mul{self.count}")
+
+    def concat(self, axis: int, *parts: Value, tight: bool) -> Value:
+        """At the range of the whole, or of the first part alone, which clamps the others."""
+        whole = [np.concatenate(r, axis) for r in zip(*(self.reals(p) for p in parts), strict=True)]
+        out = parts[0].type.quant if tight else self.fit(whole, relu=False)
+        return self.place(Concat(axis, out), *parts, name=f"concat{self.count}")
+
+    def constant(self, shape: tuple[int, ...]) -> Value:
+        """A frozen operand."""
+        type_ = TensorType(shape, "s8", Quant((0.01,), int(self.rng.integers(-30, 31))))
+        value = self.build.param(f"constant{self.count}", type_, self.rng.integers(-128, 128, shape))
+        self.samples[value] = [self.build.params[-1].data] * SAMPLES
+        return value
+
     def clamp(self, x: Value) -> Value:
         return self.place(Clamp(out=self.fit(self.reals(x), self.rng.random() < 0.5)), x, name=f"clamp{self.count}")
 
@@ -196,6 +224,88 @@ def avg_pool(s: Sketch, x: Value) -> Value:
     return s.place(AvgPool(Window((kernel[0], kernel[1]), s.pick((1, 1), (2, 2), (1, 2)))), y, name=f"avg_pool{s.count}")
 
 
+def dilated(s: Sketch, x: Value) -> Value:
+    dilation = s.pick((2, 1), (1, 2), (2, 2))
+    top, left = dilation
+    outputs = s.pick(3, 4)
+    if s.pick(True, False):
+        x = s.conv(x, outputs)
+        window = Window((3, 3), (1, 1), (top, left, top, left), dilation)
+        return s.layer(lambda out: DepthwiseConv2d(window, out), x, (1, 3, 3, outputs), 3, True)
+    window = Window((3, 2), s.pick((1, 1), (2, 1)), (top, 0, top, left), dilation)
+    return s.layer(lambda out: Conv2d(window, out), x, (outputs, 3, 2, x.type.shape[3]), 0, False)
+
+
+def concatenated(s: Sketch, x: Value) -> Value:
+    """Branches at different scales, as in SqueezeNet, and the input itself, as in DenseNet."""
+    a, b = s.conv(x, s.pick(2, 3), 1), s.conv(x, s.pick(2, 5), 3)
+    parts = (a, b) if a.type.shape[1:3] != x.type.shape[1:3] or s.pick(True, False) else (a, b, x)
+    if b.type.shape[1:3] != a.type.shape[1:3]:
+        parts = (a, s.conv(x, 2))
+    return s.concat(3, *parts, tight=s.pick(True, False))
+
+
+def stacked(s: Sketch, x: Value) -> Value:
+    """Rows or columns of two layers after each other."""
+    outputs = s.pick(3, 4)
+    a, b = s.conv(x, outputs), s.conv(x, outputs, relu=False)
+    return s.conv(s.concat(s.pick(1, 2), a, b, tight=False), 3, 2, 2)
+
+
+def padded(s: Sketch, x: Value) -> Value:
+    """Padding of a map and of channels, then a part of it."""
+    y = s.place(Pad((1, 0, 1), (0, 2, 1), s.pick(0.0, 0.3)), s.conv(x, 3), name=f"pad{s.count}")
+    height, width, channels = y.type.shape[1:]
+    return s.place(Slice((0, 1, 0), (height - 1, width - 1, channels - 1)), y, name=f"slice{s.count}")
+
+
+def sliced(s: Sketch, x: Value) -> Value:
+    """Two halves of the channels take different ways, as in ShuffleNet."""
+    y = s.conv(x, 6, relu=False)
+    height, width = y.type.shape[1:3]
+    left = s.place(Slice((0, 0, 0), (height, width, 2)), y, name=f"left{s.count}")
+    right = s.place(Slice((0, 0, 2), (height, width, 4)), y, name=f"right{s.count}")
+    return s.concat(3, left, s.conv(right, 3), tight=False)
+
+
+def transposed(s: Sketch, x: Value) -> Value:
+    y = s.conv(x, 4)
+    return s.conv(s.place(Transpose(s.pick((0, 2, 1, 3), (0, 3, 1, 2))), y, name=f"transpose{s.count}"), 3)
+
+
+def upsampled(s: Sketch, x: Value) -> Value:
+    """Down and up again, with a skip over it where the sizes allow, as in a U-shaped network."""
+    y = s.place(Upsample(s.pick((2, 2), (2, 1))), s.conv(x, 3, 3, 2), name=f"upsample{s.count}")
+    z = s.conv(y, 3)
+    return s.concat(3, z, x, tight=False) if z.type.shape[1:3] == x.type.shape[1:3] else z
+
+
+def curved(s: Sketch, x: Value) -> Value:
+    """A function by table; its gradient, and that of a skip, at one value."""
+    y = s.conv(x, s.pick(3, 5), relu=False)
+    function = s.pick(HardSwish(), LeakyRelu(0.1), Elu(), Gelu(), Silu(), Tanh(), Sigmoid())
+    out = function.quant or s.fit([function.value(r) for r in s.reals(y)], relu=False)
+    z = s.place(Lut(function, out), y, name=f"lut{s.count}")
+    return s.add(z, y) if s.pick(True, False) else z
+
+
+def squeezed(s: Sketch, x: Value) -> Value:
+    """Squeeze and excite."""
+    y = s.conv(x, s.pick(4, 6))
+    channels = y.type.shape[3]
+    gate = s.place(global_average(y.type), y, name=f"squeeze{s.count}")
+    gate = s.conv(s.conv(gate, 2), channels, relu=False)
+    return s.mul(y, s.place(Lut(Sigmoid(), Sigmoid.quant), gate, name=f"gate{s.count}"))
+
+
+def products(s: Sketch, x: Value) -> Value:
+    """Products and differences of layers, and with constants."""
+    y = s.conv(x, s.pick(3, 4), relu=False)
+    other = s.conv(x, y.type.shape[3], relu=False)
+    z = s.mul(y, s.pick(other, y, s.constant(y.type.shape), s.conv(y, 1)))
+    return s.sub(z, s.pick(y, other, s.constant(z.type.shape)))
+
+
 STAGES: tuple[Callable[[Sketch, Value], Value], ...] = (
     plain,
     residual,
@@ -209,6 +319,16 @@ STAGES: tuple[Callable[[Sketch, Value], Value], ...] = (
     clamped,
     avg_pool,
     detour,
+    dilated,
+    concatenated,
+    stacked,
+    padded,
+    sliced,
+    transposed,
+    upsampled,
+    curved,
+    squeezed,
+    products,
 )
 
 
@@ -235,7 +355,7 @@ TAILS: tuple[Callable[[Sketch, Value], Value], ...] = (pooled, pooled_residual, 
 
 
 def random_network(seed: int) -> Network:
-    """Stage `seed % 12` and tail `seed // 3 % 4` are certain; one to three more stages are drawn."""
+    """Stage `seed % 22` and tail `seed // 3 % 4` are certain; one to three more stages are drawn."""
     s = Sketch(seed)
     x = s.input((int(s.rng.integers(5, 9)), int(s.rng.integers(4, 8)), int(s.rng.integers(1, 5))))
     extra = [STAGES[i] for i in s.rng.integers(0, len(STAGES), s.rng.integers(1, 3))]

@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from graphs import STAGES, TAILS, Network, calibrated, everything, random_network, random_scheme
 from mcugrad.ir import Graph, Node, Result, Value, interpret
-from mcugrad.ops.add import Add
 from mcugrad.ops.backprop import GradQuantize, passes
-from mcugrad.ops.clamp import Clamp
-from mcugrad.ops.conv2d import Conv2d, correlate_weight
-from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.conv2d import correlate_weight
 from mcugrad.ops.head import HEAD_ONE, HeadUpdate
 from mcugrad.ops.loss import ONE, SampleScale
 from mcugrad.ops.pool import MaxPool
@@ -25,7 +22,7 @@ from mcugrad.training.scheme import resolve
 
 Array = NDArray[Any]
 
-SEEDS = range(48)
+SEEDS = range(66)
 RTOL = 1e-6
 STEP = 2e-3  # of an int8 weight unit
 
@@ -60,7 +57,7 @@ def loss(case: Case, moved: dict[str, Array]) -> tuple[float, list[Array]]:
 
 
 def kink(node: Node, run: Result) -> Array | None:
-    if isinstance(node.op, Conv2d | DepthwiseConv2d | Add | Clamp):
+    if getattr(node.op, "out", None) is not None:
         return passes(run[node.outputs[0]])
     if isinstance(node.op, MaxPool):
         padded = node.op.window.pad(run[node.inputs[0]], -np.inf)
@@ -217,22 +214,28 @@ def real_unit(graph: Graph, gradient: Gradient) -> Array:
     return per_channel.reshape([-1 if i == op.axis else 1 for i in range(4)])
 
 
+def real_backward(node: Node) -> str:
+    return "real" if node.op.phase in ("backward", "update") else "eval"
+
+
 def cosine(a: Array, b: Array) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def test_integer_gradients_point_where_the_real_ones_do() -> None:
-    """Tensors at unit norm, pooled over networks: cosine above 0.98 (median above 0.998), norm within 5 %."""
+    """Tensors over some samples at unit norm, pooled over networks: cosine above 0.98 (median 0.998), norm within 5 %."""
     found: dict[type, list[tuple[Array, Array]]] = {WeightStep: [], BiasStep: []}
     for seed in SEEDS:
         net = random_network(seed)
         graph = differentiate(net.graph, calibrated(net, resolve(everything(net.graph), net.graph)))
-        integers = interpret(graph, net.feeds(0))
-        reals = interpret(graph, net.feeds(0), lambda n: "real" if n.op.phase in ("backward", "update") else "eval")
-        for node in graph.nodes:
-            if isinstance(node.op, WeightStep | BiasStep) and np.abs(reals[node.inputs[0]]).max() > 0:
-                a, b = (r[node.inputs[0]].astype(np.float64).ravel() for r in (integers, reals))
-                found[type(node.op)].append((a / np.linalg.norm(b), b / np.linalg.norm(b)))
+        runs = [(interpret(graph, net.feeds(i)), interpret(graph, net.feeds(i), real_backward)) for i in range(3)]
+        runs = [(integers, reals) for integers, reals in runs if integers.progress == 0]
+        for node in graph.nodes if runs else ():
+            if isinstance(node.op, WeightStep | BiasStep):
+                pairs = ([r[node.inputs[0]].astype(np.float64).ravel() for r in pair] for pair in runs)
+                a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+                if np.abs(b).max() > 0:
+                    found[type(node.op)].append((a / np.linalg.norm(b), b / np.linalg.norm(b)))
     for pairs in found.values():
         a, b = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
         assert cosine(a, b) > 0.98

@@ -10,6 +10,8 @@ from graphs import STAGES, Network, calibrated, everything, random_network, rand
 from mcugrad.ir import Graph, GraphError, Node, Value, interpret, rebuild, verify
 from mcugrad.ops.backprop import Chain, ClampMask, GradMask
 from mcugrad.ops.conv2d import Conv2dWeightGrad
+from mcugrad.ops.lut import LutGrad
+from mcugrad.ops.mul import MulGrad
 from mcugrad.ops.pool import MaxPoolGrad
 from mcugrad.ops.select import SelectChannels
 from mcugrad.ops.update import BiasStep, Update, WeightStep
@@ -71,13 +73,13 @@ def test_no_parameter_gradient_is_stored(trained: list[tuple[Network, Graph]]) -
 
 
 def test_an_activation_kept_only_for_its_mask_is_kept_as_one_bit(trained: list[tuple[Network, Graph]]) -> None:
-    """What the backward pass reads of int8 activations, it reads for weight gradients or for a maximum."""
+    """What the backward pass reads of int8 activations, it reads for weight gradients, maxima, slopes and factors."""
     masks = 0
     for _, graph in trained:
         forward = {v for n in graph.nodes if n.op.phase == "forward" and not isinstance(n.op, ClampMask) for v in n.outputs}
         inputs = {n.inputs[0] for n in graph.nodes if n.op.phase == "update"}
         for node in (n for n in graph.nodes if isinstance(n.op, Chain)):
-            compared = isinstance(node.op.producer, MaxPoolGrad)
+            compared = isinstance(node.op.producer, MaxPoolGrad | LutGrad | MulGrad)
             inputs.update(node.inputs[1:2] if compared else ())
         for node in (n for n in graph.nodes if n.op.phase == "backward"):
             assert {v for v in node.inputs if v in forward and v.type.dtype == "s8"} <= inputs, node

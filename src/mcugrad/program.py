@@ -185,7 +185,7 @@ class Machine:
         if value in scalars:
             return scalars[value]
         if self.program.homes[value] is Home.FLASH:
-            return self.constants[value]
+            return self.constants[value] if last is None else self.constants[value][:, first:last]
         memory, at = self._place(value)
         if last is None:
             return from_bytes(memory[at : at + value.type.nbytes], value.type)

@@ -63,7 +63,7 @@ typedef struct {
   int16_t zero1, zero2, y_zero;
 } mcg_add_t;
 
-/* y = clamp8(RSH((x1 - zero1) * factor1 + (x2 - zero2) * factor2, 15) + y_zero); y may be x1 or x2. */
+/* y = clamp8(RSH((x1 - zero1) * factor1 + (x2 - zero2) * factor2, 15) + y_zero); y may be x1 or x2; factors may be negative. */
 void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y);
 
 typedef struct {
@@ -74,6 +74,67 @@ typedef struct {
 
 /* y = clamp8(MBQM(x - x_zero) + y_zero); y may be x. */
 void mcg_clamp(const mcg_clamp_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
+/* One input of a concatenation: runs of `run` bytes, requantized unless the multiplier is 0. */
+typedef struct {
+  int32_t run;
+  int32_t multiplier;
+  int16_t shift, zero;
+} mcg_part_params_t;
+
+typedef struct {
+  const mcg_part_params_t *p;
+  const int8_t *x; /* [outer][run] */
+} mcg_part_t;
+
+typedef struct {
+  int32_t outer;
+  int32_t y_zero;
+  int32_t count;
+  const mcg_part_t *parts;
+} mcg_concat_t;
+
+/* y [outer][sum of the runs]: a run of each part after the other. */
+void mcg_concat(const mcg_concat_t *p, int8_t *y);
+
+typedef struct {
+  int16_t in_h, in_w, in_c;
+  int16_t out_h, out_w, out_c;
+  int16_t top, left, first; /* of y in x: rows, columns, channels; may be negative */
+  int16_t value;            /* outside x */
+} mcg_place_t;
+
+/* y at (r, x, c) is x at (r, x, c) + (top, left, first), or the value where x has no such element. */
+void mcg_place(const mcg_place_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
+typedef struct {
+  int32_t size0, size1, size2; /* of y */
+  int32_t step0, step1, step2; /* of its axes in x */
+} mcg_transpose_t;
+
+void mcg_transpose(const mcg_transpose_t *p, const int8_t *x, int8_t *y);
+
+typedef struct {
+  int16_t in_h, in_w, channels;
+  int16_t factor_h, factor_w;
+} mcg_upsample_t;
+
+/* Each element of x factor_h * factor_w times. */
+void mcg_upsample(const mcg_upsample_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
+typedef struct {
+  int16_t width, channels;            /* of x1 and y */
+  int32_t x2_row;                     /* elements from a row of x2 to the next; 0: one row for all */
+  int16_t x2_pixel, x2_step;          /* likewise from pixel to pixel, and from channel to channel */
+  int16_t shift, zero1, zero2, y_zero;
+  int32_t multiplier;
+} mcg_mul_t;
+
+/* y = clamp8(MBQM((x1 - zero1) * (x2 - zero2)) + y_zero); y may be x1, and x2 of the same shape. */
+void mcg_mul(const mcg_mul_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y);
+
+/* y = table[byte of x], x and y [rows][row]; y may be x. */
+void mcg_lut(int32_t row, const int8_t *table, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
 void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
@@ -129,6 +190,10 @@ typedef struct {
 void mcg_softmax_cross_entropy(const mcg_softmax_t *p, const int32_t *logits, const int32_t *label, int32_t *p_label,
                                int32_t *g);
 
+/* Softmax over the last axis for inference: x and y [positions][classes], y at scale 1/256 and zero point -128;
+ * scratch: 4 * classes bytes. */
+void mcg_softmax(const mcg_softmax_t *p, int32_t positions, const int8_t *x, int8_t *y, void *scratch);
+
 /* Non-zero: the step ends here. */
 int32_t mcg_stop_if_easy(const mcg_context_t *c, const int32_t *p_label);
 int32_t mcg_stop_if_zero(const int32_t *gf, int32_t n);
@@ -182,6 +247,32 @@ void mcg_avg_pool_grad_s32(const mcg_conv2d_t *p, const int32_t *g, const mcg_ch
 /* g [out_h][out_w][C], x [in_h][in_w][C]; scratch: 4 * in_w * in_c bytes. */
 void mcg_max_pool_grad(const mcg_conv2d_t *p, const int8_t *g, const int8_t *x, const mcg_chain_t *chain,
                        void *scratch);
+
+/* a at (r, x, c) is g at (r, x, c) + (top, left, first), or 0; g [in_h][in_w][in_c]; scratch: 4 * out_w * out_c bytes. */
+void mcg_grad_place(const mcg_place_t *p, const int8_t *g, const mcg_chain_t *chain, void *scratch);
+
+/* g [in_h * factor_h][in_w * factor_w][C]; scratch: 4 * in_w * C bytes. */
+void mcg_upsample_grad(const mcg_upsample_t *p, const int8_t *g, const mcg_chain_t *chain, void *scratch);
+
+/* a = g * table[byte of x], g and x [rows][row]; scratch: 4 * row bytes. */
+void mcg_lut_grad(int32_t rows, int32_t row, const int16_t *table, const int8_t *g, const int8_t *x,
+                  const mcg_chain_t *chain, void *scratch);
+
+/* a [rows][row] of one factor of a product: `a_*` are elements from one pixel and channel of it to the next, 0 where it was
+ * broadcast, `x_*` those of the other factor. */
+typedef struct {
+  int16_t height, width, channels; /* of g */
+  int16_t zero;                    /* of x */
+  int32_t x_row;
+  int16_t a_pixel, a_step, x_pixel, x_step;
+  int32_t rows, row;
+} mcg_mul_grad_t;
+
+/* a = g * (x - zero), summed over what was broadcast; scratch: 4 * row bytes. */
+void mcg_mul_grad(const mcg_mul_grad_t *p, const int8_t *g, const int8_t *x, const mcg_chain_t *chain, void *scratch);
+
+/* a = -g, g [rows][row]; scratch: 4 * row bytes. */
+void mcg_grad_negate(int32_t rows, int32_t row, const int8_t *g, const mcg_chain_t *chain, void *scratch);
 
 /* g [rows][row]; scratch: 4 * row bytes. */
 void mcg_grad_load_s8(int32_t rows, int32_t row, const int8_t *g, const mcg_chain_t *chain, void *scratch);

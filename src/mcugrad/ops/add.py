@@ -1,17 +1,19 @@
-"""Residual addition of two int8 activations."""
+"""Residual addition of two int8 activations, and their difference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, RowNeed, RowRange, Struct, TensorType
+from mcugrad.ops.backprop import grad_quant
 from mcugrad.ops.conv2d import need_quant
 from mcugrad.ops.example import activation, single
+from mcugrad.ops.spatial import rows_of
 from mcugrad.quant.affine import clamp8, round_half_up, rsh
 
 Array = NDArray[Any]
@@ -26,6 +28,7 @@ class Add(Op):
     out: Quant | None = None
     in_place = ((0, 0), (1, 0))
     splits_rows = True
+    signs: ClassVar[tuple[int, int]] = (1, 1)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         a, b = types
@@ -42,7 +45,7 @@ class Add(Op):
         return round_half_up(need_quant(type_)[0].scale[0] / out.scale[0] * (1 << ADD_BITS))
 
     def _sides(self, node: Node) -> list[tuple[int, int]]:
-        return [(self.factor(v.type), need_quant(v.type)[0].zero) for v in node.inputs]
+        return [(n * self.factor(v.type), need_quant(v.type)[0].zero) for v, n in zip(node.inputs, self.signs, strict=True)]
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         acc = sum((x.astype(np.int64) - z) * a for x, (a, z) in zip(arrays, self._sides(node), strict=True))
@@ -50,16 +53,20 @@ class Add(Op):
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         if self.out is None:
-            return (arrays[0] + arrays[1],)
+            return (self.signs[0] * arrays[0] + self.signs[1] * arrays[1],)
         quants = need_quant(*(v.type for v in node.inputs))
-        total = sum((x - q.zero) * (q.scale[0] / self.out.scale[0]) for x, q in zip(arrays, quants, strict=True))
+        sides = zip(arrays, quants, self.signs, strict=True)
+        total = sum((x.astype(np.float64) - q.zero) * (n * q.scale[0] / self.out.scale[0]) for x, q, n in sides)
         return (clamp8(np.asarray(total) + self.out.zero),)
 
     def gradient(self, node: Node, build: Any) -> None:
-        a = build.mask(build.incoming(node.outputs[0]), node.outputs[0])
-        for x in node.inputs:
-            if build.wants(x):
+        (y,) = node.outputs
+        a = build.mask(build.incoming(y), y)
+        for x, sign in zip(node.inputs, self.signs, strict=True):
+            if build.wants(x) and sign > 0:
                 build.pass_on(x, a)
+            elif build.wants(x):
+                build.contribute(x, GradNegate(), build.quantize(a, (1.0,), f"{y.name}.grad"))
 
     def kernel(self, node: Node) -> Kernel:
         (a1, z1), (a2, z2) = self._sides(node)
@@ -92,3 +99,35 @@ class Add(Op):
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self)
+
+
+@dataclass(frozen=True)
+class Sub(Add):
+    """y = clamp8(RSH((x1 - z1) * A1 - (x2 - z2) * A2, 15) + z), as in the sum."""
+
+    signs: ClassVar[tuple[int, int]] = (1, -1)
+
+
+@dataclass(frozen=True)
+class GradNegate(Op):
+    """a = -g of a stored gradient."""
+
+    phase = "backward"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        quant = grad_quant(types[0])
+        if types[0].dtype != "s8":
+            raise GraphError(f"a stored gradient is needed, got {types[0]}")
+        return (TensorType(types[0].shape, "s32", Quant(quant.scale, axis=quant.axis, exponent=quant.exponent)),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (-arrays[0].astype(np.float64),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.real(node, *arrays)
+
+    def kernel(self, node: Node) -> Kernel:
+        g = node.inputs[0]
+        rows, row = rows_of(g.type)
+        return Kernel("mcg_grad_negate", (rows, row, Operand(g)), scratch=4 * row)

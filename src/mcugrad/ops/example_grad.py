@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Builder, Graph, Op, Quant, TensorType, Value
+from mcugrad.ops.add import GradNegate
 from mcugrad.ops.backprop import Chain, ClampMask, GradQuantize, Stage
 from mcugrad.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, others
 from mcugrad.ops.depthwise import DepthwiseInputGrad, DepthwiseWeightGrad
+from mcugrad.ops.functions import Elu, Function, Sigmoid
+from mcugrad.ops.lut import LutGrad
+from mcugrad.ops.mul import MulGrad
+from mcugrad.ops.place import GradPlace
 from mcugrad.ops.pool import AvgPoolGrad, MaxPoolGrad
 from mcugrad.ops.reshape import GradLoad
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import BiasGrad, BiasStep, Update, WeightStep
+from mcugrad.ops.upsample import UpsampleGrad
 
 Array = NDArray[Any]
 
@@ -146,6 +152,39 @@ def load(s: Sketch, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
     return GradLoad(), (s.gradient("g", shape, 0),)
 
 
+def placed(s: Sketch, corner: tuple[int, int, int], shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return GradPlace(corner, shape), (s.gradient("g", (1, 4, 5, 6), 0),)
+
+
+def upsampled(s: Sketch, factor: tuple[int, int]) -> tuple[Op, tuple[Value, ...]]:
+    return UpsampleGrad(factor), (s.gradient("g", (1, 6, 4, 5), 0),)
+
+
+def looked_up(s: Sketch, function: Function, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return LutGrad(function, Quant((0.03,), -5)), (s.gradient("g", shape, 0), s.random("x", shape, "s8", Quant((0.04,), 9)))
+
+
+def negated(s: Sketch, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return GradNegate(), (s.gradient("g", shape, 0),)
+
+
+def gated(s: Sketch, shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return MulGrad(shape), (s.gradient("g", (1, 4, 3, 6), 0), s.random("x", other, "s8", Quant((0.04,), -100)))
+
+
+FACTORS = (
+    ((1, 4, 3, 6), (1, 4, 3, 6)),
+    ((1, 4, 3, 6), (1, 1, 1, 6)),
+    ((1, 1, 1, 6), (1, 4, 3, 6)),
+    ((1, 4, 3, 1), (1, 4, 3, 6)),
+    ((1, 4, 3, 6), (1, 4, 3, 1)),
+    ((1, 1, 3, 1), (1, 4, 3, 6)),
+)
+
+
+PLACES = (((0, 0, 2), (1, 4, 5, 3)), ((-1, -2, 0), (1, 6, 8, 6)), ((1, -1, -3), (1, 2, 7, 16)))
+
+
 def chain(s: Sketch, producer: tuple[Op, tuple[Value, ...]], stages: str, exponents: tuple[int, ...]) -> Graph:
     """A chain of `producer` with stages in words of letters: a(dd), m(ask by int8), b(it mask), p(lain), c(hannels), t(ensor).
 
@@ -184,6 +223,21 @@ def chains() -> Iterator[Graph]:
     for i, loaded in enumerate(((1, 3, 3, 5), (17,))):
         s = Sketch(200 + i)
         yield chain(s, load(s, loaded), "amp bc", (0, -3, 1, 1))
+    for i, (corner, region) in enumerate(PLACES):
+        s = Sketch(400 + i)
+        yield chain(s, placed(s, corner, region), ("mc", "t", "ap mc")[i], SMALL)
+    for i, factor in enumerate(((2, 2), (3, 1), (1, 4))):
+        s = Sketch(500 + i)
+        yield chain(s, upsampled(s, factor), ("bc", "mc", "amp abc")[i], SMALL)
+    for i, (function, form) in enumerate(((Sigmoid(), (1, 3, 2, 7)), (Elu(0.7), (1, 13)))):
+        s = Sketch(600 + i)
+        yield chain(s, looked_up(s, function, form), ("ap mc", "t")[i], LARGE)
+    for i, form in enumerate(((1, 3, 2, 7), (1, 13))):
+        s = Sketch(700 + i)
+        yield chain(s, negated(s, form), ("ap mc", "t")[i], SMALL)
+    for i, (wanted, other) in enumerate(FACTORS):
+        s = Sketch(800 + i)
+        yield chain(s, gated(s, wanted, other), words[i], LARGE)
     for i, extremes in enumerate(((-60, 60, -128, -128), (60, -60, 127, 127), (127, 100, -128, -128), (0, 1, 31, 32))):
         s = Sketch(300 + i)
         yield chain(s, convolution(s, POINTWISE[1]), "ap mc", extremes)

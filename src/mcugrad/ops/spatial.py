@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,3 +93,8 @@ def nhwc(type_: TensorType, what: str = "input") -> tuple[int, int, int]:
     if len(type_.shape) != 4 or type_.shape[0] != 1:
         raise GraphError(f"the {what} must be [1, H, W, C], got {list(type_.shape)}")
     return type_.shape[1], type_.shape[2], type_.shape[3]
+
+
+def rows_of(type_: TensorType) -> tuple[int, int]:
+    """(rows, elements of a row) of any value."""
+    return (type_.shape[1], math.prod(type_.shape[2:])) if len(type_.shape) == 4 else (1, type_.elements)

@@ -10,8 +10,12 @@ from mcugrad.errors import McugradError
 from mcugrad.ir import Array, Builder, Graph, Node, Op, Quant, TensorType, Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.clamp import Clamp
+from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.lut import Lut
+from mcugrad.ops.mul import Mul
+from mcugrad.ops.softmax import PROBABILITY, Softmax
 from mcugrad.quant.affine import BIAS_LIMIT
 from mcugrad.quant.observe import Ranges
 from mcugrad.quant.repair import DEAD_SCALE, live_scales
@@ -31,13 +35,13 @@ def activation_quant(low: float, high: float) -> Quant:
 
 
 def absorbed_clamps(graph: Graph) -> dict[Node, Node]:
-    """The clamp that a convolution or addition can apply through its output range: its only reader, and no output."""
+    """The clamp that a node can apply through its output range: its only reader, and no output."""
     readers = graph.consumers()
     found = {}
     for node in graph.nodes:
         (reader, *others) = readers.get(node.outputs[0], [node])
         last = others or node.outputs[0] in graph.outputs
-        if isinstance(node.op, (Conv2d, DepthwiseConv2d, Add)) and isinstance(reader.op, Clamp) and not last:
+        if isinstance(node.op, (Conv2d, DepthwiseConv2d, Add, Mul, Concat)) and isinstance(reader.op, Clamp) and not last:
             found[node] = reader
     return found
 
@@ -46,7 +50,7 @@ def assign(graph: Graph, ranges: Ranges) -> Graph:
     """The quantized graph: same value and parameter names, s8 activations and weights, s32 biases.
 
     Weights are symmetric per output channel, activations asymmetric per tensor, biases integers at s_x * s_w[o] within
-    +-2**30.  A clamp that is the only reader of a convolution or addition becomes that one's output range.  Raises
+    +-2**30.  A clamp that is the only reader of a layer, sum, product or concatenation becomes that one's output range.  Raises
     McugradError when a range is missing, and GraphError where the integer arithmetic could overflow.
     """
     return Assignment(graph, ranges).result()
@@ -89,15 +93,28 @@ class Assignment:
         self.values.update({node.outputs[0]: value, last: value})
 
     def _emit(self, node: Node, last: Value) -> Value:
-        op, x = node.op, self.values[node.inputs[0]]
+        op = node.op
         if isinstance(op, (Conv2d, DepthwiseConv2d)):
-            return self._layer(node, op, x, self._quant(last))
+            return self._layer(node, op, self.values[node.inputs[0]], self._quant(last))
+        inputs = [self._operand(v) for v in node.inputs]
         if isinstance(op, Add):
-            sides = [self.values[v] for v in node.inputs]
-            return self._add(replace(op, out=self._wide_enough(last, sides)), *sides, node=node)
-        if isinstance(op, Clamp):
-            return self._add(replace(op, out=self._quant(last)), x, node=node)
-        return self._add(op, *(self.values[v] for v in node.inputs), node=node)
+            op = replace(op, out=self._wide_enough(last, inputs))
+        elif isinstance(op, (Clamp, Concat, Mul)):
+            op = replace(op, out=self._quant(last))
+        elif isinstance(op, Lut):
+            op = replace(op, out=op.function.quant or self._quant(last))
+        elif isinstance(op, Softmax):
+            op = replace(op, out=PROBABILITY)
+        return self._add(op, *inputs, node=node)
+
+    def _operand(self, value: Value) -> Value:
+        """An activation, or a constant at the scale of its own range."""
+        if value not in self.values:
+            data = self.data[value].astype(np.float64)
+            quant = activation_quant(float(data.min()), float(data.max()))
+            q = np.clip(np.rint(data / quant.scale[0]) + quant.zero, -128, 127)
+            self.values[value] = self.build.param(value.name, TensorType(data.shape, "s8", quant), q, value.origin)
+        return self.values[value]
 
     def _add(self, op: Op, *inputs: Value, node: Node) -> Value:
         out = node.outputs[0]

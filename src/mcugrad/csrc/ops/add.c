@@ -6,7 +6,7 @@
 
 #define ADD_BITS 15
 
-/* A factor of up to 2 * INT16_MAX as the sum of two int16. */
+/* A factor from INT16_MIN to 2 * INT16_MAX as the sum of two int16. */
 static inline int32_t first_part(int32_t factor) { return factor < INT16_MAX ? factor : INT16_MAX; }
 
 /* clamp8((a * low of both factors + b * high of both + offset) >> ADD_BITS) of the pair (a, b) */
@@ -32,7 +32,7 @@ static void add_pairs(const int8_t *a, const int8_t *b, const mcg_add_t *p, int3
 void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y) {
   const int32_t f1 = p->factor1, f2 = p->factor2;
   const int32_t round = (1 << (ADD_BITS - 1)) - p->zero1 * f1 - p->zero2 * f2;
-  const int packed = MCG_DUAL_MAC && f1 <= 2 * INT16_MAX && f2 <= 2 * INT16_MAX;
+  const int packed = MCG_DUAL_MAC && f1 <= 2 * INT16_MAX && f2 <= 2 * INT16_MAX && f1 >= INT16_MIN && f2 >= INT16_MIN;
   for (int32_t i = r->first; i < r->last; ++i) {
     const int8_t *a = mcg_row(x1, i, r->x_rows, p->row), *b = mcg_row(x2, i, r->x2_rows, p->row);
     int8_t *to = mcg_row_out(y, i, r->y_rows, p->row);
