@@ -194,12 +194,36 @@ void mcg_softmax_cross_entropy(const mcg_softmax_t *p, const int32_t *logits, co
  * scratch: 4 * classes bytes. */
 void mcg_softmax(const mcg_softmax_t *p, int32_t positions, const int8_t *x, int8_t *y, void *scratch);
 
+/* logits [n] = x [n] - zero */
+void mcg_logits(int32_t n, int32_t zero, const int8_t *x, int32_t *logits);
+
+/* logits [K], target [K] of 0 or 1; *least: the smallest probability (Q15) of a right answer; g [K] = RSH(p - target, shift)
+ * of Q15. */
+void mcg_sigmoid_cross_entropy(const mcg_softmax_t *p, int32_t shift, const int32_t *logits, const int32_t *target,
+                               int32_t *least, int32_t *g);
+
+#define MCG_TARGET_LIMIT (1 << 16) /* of a target of an int8 output, in 1/128 of its steps */
+
+typedef struct {
+  int32_t outputs;
+  int32_t fraction;          /* bits of a target behind the logit's point */
+  int32_t limit;             /* of |g| with a multiplier */
+  int32_t score_shift;
+  int32_t multiplier, shift; /* of the difference; 0: none */
+  int32_t target_multiplier, target_shift, target_zero; /* of a sample that is its own target */
+} mcg_squared_error_t;
+
+/* g [K] from the differences of logits [K] and target [K], or x [K] where the target is null; *score: sum of their squares,
+ * each rounded to 2^score_shift. */
+void mcg_mean_squared_error(const mcg_squared_error_t *p, const int32_t *logits, const int32_t *target, const int8_t *x,
+                            int32_t *score, int32_t *g);
+
 /* Non-zero: the step ends here. */
 int32_t mcg_stop_if_easy(const mcg_context_t *c, const int32_t *p_label);
 int32_t mcg_stop_if_zero(const int32_t *gf, int32_t n);
 
-/* gf [n], scaled [n] (may be gf), sample_exponent [1]. */
-void mcg_sample_scale(int32_t n, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent);
+/* gf [n] in units of 2^unit, scaled [n] (may be gf), sample_exponent [1]. */
+void mcg_sample_scale(int32_t n, int32_t unit, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent);
 
 /* ---- backward: an input gradient is computed piece by piece in scratch (int32) and leaves through a chain.  The scratch
  * of those without a formula here is what the op's `kernel` in Python says ---- */

@@ -121,11 +121,12 @@ class HeadInputGrad(Op):
 class HeadUpdate(Op):
     """W -= RSH(f_c * g_k, kw), b -= RSH(g_k, kb), both to nearest.
 
-    kw = -round(log2(lr * s_f * 2**12)) + 15 + halvings, kb = -round(log2(lr * 2**12 / s_f)) + 15 + halvings.
-    Inputs: x, g, W, b, control.  Outputs: W', b'.
+    kw = -round(log2(lr * s_f * 2**12)) + bits + halvings, kb = -round(log2(lr * 2**12 / s_f)) + bits + halvings.
+    bits: fraction bits of g.  Inputs: x, g, W, b, control.  Outputs: W', b'.
     """
 
     rate: float
+    bits: int = 15
     phase = "update"
     aliased = ((2, 0), (3, 1))
 
@@ -136,7 +137,7 @@ class HeadUpdate(Op):
 
     def shifts(self, node: Node) -> tuple[int, int]:
         scale = need_quant(node.inputs[0].type)[0].scale[0]
-        return log2_shift(self.rate * scale * HEAD_ONE) + 15, log2_shift(self.rate * HEAD_ONE / scale) + 15
+        return log2_shift(self.rate * scale * HEAD_ONE) + self.bits, log2_shift(self.rate * HEAD_ONE / scale) + self.bits
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         x, g, weight, bias, control = arrays

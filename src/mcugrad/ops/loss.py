@@ -17,6 +17,7 @@ from mcugrad.quant.affine import rsh, softmax, softmax_multiplier
 Array = NDArray[Any]
 
 ONE = 32768  # probability 1 in Q15
+HEAD_UNIT = 2.0**-27  # of a head's input gradient: weights in Q12, probabilities in Q15
 
 
 @dataclass(frozen=True)
@@ -125,32 +126,40 @@ class StopIfZero(Op):
 
 @dataclass(frozen=True)
 class SampleScale(Op):
-    """gf <- RSH(gf, -k) with k = 14 - bitlength(max |gf|), and e_s = -27 - k: the sample's exponent."""
+    """gf <- RSH(gf, -k) with k = 14 - bitlength(max |gf|), and e_s = floor(log2(unit)) - k: the sample's exponent.
+
+    unit: real gradient of one gf; what it has beyond a power of two becomes the scale of the result."""
 
     shape: tuple[int, ...]
+    unit: float = HEAD_UNIT
     phase = "backward"
     in_place = ((0, 0),)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if types[0].elements != math.prod(self.shape):
             raise GraphError(f"{types[0]} does not fit the shape {self.shape}")
-        return TensorType(self.shape, "s32", Quant((1.0,))), TensorType((1,), "s32")
+        return TensorType(self.shape, "s32", Quant((self.unit * 2.0**-self.base,))), TensorType((1,), "s32")
+
+    @property
+    def base(self) -> int:
+        return math.frexp(self.unit)[1] - 1
 
     def _shift(self, gf: Array) -> int:
         return 14 - int(np.abs(gf).max()).bit_length()
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         k = self._shift(arrays[0])
-        return rsh(arrays[0], -k).reshape(self.shape), np.array([-27 - k])
+        return rsh(arrays[0], -k).reshape(self.shape), np.array([self.base - k])
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         k = self._shift(arrays[0])
-        return (arrays[0] * 2.0**k).reshape(self.shape), np.array([-27 - k])
+        return (arrays[0] * 2.0**k).reshape(self.shape), np.array([self.base - k])
 
     def kernel(self, node: Node) -> Kernel:
         gf, scale = node.outputs
         args = (
             gf.type.elements,
+            self.base,
             Operand(node.inputs[0], "int32_t"),
             Operand(gf, "int32_t", const=False),
             Operand(scale, "int32_t", const=False),

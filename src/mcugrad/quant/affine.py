@@ -101,3 +101,12 @@ def softmax(logits: Array, m: int, sh: int) -> Array:
     e = np.asarray(SOFTMAX_LUT, np.int64)[d & 255] >> (d >> 8)
     p: Array = (e << 15) // e.sum()
     return p
+
+
+def sigmoid(logits: Array, m: int, sh: int) -> Array:
+    """1 / (1 + exp(-a)) in Q15 (int64[n]) of logits int32[n] in accumulator units, by the exponential of the softmax."""
+    a = np.asarray(logits, np.int64)
+    d = np.minimum((np.abs(a) * m) >> sh if sh >= 0 else (np.abs(a) * m) << -sh, SOFTMAX_FAR)
+    high = (1 << 30) // (32768 + (np.asarray(SOFTMAX_LUT, np.int64)[d & 255] >> (d >> 8)))
+    p: Array = np.where(a < 0, 32768 - high, high)
+    return p

@@ -29,12 +29,12 @@ int32_t mcg_stop_if_zero(const int32_t *gf, int32_t n) {
   return 1;
 }
 
-/* gf [n], scaled [n] (may be gf): RSH(gf, -k) with k = 14 - bitlength(max |gf|), and the exponent -27 - k */
-void mcg_sample_scale(int32_t n, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent) {
+/* gf [n], scaled [n] (may be gf): RSH(gf, -k) with k = 14 - bitlength(max |gf|), and the exponent unit - k */
+void mcg_sample_scale(int32_t n, int32_t unit, const int32_t *gf, int32_t *scaled, int32_t *sample_exponent) {
   uint32_t all = 0; /* the magnitudes' union has the bit length of the largest */
   for (int32_t i = 0; i < n; ++i) all |= gf[i] < 0 ? 0u - (uint32_t)gf[i] : (uint32_t)gf[i];
   int32_t k = 14;
   for (; all != 0; all >>= 1) --k;
   for (int32_t i = 0; i < n; ++i) scaled[i] = mcg_rsh(gf[i], -k);
-  *sample_exponent = -27 - k;
+  *sample_exponent = unit - k;
 }
