@@ -16,6 +16,7 @@ from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.functions import Elu, Gelu, HardSwish, LeakyRelu, Sigmoid, Silu, Tanh
+from mcugrad.ops.head import Head
 from mcugrad.ops.lut import Lut
 from mcugrad.ops.mul import Mul
 from mcugrad.ops.place import Pad, Slice
@@ -26,7 +27,8 @@ from mcugrad.ops.transpose import Transpose
 from mcugrad.ops.upsample import Upsample
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, input_means, temporary_head
-from mcugrad.training.head import attach_head
+from mcugrad.training.head import attach_head, attach_logits
+from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import Selection, Update, UpdateScheme, layers, resolve
 
 Array = NDArray[Any]
@@ -37,17 +39,18 @@ NO_SKIP = 1 << 16  # a threshold that no probability reaches
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A forward graph that ends in a head, with inputs int8 [N,H,W,C] and labels that fit it."""
+    """A forward graph that ends in a head or its own logits, with inputs int8 [N,H,W,C] and labels (or targets) that fit."""
 
     graph: Graph
     x: Array
     labels: Array
     stages: tuple[str, ...]
+    loss: Loss = Loss.SOFTMAX
 
     def feeds(self, sample: int, *, seed: int = 7, step: int = 0, halvings: int = 0, skip: int = NO_SKIP) -> dict[str, Array]:
         """Contents of the inputs of its training graph."""
         control = np.array([seed, step, halvings, skip], np.int32)
-        return {"input": self.x[sample : sample + 1], "label": self.labels[sample : sample + 1], "control": control}
+        return {"input": self.x[sample : sample + 1], "label": np.atleast_1d(self.labels[sample]), "control": control}
 
 
 class Sketch:
@@ -354,23 +357,53 @@ def direct(s: Sketch, x: Value) -> Value:
 TAILS: tuple[Callable[[Sketch, Value], Value], ...] = (pooled, pooled_residual, flattened, direct)
 
 
-def random_network(seed: int) -> Network:
-    """Stage `seed % 22` and tail `seed // 3 % 4` are certain; one to three more stages are drawn."""
-    s = Sketch(seed)
+def random_body(s: Sketch, seed: int) -> tuple[Value, tuple[str, ...]]:
+    """The features, and the names of the stages before them."""
     x = s.input((int(s.rng.integers(5, 9)), int(s.rng.integers(4, 8)), int(s.rng.integers(1, 5))))
     extra = [STAGES[i] for i in s.rng.integers(0, len(STAGES), s.rng.integers(1, 3))]
     stages = [plain, *extra, STAGES[seed % len(STAGES)]]
     for stage in stages:
         x = stage(s, x)
     tail = TAILS[seed // 3 % len(TAILS)]
-    features = tail(s, x)
+    return tail(s, x), tuple(f.__name__ for f in (*stages, tail))
+
+
+def random_network(seed: int) -> Network:
+    """Stage `seed % 22` and tail `seed // 3 % 4` are certain; one to three more stages are drawn."""
+    s = Sketch(seed)
+    features, stages = random_body(s, seed)
     classes = int(s.rng.integers(2, 8))
+    graph = with_head(s, features, classes)
+    labels = s.rng.integers(0, classes, SAMPLES)
+    return Network(graph, np.concatenate(s.samples[graph.inputs[0]]), labels, stages)
+
+
+def network_with_loss(seed: int, loss: Loss) -> Network:
+    """A random network that ends in a head or, for every second seed, in an output of its own, and targets for `loss`."""
+    s = Sketch(seed)
+    features, stages = random_body(s, seed)
+    if loss is Loss.AUTOENCODER or seed % 2:
+        sample = s.build.inputs[0].type.elements
+        flat = s.place(Reshape((1, 1, 1, features.type.elements)), features, name="flat")
+        y = s.conv(flat, sample if loss is Loss.AUTOENCODER else s.pick(1, 3, 5), relu=False)
+        graph, unit = attach_logits(s.build.graph((y,))), 128
+    else:
+        graph, unit = with_head(s, features, s.pick(1, 3, 5)), 1
+    outputs = graph.outputs[0].type.elements
+    targets = {
+        Loss.SOFTMAX: lambda: s.rng.integers(0, outputs, SAMPLES),
+        Loss.SIGMOID: lambda: s.rng.integers(0, 2, (SAMPLES, outputs)),
+        Loss.MSE: lambda: s.rng.integers(-60, 61, (SAMPLES, outputs)) * unit * (1 if unit > 1 else 1000),
+        Loss.AUTOENCODER: lambda: np.zeros(SAMPLES, np.int64),
+    }[loss]()
+    return Network(graph, np.concatenate(s.samples[graph.inputs[0]]), targets, stages, loss)
+
+
+def with_head(s: Sketch, features: Value, classes: int) -> Graph:
+    """The network so far with a random head."""
     spread = 1.5 / (np.sqrt(features.type.elements) * (np.std(s.reals(features)) + 0.02))
     weight = s.rng.normal(0, spread, (features.type.elements, classes))
-    graph = attach_head(s.build.graph((features,)), classes, weight, s.rng.normal(0, 0.2, classes))
-    data = np.concatenate(s.samples[graph.inputs[0]])
-    labels = s.rng.integers(0, classes, SAMPLES)
-    return Network(graph, data, labels, tuple(f.__name__ for f in (*stages, tail)))
+    return attach_head(s.build.graph((features,)), classes, weight, s.rng.normal(0, 0.2, classes), least=1)
 
 
 def random_scheme(graph: Graph, rng: np.random.Generator) -> UpdateScheme:
@@ -410,9 +443,12 @@ def everything(graph: Graph, residual_bits: int = 8, centred: bool = False) -> U
 
 def calibrated(net: Network, selection: Selection, rate: float = 0.05) -> TrainingPlan:
     """A plan with exponents and means measured on the network's own samples."""
-    head = net.graph.params[-2].value.type.shape
-    exponents = gradient_exponents(net.graph, selection, net.x, net.labels, temporary_head((head[0], head[1]), 1))
-    return TrainingPlan(selection, rate, exponents, input_means(net.graph, selection, net.x))
+    head = None
+    if isinstance(net.graph.nodes[-1].op, Head):
+        shape = net.graph.params[-2].value.type.shape
+        head = temporary_head((shape[0], shape[1]), 1)
+    exponents = gradient_exponents(net.graph, selection, net.x, net.labels, head, net.loss)
+    return TrainingPlan(selection, rate, exponents, input_means(net.graph, selection, net.x), net.loss)
 
 
 def random_training(seed: int, rate: float = 0.05) -> tuple[Network, Graph]:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graphs import STAGES, TAILS, Network, calibrated, everything, random_network, random_scheme
+from graphs import STAGES, TAILS, Network, calibrated, everything, network_with_loss, random_network, random_scheme
 from mcugrad.ir import Graph, Node, Result, Value, interpret
 from mcugrad.ops.backprop import GradQuantize, passes
 from mcugrad.ops.conv2d import correlate_weight
-from mcugrad.ops.head import HEAD_ONE, HeadUpdate
-from mcugrad.ops.loss import ONE, SampleScale
+from mcugrad.ops.head import HEAD_ONE, Head, HeadUpdate
+from mcugrad.ops.loss import SampleScale
 from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.update import BiasStep, WeightStep
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, temporary_head
+from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import resolve
 
 Array = NDArray[Any]
@@ -37,23 +38,38 @@ class Case:
     run: Result
 
 
-def case(seed: int) -> Case:
-    net, rng = random_network(seed), np.random.default_rng(seed)
+def case(seed: int, net: Network | None = None) -> Case:
+    net, rng = net or random_network(seed), np.random.default_rng(seed)
     selection = resolve(random_scheme(net.graph, rng), net.graph)
-    slots = differentiate(net.graph, TrainingPlan(selection)).meta["slots"]
+    slots = differentiate(net.graph, TrainingPlan(selection, loss=net.loss)).meta["slots"]
     exponents = {name: int(rng.integers(-6, 7)) for name in slots}
-    plan = TrainingPlan(selection, 0.05, exponents, calibrated(net, selection).means)
+    plan = TrainingPlan(selection, 0.05, exponents, calibrated(net, selection).means, net.loss)
     graph = differentiate(net.graph, plan)
     feeds = net.feeds(0)
     return Case(net, graph, feeds, interpret(graph, feeds, "real"))
 
 
 def loss(case: Case, moved: dict[str, Array]) -> tuple[float, list[Array]]:
-    """-ln(p_label / 32768) with other parameter contents, and everything that must not change for it to be smooth."""
+    """The loss with other parameter contents, and everything that must not change for it to be smooth."""
     graph = case.graph.with_params(moved)
-    run = interpret(graph, case.feeds, "real", until=graph.outputs[1])
+    run = interpret(graph, case.feeds, "real", until=graph.outputs[0])
     kinks = [kink(n, run) for n in graph.nodes if n.outputs and n.outputs[0].name in run.values]
-    return -np.log(run[graph.outputs[1]][0] / ONE), [k for k in kinks if k is not None]
+    return true_loss(case, run[graph.outputs[0]]), [k for k in kinks if k is not None]
+
+
+def true_loss(case: Case, logits: Array) -> float:
+    """The loss of real logits in integer units, from its definition."""
+    last, target = case.net.graph.nodes[-1], case.feeds["label"]
+    unit = scale(last.inputs[0]) / (HEAD_ONE if isinstance(last.op, Head) else 1)
+    a = logits * unit
+    if case.net.loss is Loss.SOFTMAX:
+        return float(np.log(np.exp(a - a[target[0]]).sum()))
+    if case.net.loss is Loss.SIGMOID:
+        return float(np.logaddexp(0, np.where(target, -a, a)).sum())
+    if case.net.loss is Loss.MSE:
+        return float(np.mean((a - target * (unit if isinstance(last.op, Head) else unit / 128)) ** 2))
+    x = case.graph.inputs[0]
+    return float(np.mean((a - scale(x) * (case.feeds[x.name].reshape(-1).astype(np.float64) - zero(x))) ** 2))
 
 
 def kink(node: Node, run: Result) -> Array | None:
@@ -96,7 +112,7 @@ def gradients(case: Case) -> Iterator[Gradient]:
         if isinstance(node.op, HeadUpdate):
             x, g, weight, bias, _ = node.inputs
             f = (case.run[x] - zero(x)).reshape(-1)
-            unit = scale(x) / (ONE * HEAD_ONE)
+            unit = scale(x) / (2.0**node.op.bits * HEAD_ONE)
             yield Gradient(weight, np.outer(f, case.run[g]) * unit, node)
             yield Gradient(bias, case.run[g] * unit, node)
         if isinstance(node.op, WeightStep | BiasStep):
@@ -152,7 +168,17 @@ def directions(array: Array, rng: np.random.Generator) -> Iterator[Array]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_real_gradients_equal_finite_differences(seed: int) -> None:
-    c, rng = case(seed), np.random.default_rng(seed)
+    compare_with_differences(case(seed), seed)
+
+
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("seed", range(100, 108))
+def test_real_gradients_of_every_loss_equal_finite_differences(seed: int, loss: Loss) -> None:
+    compare_with_differences(case(seed, network_with_loss(seed, loss)), seed)
+
+
+def compare_with_differences(c: Case, seed: int) -> None:
+    rng = np.random.default_rng(seed)
     checked = skipped = 0
     for gradient in gradients(c):
         largest = np.abs(gradient.array).max()

@@ -27,6 +27,11 @@ class SoftmaxCrossEntropy(Op):
     feature_scale: float
     phase = "loss"
 
+    @staticmethod
+    def loss_of(score: float) -> float:
+        """-ln((p + 1/2) / 32768) of a probability in Q15."""
+        return -math.log((score + 0.5) / ONE)
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if types[0].dtype != "s32" or len(types[0].shape) != 1:
             raise GraphError(f"the loss needs int32 logits [K], got {types[0]}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Struct, TensorType
 from mcugrad.ops.conv2d import need_quant
-from mcugrad.ops.loss import ONE
+from mcugrad.ops.loss import ONE, SoftmaxCrossEntropy
 from mcugrad.quant.affine import mbqm, multiplier, rsh, sigmoid, softmax_multiplier
 
 Array = NDArray[Any]
@@ -62,6 +62,11 @@ class SigmoidCrossEntropy(Op):
     feature_scale: float
     bits: int = 15
     phase = "loss"
+
+    @staticmethod
+    def loss_of(score: float) -> float:
+        """The cross-entropy of the label that fares worst."""
+        return SoftmaxCrossEntropy.loss_of(score)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         logits, target = types

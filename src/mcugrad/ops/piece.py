@@ -84,20 +84,16 @@ class Piece(Op):
         """The op on values that have only the rows of the piece."""
         sliced = self._taken([v.type for v in node.inputs])
         inputs = [
-            v if r is None else Value(v.name, t, v.origin)
-            for v, r, t in zip(node.inputs, self.reads, sliced, strict=False)
+            v if r is None else Value(v.name, t, v.origin) for v, r, t in zip(node.inputs, self.reads, sliced, strict=False)
         ]
         made = self.op.infer(*sliced)
         outputs = [
-            v if w is None else Value(v.name, t, v.origin)
-            for v, w, t in zip(node.outputs, self.writes, made, strict=True)
+            v if w is None else Value(v.name, t, v.origin) for v, w, t in zip(node.outputs, self.writes, made, strict=True)
         ]
         return Node(self.op, tuple(inputs), tuple(outputs))
 
     def _run(self, node: Node, how: str, *arrays: Array) -> tuple[Array, ...]:
-        parts = [
-            a if r is None else a[:, r.first : r.first + r.rows] for a, r in zip(arrays, self.reads, strict=False)
-        ]
+        parts = [a if r is None else a[:, r.first : r.first + r.rows] for a, r in zip(arrays, self.reads, strict=False)]
         made = getattr(self.op, how)(self.inner(node), *parts)
         before = arrays[len(self.reads) :] if self.more else [None] * len(made)
         return tuple(

@@ -106,10 +106,10 @@ class AvgPoolGrad(Op):
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         quant = grad_quant(types[0])
-        if quant.scale != (1.0,):
-            raise GraphError(f"the pooled gradient needs scale 1, got {types[0]}")
+        if quant.axis is not None:
+            raise GraphError(f"the pooled gradient needs one scale, got {types[0]}")
         p = self.window.kernel[0] * self.window.kernel[1]
-        return (TensorType(self.shape, "s32", Quant((1.0 / p,), exponent=quant.exponent)),)
+        return (TensorType(self.shape, "s32", Quant((quant.scale[0] / p,), exponent=quant.exponent)),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         padded = self.window.pad(np.zeros(self.shape))

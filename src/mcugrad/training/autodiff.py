@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.ir import Array, Builder, Graph, GraphError, Node, Op, Param, Quant, TensorType, Value
+from mcugrad.ir import Array, Builder, Graph, GraphError, Node, Op, Param, TensorType, Value
 from mcugrad.ops.adapt import AdaptExponent
 from mcugrad.ops.backprop import GradMask, GradQuantize, GradSum, grad_quant
-from mcugrad.ops.head import HeadInputGrad, HeadUpdate
-from mcugrad.ops.loss import SampleScale, SoftmaxCrossEntropy, StopIfEasy, StopIfZero
+from mcugrad.ops.head import HEAD_ONE, HeadInputGrad, HeadUpdate
+from mcugrad.ops.loss import SampleScale, StopIfEasy, StopIfZero
 from mcugrad.ops.reshape import GradLoad
 from mcugrad.ops.update import RESIDUAL, BiasGrad, BiasStep, WeightStep
 from mcugrad.quant.affine import log2_shift
+from mcugrad.training.losses import Loss, ending
 from mcugrad.training.scheme import Selection, layer_of, layers, split
 
 
@@ -24,20 +25,21 @@ class TrainingPlan:
     """What differentiate needs besides the graph.
 
     rate: learning rate in real units.  exponents: per slot name, the static exponent (missing: 0).  means: per layer,
-    the input mean over calibration samples, int16 [C], for centred updates (missing: 0).
+    the input mean over calibration samples, int16 [C], for centred updates (missing: 0).  loss: what is minimised.
     """
 
     selection: Selection
     rate: float = 1.5e-3
     exponents: Mapping[str, int] = field(default_factory=dict)
     means: Mapping[str, Array] = field(default_factory=dict)
+    loss: Loss = Loss.SOFTMAX
 
 
 def differentiate(graph: Graph, plan: TrainingPlan) -> Graph:
-    """The training graph of a quantized forward graph that ends in a Head.
+    """The training graph of a quantized forward graph that ends in a Head or in Logits.
 
-    Inputs gain label s32[1] and control s32[4]; outputs are logits, p_label and the clamp count of every stored
-    gradient.  Raises GraphError where a layer to update cannot be reached."""
+    Inputs gain label s32[1], or the loss's target s32[K], and control s32[4]; outputs are logits, the loss's score and the
+    clamp count of every stored gradient.  Raises GraphError where a layer to update cannot be reached."""
     draft = Backward(split(graph, plan.selection), plan, slots=1)
     count = len(draft.run().meta["slots"])
     return Backward(split(graph, plan.selection), plan, slots=max(count, 1)).run()
@@ -53,7 +55,8 @@ class Backward:
         self.build.nodes = list(graph.nodes)
         self.build.reserve([v.name for v in graph.inputs] + [p.value.name for p in graph.params])
         self.build.reserve([v.name for n in graph.nodes for v in n.outputs])
-        self.label = self.build.input("label", TensorType((1,), "s32"))
+        self.loss = ending(plan.loss, graph)
+        self.label = self.build.input("label", self.loss.target or TensorType((1,), "s32"))
         self.control = self.build.input("control", TensorType((4,), "s32"))
         self.exponents = Value(self.build.unique("exponents"), TensorType((slots,), "s8"))
         self.slots: list[str] = []
@@ -90,18 +93,17 @@ class Backward:
     def run(self) -> Graph:
         head = self.graph.nodes[-1]
         logits = head.outputs[0]
-        features = head.inputs[0]
-        quant = features.type.quant or Quant((1.0,))
-        loss = SoftmaxCrossEntropy(quant.scale[0])
-        p_label, self.g = self.build.add(loss, logits, self.label, name="loss")
-        self.build.nodes.append(Node(StopIfEasy(), (p_label, self.control), ()))
+        target = self.label if self.loss.target else self.graph.inputs[0]
+        score, self.g = self.build.add(self.loss.op, logits, target, name="loss")
+        if self.loss.skips:
+            self.build.nodes.append(Node(StopIfEasy(), (score, self.control), ()))
         for node in reversed(self.graph.nodes):
             if node is head or any(v in self.gradients for v in node.outputs):
                 node.op.gradient(node, self)
         self.build.params.append(Param(self.exponents, self._exponent_data()))
         if self.plan.selection.adapt and self.slots:
             self._adapt()
-        graph = self.build.graph((logits, p_label, *self.counts), self.updates, dict(self.graph.meta))
+        graph = self.build.graph((logits, score, *self.counts), self.updates, dict(self.graph.meta))
         return replace(graph, meta={**graph.meta, "slots": tuple(self.slots)})
 
     def _adapt(self) -> None:
@@ -212,12 +214,18 @@ class Backward:
         if back:
             gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate)
+            update = HeadUpdate(self.plan.rate, self.loss.bits)
             new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
             self.updates += zip((weight, bias), new, strict=True)
         if back:
-            self.build.nodes.append(Node(StopIfZero(), (gf,), ()))
-            a, self.sample_exponent = self.build.add(SampleScale(x.type.shape), gf, name="features.scaled")
+            self.begin(x, gf, self.loss.unit / HEAD_ONE)
+
+    def begin(self, x: Value, gradient: Value, unit: float | None = None) -> None:
+        """The int8 backward pass begins at x: the sample's exponent, and x's gradient (int32, in units of `unit`)."""
+        if self.wants(x):
+            self.build.nodes.append(Node(StopIfZero(), (gradient,), ()))
+            scaled = SampleScale(x.type.shape, self.loss.unit if unit is None else unit)
+            a, self.sample_exponent = self.build.add(scaled, gradient, name="features.scaled")
             self.gradients[x] = [a]
 
     def update_bias(self, bias: Value, h: Value, x: Value, weight: Value) -> None:

@@ -12,6 +12,7 @@ from mcugrad.ir import Array, Graph, Node, interpret
 from mcugrad.ops.backprop import GradQuantize, grad_quant
 from mcugrad.passes.train import prune
 from mcugrad.training.autodiff import TrainingPlan, differentiate
+from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import Selection, layers
 
 HEAD_RANGE = 300
@@ -24,19 +25,24 @@ def temporary_head(shape: tuple[int, ...], seed: int) -> Array:
     return np.random.default_rng(seed).integers(-HEAD_RANGE, HEAD_RANGE, shape).astype(np.int16)
 
 
-def gradient_exponents(graph: Graph, selection: Selection, x: Array, y: Array, head: Array) -> dict[str, int]:
-    """Exponent per slot of the training graph of `graph` (which ends in a Head).
+def gradient_exponents(
+    graph: Graph, selection: Selection, x: Array, y: Array, head: Array | None, loss: Loss = Loss.SOFTMAX
+) -> dict[str, int]:
+    """Exponent per slot of the training graph of `graph`.
 
-    x: int8 [N,H,W,C], y: labels [N], head: int16 [F,K] temporary weights.  Integer forward, masks and loss, float64
+    x: int8 [N,H,W,C], y: labels [N] or targets [N,K], head: int16 [F,K] temporary weights (None: the graph as it is, for
+    heads that are not new and graphs that keep their output).  Integer forward, masks and loss, float64
     backward; E = ceil(log2(max |stored gradient| / 127)) + 1 over the samples, or that of its source when all are 0.
     """
-    zero = {"head_weight": head, "head_bias": np.zeros(head.shape[1], np.int32)}
-    training = differentiate(graph.with_params(zero), TrainingPlan(selection))
+    if head is not None:
+        graph = graph.with_params({"head_weight": head, "head_bias": np.zeros(head.shape[1], np.int32)})
+    training = differentiate(graph, TrainingPlan(selection, loss=loss))
     backward = prune(replace(training, updates=()))
     nodes = [n for n in backward.nodes if isinstance(n.op, GradQuantize)]
     largest = dict.fromkeys(nodes, 0.0)
     for sample, label in zip(x, y, strict=True):
-        feeds = {graph.inputs[0].name: sample[None], "label": np.array([label]), "control": np.array([0, 0, 0, 1 << 16])}
+        control = np.array([0, 0, 0, 1 << 16])
+        feeds = {graph.inputs[0].name: sample[None], "label": np.atleast_1d(label), "control": control}
         result = interpret(backward, feeds, gradient_mode)
         for node in nodes:
             largest[node] = max(largest[node], float(np.abs(result[node.outputs[0]]).max()))
