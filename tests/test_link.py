@@ -288,8 +288,8 @@ class Scripted(Silent):
         (Type.ERROR, struct.pack("<BI", ErrorCode.TYPE, 1), "does not know this message"),
         (Type.ERROR, struct.pack("<BI", ErrorCode.STATUS, 4), "another model"),
         (Type.ERROR, struct.pack("<BII", ErrorCode.FAULT, 0x123, 0x82), "faulted in 0x00000123"),
-        (Type.HELLO, bytes(40), "answered by 40 bytes instead of 44"),
-        (Type.HELLO, struct.pack("<11I", 99, *range(10)), "ABI is 99, this version's 2"),
+        (Type.HELLO, bytes(40), "answered by 40 bytes instead of 48"),
+        (Type.HELLO, struct.pack("<12I", 99, *range(11)), "ABI is 99, this version's 3"),
     ],
 )
 def test_a_foreign_firmware_is_refused_with_a_reason(kind: Type, payload: bytes, message: str) -> None:

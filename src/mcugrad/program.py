@@ -14,6 +14,8 @@ from mcugrad.layout import from_bytes, parameter_hash, to_bytes
 from mcugrad.memory.problem import Home, StateLayout, state_layout, storage
 from mcugrad.memory.schedule import LoadRows, Schedule, Step
 from mcugrad.memory.solve import MemoryPlan
+from mcugrad.ops.loss import SoftmaxCrossEntropy
+from mcugrad.ops.losses import MeanSquaredError, SigmoidCrossEntropy
 from mcugrad.passes.train import prune
 
 
@@ -44,6 +46,14 @@ class Program:
     @property
     def p_label(self) -> Value | None:
         return self.graph.outputs[1] if self.trains else None
+
+    @property
+    def targets(self) -> int:
+        """Numbers that make up a target; 0 for a label, or nothing."""
+        if not self.trains:
+            return 0
+        op, label = training_loss(self.graph), self.graph.inputs[1]
+        return 0 if isinstance(op, SoftmaxCrossEntropy) or label not in self.graph.consumers() else label.type.elements
 
     @property
     def counts(self) -> tuple[Value, ...]:
@@ -106,6 +116,12 @@ def lower(graph: Graph, schedule: Schedule, plan: MemoryPlan, name: str) -> Prog
     return Program(name, graph, schedule, plan, state_layout(graph), last + 1, storage(graph).home)
 
 
+def training_loss(graph: Graph) -> SoftmaxCrossEntropy | SigmoidCrossEntropy | MeanSquaredError:
+    """The loss of a training graph."""
+    ops = (n.op for n in graph.nodes)
+    return next(op for op in ops if isinstance(op, SoftmaxCrossEntropy | SigmoidCrossEntropy | MeanSquaredError))
+
+
 def inference_graph(graph: Graph) -> Graph:
     """The part that computes the logits."""
     forward = tuple(n for n in graph.nodes if n.op.phase == "forward")
@@ -130,10 +146,10 @@ class Machine:
         self._run(self.program.schedule[: self.program.forward], x, {})
         return self._read(self.program.logits, 0, None, {})
 
-    def train_step(self, x: Array, label: int, control: Array) -> tuple[int, int]:
-        """(p_label, progress) of one training step; control: int32 [4] seed, step, halvings, skip."""
+    def train_step(self, x: Array, label: int | Array, control: Array) -> tuple[int, int]:
+        """(p_label, progress) of a training step; label: class or target; control: int32 [4] seed, step, halvings, skip."""
         label_value, control_value = self.program.graph.inputs[1:]
-        progress = self._run(self.program.schedule, x, {label_value: np.array([label]), control_value: control})
+        progress = self._run(self.program.schedule, x, {label_value: np.atleast_1d(label), control_value: control})
         assert self.program.p_label is not None
         return int(self._read(self.program.p_label, 0, None, {})[0]), progress
 

@@ -44,7 +44,8 @@ static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
   return MCG_OK;
 }
 
-static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result) {
+static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result) {
+  const int32_t label = *target;
   const int8_t *x = (const int8_t *)c->arena;
   int16_t *weight = (int16_t *)c->state;
   int32_t *bias = (int32_t *)(c->state + 1024);
@@ -70,5 +71,5 @@ static const mcg_parameter_t parameters[2] = {{"weight", 0u, 1024u}, {"bias", 10
 
 const mcg_model_t mcg_model = {
     MCG_ABI, 0x7E57AB1Eu, MODEL_ARENA_BYTES, MODEL_STATE_BYTES, 0u, 128u, 8u, MODEL_ROW_BYTES, TINY_ROWS,
-    MODEL_CLASSES, 2u, sizeof initial_state, initial_state, parameters, mcg_model_infer, mcg_model_train,
+    MODEL_CLASSES, MODEL_TARGETS, 2u, sizeof initial_state, initial_state, parameters, mcg_model_infer, mcg_model_train,
 };

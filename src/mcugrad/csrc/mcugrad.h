@@ -9,13 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MCG_ABI 2u        /* changes whenever a struct below changes */
+#define MCG_ABI 3u        /* changes whenever a struct below changes */
 #define MCG_ALIGN 16u     /* both SRAM blocks are aligned to this */
 
 typedef enum {
   MCG_OK = 0,
   MCG_E_SIZE = 1,   /* a block is missing, too small or misaligned */
-  MCG_E_LABEL = 2,  /* label outside [0, classes) */
+  MCG_E_LABEL = 2,  /* label outside [0, classes), or the model learns from targets */
   MCG_E_CRC = 3,    /* imported parameters are damaged */
   MCG_E_MODEL = 4,  /* imported parameters belong to another model, or the ABI differs */
   MCG_E_ROW = 5     /* the row source failed */
@@ -43,7 +43,8 @@ typedef struct {
 } mcg_context_t;
 
 typedef struct {
-  int32_t p_label;    /* probability of the true class before the update, Q15 */
+  int32_t p_label;    /* before the update: probability (Q15) of the true class, or of the right answer of the label that
+                         fares worst; for a squared error the sum of squares, in units of the model's own */
   int32_t predicted;  /* class of the largest logit, lowest index on a tie */
   int32_t progress;   /* mcg_step_t */
   int32_t saturated;  /* gradient elements clamped at +-127 in this step */
@@ -64,12 +65,13 @@ typedef struct mcg_model {
   uint32_t rows, row_bytes;
   uint32_t input_rows;           /* 1: the input is pulled row by row through row_source, 0: it is resident */
   uint32_t classes;              /* logits, int32 accumulator units */
+  uint32_t targets;              /* numbers that make up a target; 0: it is a label in [0, classes) */
   uint32_t parameter_count;
   uint32_t initial_bytes;        /* of initial_state; the rest of the state starts at zero */
   const uint8_t *initial_state;  /* flash */
   const mcg_parameter_t *parameters;
   mcg_status_t (*infer)(const mcg_context_t *c, int32_t *logits);
-  mcg_status_t (*train)(const mcg_context_t *c, int32_t label, mcg_result_t *result); /* NULL: inference only */
+  mcg_status_t (*train)(const mcg_context_t *c, const int32_t *target, mcg_result_t *result); /* NULL: inference only */
 } mcg_model_t;
 
 /* Checks the blocks, loads the initial parameters, sets seed, step and halvings to 0 and skip to "never". */
@@ -81,6 +83,9 @@ int8_t *mcg_input(const mcg_model_t *m, const mcg_context_t *c);
 
 mcg_status_t mcg_infer(const mcg_model_t *m, const mcg_context_t *c, int32_t *logits);
 mcg_status_t mcg_train_step(const mcg_model_t *m, mcg_context_t *c, int32_t label, mcg_result_t *result);
+
+/* The same for a model that learns from targets: model->targets numbers, 0 or 1 for each label, or units of the logits. */
+mcg_status_t mcg_train_target(const mcg_model_t *m, mcg_context_t *c, const int32_t *target, mcg_result_t *result);
 
 /* Learned parameters: an image of 16 header bytes (magic "MCGP", ABI, fingerprint, CRC-32 of the state) + the state. */
 size_t mcg_export_bytes(const mcg_model_t *m);

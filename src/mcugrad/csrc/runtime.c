@@ -54,11 +54,16 @@ mcg_status_t mcg_infer(const mcg_model_t *m, const mcg_context_t *c, int32_t *lo
 }
 
 mcg_status_t mcg_train_step(const mcg_model_t *m, mcg_context_t *c, int32_t label, mcg_result_t *result) {
+  if (m->targets != 0u) return MCG_E_LABEL;
+  return mcg_train_target(m, c, &label, result);
+}
+
+mcg_status_t mcg_train_target(const mcg_model_t *m, mcg_context_t *c, const int32_t *target, mcg_result_t *result) {
   mcg_status_t status;
   if (m->train == NULL) return MCG_E_MODEL;
-  if (label < 0 || (uint32_t)label >= m->classes) return MCG_E_LABEL;
+  if (m->targets == 0u && (target[0] < 0 || (uint32_t)target[0] >= m->classes)) return MCG_E_LABEL;
   if (lacks_rows(m, c)) return MCG_E_ROW;
-  status = m->train(c, label, result);
+  status = m->train(c, target, result);
   if (status == MCG_OK) c->step += 1u;
   return status;
 }

@@ -17,7 +17,7 @@ Int32 = NDArray[np.int32]
 NEVER_SKIP = 32769  # a skip threshold no probability reaches (Q15)
 STATUS = {
     1: "a memory block is missing, too small or misaligned",
-    2: "the label is outside [0, classes)",
+    2: "the label is outside [0, classes), or the model learns from targets",
     3: "the imported parameters are damaged",
     4: "the parameters belong to another model, the ABI differs, or the model cannot train",
     5: "the row source failed",
@@ -50,6 +50,7 @@ class ModelFacts:
     input_rows: int  # 1: the input is pulled row by row
     classes: int
     trains: int  # 0: inference only
+    targets: int = 0  # numbers of a target; 0: it is a label in [0, classes), or the sample itself
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ class Device(Protocol):
     def infer(self, x: Int8) -> Int32:
         """Logits int32 [classes] in accumulator units."""
 
-    def train_step(self, x: Int8, label: int) -> StepResult:
-        """Learns one sample.  Raises McugradError for a label outside [0, classes)."""
+    def train_step(self, x: Int8, label: int | Int32) -> StepResult:
+        """Learns one sample from its label, or its target int32 [targets].  Raises McugradError for a label outside
+        [0, classes) and a target of another length."""
 
     def evaluate(self, x: Int8, labels: Int32) -> tuple[int, int]:
         """(seen, correct) over samples [n, ...]."""
@@ -150,6 +152,15 @@ def check_samples(facts: ModelFacts, x: Int8, labels: Int32 | None = None) -> In
     if labels is not None and len(labels) != n:
         raise McugradError(f"{n} samples, but {len(labels)} labels")
     return np.ascontiguousarray(x).reshape(n, -1)
+
+
+def check_targets(facts: ModelFacts, targets: int | Int32, n: int) -> Int32:
+    """Labels or targets of n samples, flat int32.  Raises McugradError when there are not n of the right length."""
+    flat = np.ascontiguousarray(targets, np.int32).reshape(-1)
+    if len(flat) != n * max(facts.targets, 1):
+        said = f"a target of {facts.targets} numbers" if facts.targets else "one label"
+        raise McugradError(f"the model learns from {said} per sample, got {len(flat)} numbers for {n} samples")
+    return flat
 
 
 def check_state(facts: ModelFacts, state: bytes) -> bytes:

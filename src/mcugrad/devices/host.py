@@ -18,11 +18,12 @@ from mcugrad.devices.base import (
     check_sample,
     check_samples,
     check_state,
+    check_targets,
     status_error,
 )
 from mcugrad.errors import McugradError
 
-_ABI = 2
+_ABI = 3
 
 
 class _Model(ctypes.Structure):
@@ -39,6 +40,7 @@ class _Model(ctypes.Structure):
         ("row_bytes", ctypes.c_uint32),
         ("input_rows", ctypes.c_uint32),
         ("classes", ctypes.c_uint32),
+        ("targets", ctypes.c_uint32),
         ("parameter_count", ctypes.c_uint32),
         ("initial_bytes", ctypes.c_uint32),
         *((name, ctypes.c_void_p) for name in ("initial_state", "parameters", "infer", "train")),
@@ -91,14 +93,14 @@ class Host:
             raise status_error(status, "inference on the host twin")
         return logits
 
-    def train_step(self, x: Int8, label: int) -> StepResult:
-        return self.train_many(check_sample(self._facts, x)[None], np.array([label], np.int32))[0]
+    def train_step(self, x: Int8, label: int | Int32) -> StepResult:
+        return self.train_many(check_sample(self._facts, x)[None], np.atleast_1d(np.asarray(label, np.int32)))[0]
 
     def train_many(self, x: Int8, labels: Int32) -> list[StepResult]:
         """One training step per sample of int8 [n, ...], in order, without returning to Python in between."""
-        samples = check_samples(self._facts, x, labels)
+        samples = check_samples(self._facts, x)
         results = np.zeros((len(samples), 4), np.int32)
-        wanted = np.ascontiguousarray(labels, np.int32)
+        wanted = check_targets(self._facts, labels, len(samples))
         status = self._library.mcg_host_train_many(self._open(), samples, wanted, len(samples), results)
         if status:
             raise status_error(status, "training on the host twin")
@@ -178,6 +180,7 @@ def _facts(model: _Model) -> ModelFacts:
         model.input_rows,
         model.classes,
         int(bool(model.train)),
+        model.targets,
     )
 
 

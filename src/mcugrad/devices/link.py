@@ -28,6 +28,7 @@ from mcugrad.devices.base import (
     check_sample,
     check_samples,
     check_state,
+    check_targets,
     status_error,
 )
 from mcugrad.errors import McugradError
@@ -36,7 +37,7 @@ Self = TypeVar("Self", bound="LinkedDevice")
 
 VERSION = 1
 PAYLOAD = 256  # bytes, at most
-_ABI = 2
+_ABI = 3
 _TRIES = 6
 _SHORT, _LONG = 1.0, 60.0  # seconds to wait for an answer that needs no computing, and for one that does
 _MOMENT = 0.1  # seconds to wait for what follows damage
@@ -58,6 +59,7 @@ class Type(IntEnum):
     CRC = 11
     ROW = 12
     STACK = 13
+    TARGET = 14
     ERROR = 127
 
 
@@ -245,17 +247,17 @@ class LinkedDevice:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        words = struct.unpack("<11I", self._hello())
-        self._facts = ModelFacts(*words[:10])
-        self.stack_reserved = words[10]  # bytes
+        words = struct.unpack("<12I", self._hello())
+        self._facts = ModelFacts(*words[:11])
+        self.stack_reserved = words[11]  # bytes
         if self._facts.abi != _ABI:
             raise McugradError(f"the firmware's ABI is {self._facts.abi}, this version's {_ABI}: build it again")
 
     def _hello(self) -> bytes:
         self.link.transport.write(b"\0")  # ends whatever a previous host left unfinished
         answer = self.link.request(Type.HELLO)
-        if len(answer) != 44:
-            raise LinkError(f"HELLO was answered by {len(answer)} bytes instead of 44: build the firmware again")
+        if len(answer) != 48:
+            raise LinkError(f"HELLO was answered by {len(answer)} bytes instead of 48: build the firmware again")
         return answer
 
     @property
@@ -274,12 +276,19 @@ class LinkedDevice:
         ]
         return np.frombuffer(b"".join(self.link.requests(Type.LOGITS, wanted)), "<i4").astype(np.int32)
 
-    def train_step(self, x: Int8, label: int) -> StepResult:
+    def train_step(self, x: Int8, label: int | Int32) -> StepResult:
         self._present(x)
+        self._aim(label)
         return self._train(label)
 
-    def _train(self, label: int) -> StepResult:
-        answer = self.link.request(Type.TRAIN, struct.pack("<i", label))
+    def _aim(self, label: int | Int32) -> None:
+        """Sends the target, where it is more than a label."""
+        if self._facts.targets:
+            self._store(Type.TARGET, check_targets(self._facts, label, 1).astype("<i4").tobytes())
+
+    def _train(self, label: int | Int32) -> StepResult:
+        payload = b"" if self._facts.targets else check_targets(self._facts, label, 1).astype("<i4").tobytes()
+        answer = self.link.request(Type.TRAIN, payload)
         p_label, predicted, progress, saturated = struct.unpack("<4i", answer)
         return StepResult(p_label, predicted, progress, saturated)
 

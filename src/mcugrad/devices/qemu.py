@@ -110,8 +110,9 @@ class Qemu(LinkedDevice):
             self.plugin.begin()
         return self._infer()
 
-    def train_step(self, x: Int8, label: int) -> StepResult:
+    def train_step(self, x: Int8, label: int | Int32) -> StepResult:
         self._present(x)
+        self._aim(label)
         if not self.plugin:
             return self._train(label)
         self.plugin.begin()

@@ -10,7 +10,7 @@ from mcugrad.errors import McugradError
 _SP, _LR, _PC = 13, 14, 15
 _REALIGN = 16  # bytes a `mov sp, rN` may cost: aligning the frame of a local with a stricter alignment
 _ABSURD = 1 << 20  # bytes; a frame beyond this grows in a loop
-_MODEL_CALLERS = ("mcg_infer", "mcg_train_step")
+_MODEL_CALLERS = ("mcg_infer", "mcg_train_step", "mcg_train_target")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _SYSTEM_SPACE = 0xE000E000
 _BUDGET = 20_000_000_000  # instructions between two bytes on the link; minutes of emulation
 _SHELL = ("link_", "mmio_", "stack_", "firmware_", "fault_", "mcg_crc32", "mcg_init")
 _START = frozenset({"main", "Reset_Handler", "Fault_Handler"})
-_RUNTIME_NAMES = ("mcg_infer", "mcg_train_step")
+_RUNTIME_NAMES = ("mcg_infer", "mcg_train_step", "mcg_train_target")
 
 
 def kind_of(symbol: str) -> Kind:
@@ -34,7 +34,7 @@ def kind_of(symbol: str) -> Kind:
         return Kind.SITE
     if "_update" in symbol:
         return Kind.UPDATE
-    if any(part in symbol for part in ("_grad", "_backward", "softmax")):
+    if any(part in symbol for part in ("_grad", "_backward", "_cross_entropy", "_squared_error", "_exponential")):
         return Kind.BACKWARD
     return Kind.KERNEL
 
@@ -164,8 +164,9 @@ class VirtualMcu(LinkedDevice):
         self.machine.probe.begin()
         return self._infer()
 
-    def train_step(self, x: Int8, label: int) -> StepResult:
+    def train_step(self, x: Int8, label: int | Int32) -> StepResult:
         self._present(x)
+        self._aim(label)
         self.machine.probe.begin()
         return replace(self._train(label), instructions=self.counters().total)
 

@@ -47,6 +47,7 @@ def header(program: Program) -> str:
         "ROW_BYTES": sample.nbytes // rows,
         "INPUT_ROWS": int(program.input_rows),
         "CLASSES": program.logits.type.elements,
+        "TARGETS": program.targets,
     }
     lines = [f"/* {program.name}: sizes in bytes. */", "#ifndef MODEL_H", "#define MODEL_H", "", '#include "mcugrad.h"', ""]
     lines += [f"#define MODEL_{name} {value}" for name, value in facts.items()]
@@ -84,7 +85,7 @@ class _Source:
         """C expression of the value's address as a pointer to `ctype`."""
         program, home = self.program, self.program.homes[value]
         if home is Home.CALLER:
-            return "&label" if value is program.graph.inputs[_LABEL] else "NULL"
+            return "target" if value is program.graph.inputs[_LABEL] else "NULL"
         if home is Home.FLASH:
             return self.constants.setdefault(value, identifier(value.name))
         base, at = ("S", program.state.offsets[value]) if home is Home.STATE else ("A", program.plan.offsets[value])
@@ -129,8 +130,10 @@ class _Source:
             *[f"result->saturated += *{self.address(v, 'int32_t', True)};" for v in self.program.counts],
             "return MCG_OK;",
         ]
-        signature = "static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result)"
-        return _function(signature, [*_bases(lines), *lines])
+        signature = "static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result)"
+        read = self.program.graph.inputs[_LABEL] in self.program.graph.consumers()
+        unread = [] if read else ["(void)target; /* the sample is its own */"]
+        return _function(signature, [*_bases(lines), *unread, *lines])
 
     def calls(self, steps: Sequence[Step | LoadRows]) -> list[str]:
         lines: list[str] = []
@@ -274,6 +277,7 @@ class _Source:
             "row_bytes": "MODEL_ROW_BYTES",
             "input_rows": "MODEL_INPUT_ROWS",
             "classes": "MODEL_CLASSES",
+            "targets": "MODEL_TARGETS",
             "parameter_count": str(len(program.graph.mutable())),
             "initial_bytes": str(len(self.contents())),
             "initial_state": "initial_state",

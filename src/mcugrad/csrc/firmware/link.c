@@ -134,10 +134,10 @@ int link_row(void *user, int32_t row, int8_t *dst) {
 }
 
 static int32_t link_on_hello(link_t *l, const mcg_model_t *m) {
-  const uint32_t facts[11] = {m->abi,  m->fingerprint, m->arena_bytes, m->state_bytes, m->input_bytes,      m->rows,
-                              m->row_bytes, m->input_rows,  m->classes,     m->train != NULL, stack_reserved()};
-  for (uint32_t i = 0; i < 11u; ++i) link_put(PAYLOAD(l) + 4u * i, facts[i]);
-  return 44;
+  const uint32_t facts[12] = {m->abi,       m->fingerprint, m->arena_bytes, m->state_bytes,   m->input_bytes, m->rows,
+                              m->row_bytes, m->input_rows,  m->classes,     m->train != NULL, m->targets,     stack_reserved()};
+  for (uint32_t i = 0; i < 12u; ++i) link_put(PAYLOAD(l) + 4u * i, facts[i]);
+  return 48;
 }
 
 static int32_t link_on_reset(link_t *l) {
@@ -196,8 +196,9 @@ static int32_t link_on_infer(link_t *l) {
 static int32_t link_on_train(link_t *l, uint32_t size) {
   mcg_result_t result = {0, 0, 0, 0};
   mcg_status_t status;
-  if (size != 4u) return link_refuse(l, LINK_E_ARGUMENT, size);
-  status = mcg_train_step(l->model, &l->context, (int32_t)link_get(PAYLOAD(l)), &result);
+  const int32_t label = (int32_t)link_get(PAYLOAD(l));
+  if (size != (l->target != NULL ? 0u : 4u)) return link_refuse(l, LINK_E_ARGUMENT, size);
+  status = mcg_train_target(l->model, &l->context, l->target != NULL ? l->target : &label, &result);
   if (status != MCG_OK) return link_refuse(l, LINK_E_STATUS, (uint32_t)status);
   link_put(PAYLOAD(l), (uint32_t)result.p_label);
   link_put(PAYLOAD(l) + 4, (uint32_t)result.predicted);
@@ -247,6 +248,7 @@ static int32_t link_execute(link_t *l, uint32_t size) {
     case LINK_READ: return link_fetch(l, size, l->context.state, m->state_bytes, 1u);
     case LINK_WRITE: return link_store(l, size, l->context.state, m->state_bytes);
     case LINK_CRC: link_put(PAYLOAD(l), mcg_crc32(0u, l->context.state, m->state_bytes)); return 4;
+    case LINK_TARGET: return link_store(l, size, (uint8_t *)l->target, 4u * m->targets);
     case LINK_STACK: return link_on_stack(l, size);
     default: return link_refuse(l, LINK_E_TYPE, l->type);
   }
@@ -285,9 +287,10 @@ void link_serve(link_t *l) {
   link_answer(l, link_execute(l, (uint32_t)size));
 }
 
-void link_open(link_t *l, const mcg_model_t *model, int32_t *logits) {
+void link_open(link_t *l, const mcg_model_t *model, int32_t *logits, int32_t *target) {
   l->model = model;
   l->logits = logits;
+  l->target = target;
   l->seen = l->correct = 0u;
   l->sequence = l->type = l->cached_size = 0u;
   l->paint = 0xA5u;

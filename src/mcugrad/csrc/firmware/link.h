@@ -16,19 +16,21 @@
 #define LINK_CACHED 16u
 
 enum {
-  LINK_HELLO = 1,    /* [] -> [abi fingerprint arena state input rows row_bytes input_rows classes trains stack] u32 each */
+  LINK_HELLO = 1,    /* [] -> [abi fingerprint arena state input rows row_bytes input_rows classes trains targets
+                                                   stack] u32 each */
   LINK_RESET = 2,    /* [] -> []                     initial parameters, initial controls, counters at zero */
   LINK_CONTROL = 3,  /* [] or [seed step halvings skip] -> [seed step halvings skip] */
   LINK_INPUT = 4,    /* [offset bytes...] -> []      into the resident input */
   LINK_INFER = 5,    /* [] -> [predicted] */
   LINK_LOGITS = 6,   /* [first count] -> [logits] */
-  LINK_TRAIN = 7,    /* [label] -> [p_label predicted progress saturated] */
+  LINK_TRAIN = 7,    /* [label], or [] for the target sent before -> [p_label predicted progress saturated] */
   LINK_EVAL = 8,     /* [label] -> [seen correct];  [] sets both to zero */
   LINK_READ = 9,     /* [offset count] -> [bytes]    of the state block */
   LINK_WRITE = 10,   /* [offset bytes...] -> [] */
   LINK_CRC = 11,     /* [] -> [CRC-32 of the state block] */
   LINK_ROW = 12,     /* firmware: [row offset] -> host: [row offset bytes...] */
   LINK_STACK = 13,   /* [paint u8] -> [reserved used] bytes since the last paint; then paints afresh */
+  LINK_TARGET = 14,  /* [offset bytes...] -> []      into the target of the next TRAIN */
   LINK_ERROR = 127   /* answer: [code u8 detail u32] */
 };
 
@@ -45,6 +47,7 @@ typedef struct {
   const mcg_model_t *model;
   mcg_context_t context;
   int32_t *logits;             /* model->classes */
+  int32_t *target;             /* model->targets, or null when there are none */
   uint32_t seen, correct;
   uint8_t sequence, type;      /* of the request under way */
   uint8_t cached_size;         /* bytes in cached[], 0: none */
@@ -53,7 +56,7 @@ typedef struct {
   uint8_t frame[LINK_FRAME];   /* request and answer share it */
 } link_t;
 
-void link_open(link_t *l, const mcg_model_t *model, int32_t *logits);
+void link_open(link_t *l, const mcg_model_t *model, int32_t *logits, int32_t *target);
 void link_serve(link_t *l); /* one frame: waits, executes, answers */
 void link_fault(link_t *l, uint32_t pc, uint32_t status);
 int link_row(void *user, int32_t row, int8_t *dst); /* an mcg_row_source_t over the link; user is the link_t */

@@ -18,9 +18,9 @@ const mcg_model_t *mcg_host_model(void);
 uint8_t *mcg_host_state(mcg_host_t *h);
 mcg_context_t *mcg_host_context(mcg_host_t *h);
 int32_t mcg_host_infer(mcg_host_t *h, const int8_t *sample, int32_t *logits);
-int32_t mcg_host_train(mcg_host_t *h, const int8_t *sample, int32_t label, mcg_result_t *result);
+int32_t mcg_host_train(mcg_host_t *h, const int8_t *sample, const int32_t *target, mcg_result_t *result);
 int32_t mcg_host_infer_many(mcg_host_t *h, const int8_t *samples, int32_t n, int32_t *logits);
-int32_t mcg_host_train_many(mcg_host_t *h, const int8_t *samples, const int32_t *labels, int32_t n,
+int32_t mcg_host_train_many(mcg_host_t *h, const int8_t *samples, const int32_t *targets, int32_t n,
                             mcg_result_t *results);
 
 static int host_row(void *user, int32_t row, int8_t *dst) {
@@ -72,9 +72,9 @@ int32_t mcg_host_infer(mcg_host_t *h, const int8_t *sample, int32_t *logits) {
   return (int32_t)mcg_infer(&mcg_model, &h->context, logits);
 }
 
-int32_t mcg_host_train(mcg_host_t *h, const int8_t *sample, int32_t label, mcg_result_t *result) {
+int32_t mcg_host_train(mcg_host_t *h, const int8_t *sample, const int32_t *target, mcg_result_t *result) {
   present(h, sample);
-  return (int32_t)mcg_train_step(&mcg_model, &h->context, label, result);
+  return (int32_t)mcg_train_target(&mcg_model, &h->context, target, result);
 }
 
 int32_t mcg_host_infer_many(mcg_host_t *h, const int8_t *samples, int32_t n, int32_t *logits) {
@@ -86,10 +86,12 @@ int32_t mcg_host_infer_many(mcg_host_t *h, const int8_t *samples, int32_t n, int
   return MCG_OK;
 }
 
-int32_t mcg_host_train_many(mcg_host_t *h, const int8_t *samples, const int32_t *labels, int32_t n,
+int32_t mcg_host_train_many(mcg_host_t *h, const int8_t *samples, const int32_t *targets, int32_t n,
                             mcg_result_t *results) {
+  const size_t numbers = mcg_model.targets != 0u ? mcg_model.targets : 1u;
   for (int32_t i = 0; i < n; ++i) {
-    const int32_t status = mcg_host_train(h, samples + (size_t)i * mcg_model.input_bytes, labels[i], &results[i]);
+    const int32_t status = mcg_host_train(h, samples + (size_t)i * mcg_model.input_bytes,
+                                          targets + (size_t)i * numbers, &results[i]);
     if (status != MCG_OK) return status;
   }
   return MCG_OK;
