@@ -92,8 +92,8 @@ def parse(path):
 def features(imported, x):
     """float64 NHWC features of x [1,C,H,W] or [1,F]."""
     (value,) = imported.graph.inputs
-    fed = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x.reshape(value.type.shape)
-    return interpret(imported.graph, {value.name: fed}, "real")[imported.graph.outputs[0]]
+    fed = np.moveaxis(x, 1, -1) if x.ndim > 2 else x
+    return interpret(imported.graph, {value.name: fed.reshape(value.type.shape)}, "real")[imported.graph.outputs[0]]
 
 
 def logits(imported, x):

@@ -45,6 +45,7 @@ CONVS = {
     "same upper": {"kernel": 4, "auto_pad": "SAME_UPPER", "strides": [2, 2]},
     "same lower": {"kernel": 4, "auto_pad": "SAME_LOWER", "strides": [2, 1]},
     "valid": {"kernel": 3, "auto_pad": "VALID"},
+    "dilation": {"kernel": (3, 2), "dilations": [2, 3], "pads": [1, 2, 0, 1]},
 }
 
 
@@ -282,3 +283,19 @@ def test_a_batch_norm_that_no_convolution_can_carry_is_a_layer(tmp_path, channel
     x = net.op("Relu", net.norm("x", channels))
     x = net.op("Add", net.norm(y := net.conv(x, channels, 4, 1), 4), y)
     same(net, tmp_path, net.op("Relu", x))
+
+
+@pytest.mark.parametrize("group", [1, 6])
+def test_signals(tmp_path, group):
+    net = Net((1, 6, 40))
+    x = net.op("Conv", "x", net.normal(6, 6 // group, 5), net.normal(6), group=group, strides=[2], pads=[2, 1], dilations=[2])
+    x = net.op("MaxPool", net.op("Relu", x), kernel_shape=[3], strides=[2], pads=[1, 0])
+    x = net.op("AveragePool", net.op("Relu", net.norm(x, 6)), kernel_shape=[2])
+    same(net, tmp_path, net.gemm(net.op("Flatten", net.op("GlobalAveragePool", x)), 6, 3))
+
+
+def test_shortcut_of_every_second_pixel_and_padded_channels(tmp_path):
+    net = Net((1, 4, 9, 8))
+    ends = [net.const(np.array(v)) for v in ([0, 0], [2**31, 100], [2, 3], [2, 2])]
+    x = net.op("Pad", net.op("Slice", "x", *ends), net.const(np.array([0, 2, 0, 0, 0, 2, 0, 0])))
+    same(net, tmp_path, net.op("Add", net.conv("x", 4, 8, pads=[1, 1, 1, 1], strides=[2, 2]), x))

@@ -33,7 +33,8 @@ def test_missing_empty_and_foreign_files(tmp_path):
         ("a.onnx", b"", "empty"),
         ("a.bin", b"hello world", "neither ONNX nor"),
         ("a.tflite", b"\x1c\0\0\0TFL3", "TFLite"),
-        ("a.pt2", b"PK\x03\x04", "torch.onnx.export"),
+        ("a.pt2", b"PK\x03\x04", "torch.export.save"),
+        ("a.pth", b"PK\x03\x04", "parameters without the network"),
     ):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, name, word)

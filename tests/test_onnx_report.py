@@ -30,7 +30,7 @@ BLOCKED = {
         lambda n: n.conv(n.conv(n.op("QuantizeLinear", "x", n.const(np.float32(1)), n.const(np.uint8(0))), 3, 4), 4, 4),
         "Conv_1 (layer): its result is not quantized: no QuantizeLinear follows; quantize every activation",
     ),
-    "dilation": (lambda n: n.conv("x", 3, 4, dilations=[2, 2]), "dilation [2, 2] is not supported; use dilation 1"),
+    "dilation of nothing": (lambda n: n.conv("x", 3, 4, dilations=[0, 2]), "dilation [0, 2]; export the model again"),
     "computed weight": (lambda n: n.op("Conv", "x", n.op("Relu", "x")), "is computed at run time"),
     "kernel larger than the map": (lambda n: n.conv("x", 3, 4, 12), "window with padding (0, 0, 0, 0) does not fit a 9x9 map"),
     "clamp without zero": (
@@ -59,7 +59,7 @@ BLOCKED = {
     "softmax inside": (lambda n: n.op("Relu", n.op("Softmax", "x")), "Softmax inside the model"),
     "reflected padding": (
         lambda n: n.conv(n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])), mode="reflect"), 3, 4),
-        "only zero padding of height and width",
+        "only zero padding of channels, height and width",
     ),
     "padding without convolution": (
         lambda n: n.op("Relu", n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])))),
@@ -110,10 +110,10 @@ def test_custom_domain_and_two_outputs(tmp_path):
     assert "2 outputs; export a model with one output" in lines[1]
 
 
-def test_one_dimensional_convolution_and_input(tmp_path):
-    net = Net((1, 3, 20))
-    (line,) = blockers(net, tmp_path, net.op("Conv", "x", net.normal(4, 3, 5)))[:1]
-    assert "the input has shape [1, 3, 20]" in line
+def test_volumes_are_refused(tmp_path):
+    net = Net((1, 3, 6, 6, 6))
+    lines = blockers(net, tmp_path, net.op("Conv", "x", net.normal(4, 3, 3, 3, 3)))
+    assert "the input has shape [1, 3, 6, 6, 6]" in lines[0]
 
 
 def test_report_is_plain_data(tmp_path):

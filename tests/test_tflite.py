@@ -46,6 +46,7 @@ CONVS = {
     "stride": {"stride": (2, 3)},
     "stride 1 over an even map": {"stride": 2, "kernel": 2},
     "valid": {"padding": VALID, "kernel": (3, 5)},
+    "dilation": {"kernel": (3, 2), "DilationHFactor": 2, "DilationWFactor": 3},
     "one scale": {"per_channel": False},
     "groups": {"groups": 3},
     "relu": {"act": RELU, "zero": -128},

@@ -74,7 +74,7 @@ BLOCKED = {
     "branches": (_concatenation, "CONCATENATION is not supported; join branches by addition"),
     "custom": (lambda n: n.op("acme", [n.input], (1, 9, 8, 3)), "(custom acme): custom acme is not supported; replace it"),
     "gating": (_gate, "(LOGISTIC): LOGISTIC inside the model; attention and gating are not supported"),
-    "dilation": (lambda n: n.conv(n.input, 3, DilationHFactor=2), "dilation [2, 1] is not supported; use dilation 1"),
+    "dilation of nothing": (lambda n: n.conv(n.input, 3, DilationHFactor=0), "dilation [0, 1] makes no sense"),
     "fused tanh": (lambda n: n.conv(n.input, 3, act=TANH), "its fused activation is TANH or SIGN_BIT; use ReLU or ReLU6"),
     "addition of a constant": (
         lambda n: n.add(n.input, n.const(np.zeros((1, 9, 8, 3)), "INT8", [0.1])),

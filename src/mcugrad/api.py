@@ -23,10 +23,11 @@ from mcugrad.training.scheme import RESIDUAL_BITS, UpdateScheme, read_scheme, wi
 class Request:
     """Everything that decides a build; sizes in bytes, None: the default of the target, the data or the scheme.
 
-    model, calibrate: paths.  scheme: a name or the path of a .toml file.  rate: learning rate.  input_mode: auto,
-    resident or rows.  compiler: zig or gcc.  Raises McugradError for numbers out of range."""
+    model: a path, or what `mcugrad.load` gave; calibrate: a path.  scheme: a name or the path of a .toml file.
+    rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.
+    Raises McugradError for numbers out of range."""
 
-    model: str | Path
+    model: str | Path | Imported
     scheme: str = "head"
     classes: int | None = None
     keep_head: bool = False

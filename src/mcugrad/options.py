@@ -42,7 +42,7 @@ def parse_bits(text: str) -> int:
 
 
 SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
-Model = Annotated[Path, typer.Argument(help="Model file: .onnx, .tflite, or a .pkl of the published int8 networks.")]
+Model = Annotated[Path, typer.Argument(help="A .onnx, .tflite or .pt2 (torch.export) model, or a .pkl of the published ones.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the result (default: a new one in runs/).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=(1 << 32) - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mcugrad.errors import McugradError
 from mcugrad.importers.model import Blocker, Classifier, Imported, Layer, Report
@@ -40,19 +41,38 @@ def _mcunet() -> Format:
     return Format(load_mcunet, lambda path: load_mcunet(path).report)
 
 
-def load(path: str | Path) -> Imported:
-    """The model in `path` (.onnx, .tflite, or a .pkl of the published int8 networks).
+def _pt2() -> Format:
+    from mcugrad.importers.torch_model import check_pt2, load_pt2
+
+    return Format(load_pt2, check_pt2)
+
+
+def load(model: Any, example: Any = None) -> Imported:
+    """A model: the path of a file (.onnx, .tflite, .pt2, or a .pkl of the published int8 networks), or a torch.nn.Module
+    with an example input, [1,C,H,W], [1,C,L] or [1,F].  What was imported before is returned as it is.
 
     Raises McugradError when the file cannot be read, and, naming every blocker, when the model cannot be imported.
     """
-    file = Path(path)
-    return _format(file).load(file)
+    if isinstance(model, Imported):
+        return model
+    if isinstance(model, str | Path):
+        return _format(Path(model)).load(Path(model))
+    from mcugrad.importers.torch_model import load_module
+
+    return load_module(model, example)
 
 
-def check(path: str | Path) -> Report:
-    """What is supported in the model and every blocker; raises McugradError only when the file cannot be read."""
-    file = Path(path)
-    return _format(file).check(file)
+def check(model: Any, example: Any = None) -> Report:
+    """What is supported in the model and every blocker; raises McugradError only when it cannot be read.
+
+    model, example: as for `load`."""
+    if isinstance(model, Imported):
+        return model.report
+    if isinstance(model, str | Path):
+        return _format(Path(model)).check(Path(model))
+    from mcugrad.importers.torch_model import check_module
+
+    return check_module(model, example)
 
 
 def _format(path: Path) -> Format:
@@ -61,18 +81,21 @@ def _format(path: Path) -> Format:
             head = file.read(HEAD)
     except OSError as error:
         raise McugradError(
-            f"{path}: cannot be read ({error.strerror}): give the path of an .onnx, .tflite or .pkl model"
+            f"{path}: cannot be read ({error.strerror}): give the path of an .onnx, .tflite, .pt2 or .pkl model"
         ) from None
     if not head:
         raise McugradError(f"{path}: the file is empty: export the model again")
     if head[4:8] == b"TFL3" or path.suffix == ".tflite":
         return _tflite()
-    if path.suffix in {".pt2", ".pt", ".pth", ".th"}:
+    if path.suffix == ".pt2":
+        return _pt2()
+    if path.suffix in {".pt", ".pth", ".th", ".ckpt"}:
         raise McugradError(
-            f"{path}: PyTorch files are not read yet: write the model with torch.onnx.export(module, x, 'm.onnx')"
+            f"{path}: this holds parameters without the network: build the module, load them into it "
+            "(torch.load(..., weights_only=True)), then torch.export.save(torch.export.export(module.eval(), (x,)), 'm.pt2')"
         )
     if head[:4] == b"PK\x03\x04" or path.suffix == ".pkl":
         return _mcunet()
     if path.suffix == ".onnx" or head[:1] == b"\x08":
         return _onnx()
-    raise McugradError(f"{path}: this is neither ONNX nor TFLite nor a published int8 .pkl: give an .onnx or .tflite file")
+    raise McugradError(f"{path}: this is neither ONNX nor TFLite nor PyTorch (.pt2): give an .onnx, .tflite or .pt2 file")

@@ -55,19 +55,19 @@ MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, Attribu
 
 def load_onnx(path: Path) -> Imported:
     """The float model in `path`; raises McugradError for an unreadable file, and for blockers, naming all of them."""
-    return _Import(read(path)).result()
+    return Translation(read(path), FORMAT).result()
 
 
 def check_onnx(path: Path) -> Report:
     """Layers and blockers of the model in `path`; raises McugradError for an unreadable file only."""
-    return _Import(read(path)).report
+    return Translation(read(path), FORMAT).report
 
 
-class _Import:
+class Translation:
     """One translation: every node is tried, also after a blocker, so that the report is complete."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, format_: str) -> None:
+        self.source, self.format = source, format_
         self.state = State(source)
         self.blockers: list[Blocker] = []
         self.supported: list[str] = []
@@ -80,7 +80,7 @@ class _Import:
         self._finish()
         nodes = self.graph.nodes if self.graph else self.state.builder.nodes
         self.report = Report(
-            source.name, FORMAT, layer_table(nodes), tuple(self.blockers), tuple(self.state.notes), count_ops(self.supported)
+            source.name, format_, layer_table(nodes), tuple(self.blockers), tuple(self.state.notes), count_ops(self.supported)
         )
 
     def result(self) -> Imported:
@@ -90,7 +90,7 @@ class _Import:
         if self.state.quants and preprocess is None:
             preprocess = own_preprocess(graph, self.source.input_type != "float32")
             graph = in_unit_range(graph) if preprocess and preprocess.kind is Input.INT8 else graph
-        return Imported(graph, Path(self.source.name).stem, FORMAT, preprocess, self.classifier, self.report)
+        return Imported(graph, Path(self.source.name).stem, self.format, preprocess, self.classifier, self.report)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))
@@ -104,9 +104,10 @@ class _Import:
     def _input_shape(self) -> tuple[int, ...]:
         shape = self.source.input_shape
         bounded_activation(shape)
-        if len(shape) not in {1, 2, 4}:
+        if len(shape) not in {1, 2, 3, 4}:
             raise Blocked(
-                f"the input has shape {list(shape)}", "use [1, C, H, W], [1, H, W, C] followed by a Transpose, or [1, F]"
+                f"the input has shape {list(shape)}",
+                "use [1, C, H, W], [1, H, W, C] followed by a Transpose, [1, C, L] or [1, F]",
             )
         return shape
 
@@ -114,7 +115,10 @@ class _Import:
         """An input of the graph: the model's own, or in place of what a blocked node would give."""
         readers = list(self._readers(name))
         origin = f"{self.source.name}:{name}"
-        if len(shape) != 4 or shape[0] != 1:
+        if len(shape) == 3 and shape[0] == 1:
+            whole = TensorType((1, 1, shape[2], shape[1]), "f32")
+            self.state.acts[name] = plain_map(self.state.builder.input(label, whole, origin), 3)
+        elif len(shape) != 4 or shape[0] != 1:
             value = self.state.builder.input(label, TensorType((1, 1, 1, math.prod(shape)), "f32"), origin)
             self.state.acts[name] = vector(value, shape)
         elif readers and all(n.op == "Transpose" and list(n.attributes.get("perm", ())) == [0, 3, 1, 2] for n in readers):

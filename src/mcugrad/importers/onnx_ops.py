@@ -12,6 +12,7 @@ import onnx
 from mcugrad.importers.onnx_fold import axes_of, reshaped
 from mcugrad.importers.onnx_read import Array, OnnxNode
 from mcugrad.importers.onnx_state import Act, Blocked, State, Stored, plain_map, vector
+from mcugrad.importers.onnx_window import pair, window_of
 from mcugrad.ir import Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.clamp import Clamp
@@ -22,8 +23,6 @@ from mcugrad.ops.spatial import Window
 
 Handler = Callable[[State, OnnxNode], None]
 
-Pair = tuple[int, int]
-Padding = tuple[int, int, int, int]
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
 
 
@@ -31,60 +30,19 @@ def _optional(node: OnnxNode, i: int) -> str:
     return node.inputs[i] if i < len(node.inputs) else ""
 
 
-def _pair(node: OnnxNode, key: str, default: Pair) -> Pair:
-    given = node.attributes.get(key, default)
-    if len(given) != 2:
-        raise Blocked(f"{key} {list(given)} is not 2-d", "use the 2-d form of the layer, with a height of 1 for signals")
-    return int(given[0]), int(given[1])
-
-
-def _padding(node: OnnxNode, size: Pair, kernel: Pair, stride: Pair) -> Padding:
-    """(top, left, bottom, right) of explicit pads, auto_pad and ceil_mode for an input of `size`."""
-    auto = node.attributes.get("auto_pad", b"NOTSET").decode()
-    if auto in {"SAME_UPPER", "SAME_LOWER"}:
-        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
-        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-        (top, left), (bottom, right) = (small, large) if auto == "SAME_UPPER" else (large, small)
-        return top, left, bottom, right
-    given = (0, 0, 0, 0) if auto == "VALID" else node.attributes.get("pads", (0, 0, 0, 0))
-    if len(given) != 4:
-        raise Blocked(f"pads {list(given)} are not 2-d", "use the 2-d form of the layer")
-    top, left, bottom, right = (int(p) for p in given)
-    if node.attributes.get("ceil_mode", 0):
-        bottom = _ceil(size[0], top, bottom, kernel[0], stride[0])
-        right = _ceil(size[1], left, right, kernel[1], stride[1])
-    return top, left, bottom, right
-
-
-def _ceil(size: int, before: int, after: int, kernel: int, stride: int) -> int:
-    """Padding at the end that makes the floor rule give ceil_mode's size; a window must start before the end padding."""
-    out = -(-(size + before + after - kernel) // stride) + 1
-    if (out - 1) * stride >= size + before:
-        out -= 1
-    return max(after, (out - 1) * stride + kernel - size - before)
-
-
-def _window(node: OnnxNode, size: Pair, kernel: Pair) -> Window:
-    stride = _pair(node, "strides", (1, 1))
-    dilation = _pair(node, "dilations", (1, 1))
-    if any(d != 1 and k != 1 for d, k in zip(dilation, kernel, strict=True)):
-        raise Blocked(f"dilation {list(dilation)} is not supported", "use dilation 1 with a larger kernel or a stride")
-    if min(*stride, *kernel) < 1:
-        raise Blocked(f"kernel {list(kernel)} or stride {list(stride)} makes no sense", "export the model again")
-    return Window(kernel, stride, _padding(node, size, kernel, stride))
-
-
 def conv(state: State, node: OnnxNode) -> None:
     """Conv: weight [O,C/g,kh,kw] becomes OHWI, or [1,kh,kw,C] of a depthwise convolution."""
     act = state.act(node.inputs[0], padded=True)
     x, stored = state.map(act), state.stored(node.inputs[1])
+    rank = stored.real.ndim
+    if rank not in {3, 4} or rank != len(act.shape):
+        raise Blocked(f"a {rank - 2}-d convolution of {list(act.shape)}", "only 1-d and 2-d convolutions are supported")
+    stored = stored.map(lambda w: w.reshape(*w.shape[:2], 1, -1)) if rank == 3 else stored
     weight = stored.real
-    if weight.ndim != 4:
-        raise Blocked(f"a {weight.ndim - 2}-d convolution", "reshape signals to [1, C, 1, L] and use a 2-d convolution")
     bias = state.weight(node.inputs[2]) if _optional(node, 2) else np.zeros(weight.shape[0])
     _, height, width, channels = x.type.shape
     pt, pl, pb, pr = act.padding
-    window = _window(node, (height + pt + pb, width + pl + pr), (weight.shape[2], weight.shape[3]))
+    window = window_of(node, (height + pt + pb, width + pl + pr), (weight.shape[2], weight.shape[3]))
     top, left, bottom, right = window.padding
     window = replace(window, padding=(top + pt, left + pl, bottom + pb, right + pr))
     groups = int(node.attributes.get("group", 1))
@@ -92,7 +50,7 @@ def conv(state: State, node: OnnxNode) -> None:
         value = layer(state, node, DepthwiseConv2d(window), x, stored.map(lambda w: w.transpose(1, 2, 3, 0)), bias)
     else:
         value = layer(state, node, Conv2d(window, groups=groups), x, stored.map(lambda w: w.transpose(0, 2, 3, 1)), bias)
-    state.acts[node.outputs[0]] = plain_map(value)
+    state.acts[node.outputs[0]] = plain_map(value, rank)
 
 
 def layer(state: State, node: OnnxNode, op: Conv2d | DepthwiseConv2d, x: Value, weight: Stored, bias: Array) -> Value:
@@ -213,18 +171,19 @@ def global_pool(state: State, node: OnnxNode) -> None:
     x = state.map(act)
     window = Window((x.type.shape[1], x.type.shape[2]))
     op = AvgPool(window) if node.op == "GlobalAveragePool" else MaxPool(window)
-    state.acts[node.outputs[0]] = plain_map(state.emit(op, x, name="pool", node=node))
+    state.acts[node.outputs[0]] = plain_map(state.emit(op, x, name="pool", node=node), len(act.shape))
 
 
 def pool(state: State, node: OnnxNode) -> None:
-    x = state.map(state.act(node.inputs[0]))
+    act = state.act(node.inputs[0])
+    x = state.map(act)
     if len(node.outputs) > 1 and node.outputs[1] in state.readers:
         raise Blocked("the indices of the maxima are used", "use pooling without return_indices")
-    window = _window(node, (x.type.shape[1], x.type.shape[2]), _pair(node, "kernel_shape", (0, 0)))
+    window = window_of(node, (x.type.shape[1], x.type.shape[2]), pair(node, "kernel_shape", (1, 0)))
     if node.op == "AveragePool" and node.attributes.get("count_include_pad", 0) and any(window.padding):
         raise Blocked("average pooling that counts its padding", "set count_include_pad=False")
     op = AvgPool(window) if node.op == "AveragePool" else MaxPool(window)
-    state.acts[node.outputs[0]] = plain_map(state.emit(op, x, name="pool", node=node))
+    state.acts[node.outputs[0]] = plain_map(state.emit(op, x, name="pool", node=node), len(act.shape))
 
 
 def reduce_mean(state: State, node: OnnxNode) -> None:
@@ -283,24 +242,52 @@ def _viewed(state: State, node: OnnxNode, act: Act) -> tuple[int, ...]:
 
 
 def pad(state: State, node: OnnxNode) -> None:
-    """Zero padding of height and width, kept until a convolution takes it."""
+    """Zero padding: of height and width, kept until a convolution takes it; of channels, a 1x1 layer that copies."""
     act = state.act(node.inputs[0])
     x = state.map(act)
     pads = state.constant(node.inputs[1]).reshape(-1).tolist() if _optional(node, 1) else list(node.attributes["pads"])
     value = float(state.constant(node.inputs[2]).reshape(-1)[0]) if _optional(node, 2) else node.attributes.get("value", 0.0)
     mode = node.attributes.get("mode", b"constant").decode()
-    if (
-        mode != "constant"
-        or value != 0
-        or _optional(node, 3)
-        or len(pads) != 8
-        or min(pads) < 0
-        or any(pads[i] for i in (0, 1, 4, 5))
-    ):
-        raise Blocked(f"{mode} padding by {pads} with {value:g}", "only zero padding of height and width is supported")
+    rank = len(act.shape)
+    fits = mode == "constant" and value == 0 and not _optional(node, 3) and len(pads) == 2 * rank and min(pads) >= 0
+    if not fits or pads[0] or pads[rank]:
+        raise Blocked(f"{mode} padding by {pads} with {value:g}", "only zero padding of channels, height and width")
+    _, front, *first = (int(p) for p in pads[:rank])
+    _, back, *last = (int(p) for p in pads[rank:])
+    top, left, bottom, right = (0, *first)[-2:] + (0, *last)[-2:]
+    if front or back:
+        x = _padded_channels(state, node, x, front, back)
     _, h, w, c = x.type.shape
-    top, left, bottom, right = (int(pads[i]) for i in (2, 3, 6, 7))
-    state.acts[node.outputs[0]] = Act(x, (1, c, h + top + bottom, w + left + right), None, (top, left, bottom, right))
+    shape = (1, c, h + top + bottom, w + left + right) if rank == 4 else (1, c, w + left + right)
+    state.acts[node.outputs[0]] = Act(x, shape, None, (top, left, bottom, right))
+
+
+def _padded_channels(state: State, node: OnnxNode, x: Value, front: int, back: int) -> Value:
+    """x with zero channels around its own: a 1x1 convolution of ones and zeros."""
+    channels = x.type.shape[3]
+    weight = np.eye(front + channels + back, channels, -front, np.float32).reshape(-1, 1, 1, channels)
+    state.notes.append(f"padding of channels at {node.name} becomes a 1x1 convolution that copies {channels} channels")
+    value = layer(state, node, Conv2d(Window((1, 1))), x, Stored(weight), np.zeros(len(weight)))
+    if x in state.quants:
+        state.quants[value] = state.quants[x]
+    return value
+
+
+def strided(state: State, node: OnnxNode) -> None:
+    """Slice that takes every n-th row or column from the first on: a pool of single elements."""
+    act = state.act(node.inputs[0])
+    x, rank = state.map(act), len(act.shape)
+    starts, ends = (state.constant(node.inputs[i]).reshape(-1).tolist() for i in (1, 2))
+    axes = state.constant(node.inputs[3]).reshape(-1).tolist() if _optional(node, 3) else list(range(len(starts)))
+    steps = state.constant(node.inputs[4]).reshape(-1).tolist() if _optional(node, 4) else [1] * len(starts)
+    stride = [1] * rank
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if start != 0 or end < act.shape[axis] or step < 1 or (step > 1 and axis % rank < 2):
+            raise Blocked(f"a slice [{start}:{end}:{step}] of axis {axis}", "only slices of every n-th row or column")
+        stride[axis] = int(step)
+    steps_hw = (1, *stride[2:])[-2:]
+    value = state.emit(MaxPool(Window((1, 1), (steps_hw[0], steps_hw[1]))), x, name="slice", node=node)
+    state.acts[node.outputs[0]] = plain_map(value, rank)
 
 
 def softmax(state: State, node: OnnxNode) -> None:
@@ -334,6 +321,7 @@ HANDLERS: dict[str, Handler] = {
     "ReduceMean": reduce_mean,
     "Relu": relu,
     "Reshape": view,
+    "Slice": strided,
     "Softmax": softmax,
     "Squeeze": view,
     "Sub": arithmetic,

@@ -167,6 +167,21 @@ def _check_structure(graph: Any, name: str) -> None:
         raise McugradError(f"{name}: the model has no output: {AGAIN}")
 
 
+def check_order(source: Source) -> None:
+    """Every value read is written before, and once; raises McugradError."""
+    known = {source.input, *source.tensors, ""}
+    for node in source.nodes:
+        missing = next((v for v in node.inputs if v not in known), None)
+        if missing is not None:
+            raise McugradError(f"{source.name}: {node.name} reads {printable(missing)!r} before anything computes it: {AGAIN}")
+        twice = next((v for v in node.outputs if v and v in known), None)
+        if twice is not None:
+            raise McugradError(f"{source.name}: {printable(twice)!r} is written twice, the second time by {node.name}: {AGAIN}")
+        known.update(node.outputs)
+    if not source.outputs or not known.issuperset(source.outputs):
+        raise McugradError(f"{source.name}: nothing computes the output: {AGAIN}")
+
+
 def _check(model: Any, name: str) -> None:
     """onnx.checker; unknown operators pass, because the report names each of them."""
     try:
@@ -235,7 +250,9 @@ def _node(node: Any) -> OnnxNode:
 
 
 def array(tensor: Any) -> Array:
-    """The contents of a TensorProto; raises ValueError when they do not match its own dims and type."""
+    """The contents of a TensorProto; raises ValueError when they do not match its own dims and type.  Arrays are kept."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
     count = math.prod(tensor.dims)
     if any(d < 0 for d in tensor.dims) or count > MAX_FILE:
         raise ValueError(f"absurd dims {list(tensor.dims)}")

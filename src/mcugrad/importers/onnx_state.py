@@ -56,10 +56,10 @@ class Stored:
         return Stored(function(self.real), None if self.step is None else function(self.step))
 
 
-def plain_map(value: Value) -> Act:
-    """The activation [1,C,H,W] held by an NHWC value."""
+def plain_map(value: Value, rank: int = 4) -> Act:
+    """The activation [1,C,H,W] held by an NHWC value; rank 3: the signal [1,C,W] held by a map of height 1."""
     _, h, w, c = value.type.shape
-    return Act(value, (1, c, h, w))
+    return Act(value, (1, c, h, w) if rank == 4 else (1, c, w))
 
 
 def vector(value: Value, shape: tuple[int, ...]) -> Act:
@@ -144,14 +144,14 @@ class State:
         """The NHWC value of a [1,C,H,W] activation; raises Blocked when the elements lie in another order."""
         if act.index is None:
             return act.value
-        if len(act.shape) != 4 or act.shape[0] != 1:
+        if len(act.shape) not in {3, 4} or act.shape[0] != 1:
             raise Blocked(
-                f"the input has shape {list(act.shape)}, not [1, C, H, W]", "only 2-d networks at batch 1 are supported"
+                f"the input has shape {list(act.shape)}, not [1, C, H, W]", "only 1-d and 2-d networks at batch 1 are supported"
             )
-        flat = self.spend(act.index).transpose(0, 2, 3, 1).reshape(-1)
+        c, h, w = act.shape[1], 1 if len(act.shape) == 3 else act.shape[2], act.shape[-1]
+        flat = self.spend(act.index.reshape(c, h, w)).transpose(1, 2, 0).reshape(-1)
         if not np.array_equal(flat, np.arange(flat.size)):
             raise Blocked("a reshape or transpose before it reorders the elements", "remove it, or keep channels together")
-        _, c, h, w = act.shape
         if act.value.type.shape == (1, h, w, c):
             return act.value
         return self.builder.one(Reshape((1, h, w, c)), act.value, origin=act.value.origin)
@@ -161,7 +161,7 @@ class State:
         if act.index is not None:
             return act.index
         _, h, w, c = act.value.type.shape
-        return self.spend(np.arange(h * w * c, dtype=np.int32).reshape(1, h, w, c).transpose(0, 3, 1, 2))
+        return self.spend(np.arange(h * w * c, dtype=np.int32).reshape(1, h, w, c).transpose(0, 3, 1, 2).reshape(act.shape))
 
     def spend(self, index: Array) -> Array:
         """The same index map, its size charged against a limit, so that a hostile model cannot eat memory."""

@@ -42,18 +42,17 @@ def _window(node: TfliteNode, size: Pair, kernel: Pair, before: Padding = NO_PAD
         raise Blocked("the operator has no options", AGAIN)
     a = node.attributes
     stride, dilation = (a["StrideH"], a["StrideW"]), (a.get("DilationHFactor", 1), a.get("DilationWFactor", 1))
-    if any(d != 1 and k != 1 for d, k in zip(dilation, kernel, strict=True)):
-        raise Blocked(f"dilation {list(dilation)} is not supported", "use dilation 1 with a larger kernel or a stride")
     padded = (size[0] + before[0] + before[2], size[1] + before[1] + before[3])
-    if min(*stride, *kernel) < 1:
-        raise Blocked(f"kernel {list(kernel)} or stride {list(stride)} makes no sense", AGAIN)
+    if min(*stride, *kernel, *dilation) < 1:
+        raise Blocked(f"kernel {list(kernel)}, stride {list(stride)} or dilation {list(dilation)} makes no sense", AGAIN)
+    extent = Window(kernel, dilation=dilation).extent
     total = [0, 0]
     if a["Padding"] == SAME:
-        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(padded, kernel, stride, strict=True)]
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(padded, extent, stride, strict=True)]
     top, left = (t // 2 for t in total)
     own = (top, left, total[0] - top, total[1] - left)
     padding = tuple(x + y for x, y in zip(before, own, strict=True))
-    return Window(kernel, stride, (padding[0], padding[1], padding[2], padding[3]))
+    return Window(kernel, stride, (padding[0], padding[1], padding[2], padding[3]), dilation)
 
 
 def conv(state: State, node: TfliteNode) -> None:
