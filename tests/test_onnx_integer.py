@@ -45,6 +45,18 @@ def plain_net(shape=(1, 3, 17, 13)):
     return net, net.op("MatMul", net.op("Relu", net.gemm(x, 96, 12)), net.normal(12, 5))
 
 
+def branching_net(shape=(1, 3, 12, 10)):
+    """Hard swish, a gate, branches joined and upsampled: (net, output)."""
+    net = Net(shape)
+    x = net.op("HardSwish", net.conv("x", 3, 8, strides=[2, 2], pads=[1, 1, 1, 1]))
+    gate = net.op("Relu", net.conv(net.op("GlobalAveragePool", x), 8, 4, 1))
+    x = net.op("Mul", x, net.op("Sigmoid", net.conv(gate, 4, 8, 1)))
+    x = net.op("Concat", net.op("Tanh", net.conv(x, 8, 4, 1)), net.op("LeakyRelu", net.conv(x, 8, 4, 1)), axis=1)
+    x = net.op("Resize", x, "", net.const(np.float32([1, 1, 2, 2])), mode="nearest",
+               coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
+    return net, net.gemm(net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", net.conv(x, 8, 8)))), 8, 5)
+
+
 def differences(path, xs):
     """|ours - onnxruntime's| for every feature of every sample, and the imported model."""
     imported, reference = load(path), Reference(path)
@@ -58,7 +70,7 @@ def differences(path, xs):
     return np.concatenate(found), imported
 
 
-@pytest.mark.parametrize("build", [plain_net, residual_net])
+@pytest.mark.parametrize("build", [plain_net, residual_net, branching_net])
 @pytest.mark.parametrize("way", WAYS)
 def test_integers_are_those_of_onnxruntime(tmp_path, way, build):
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -70,7 +82,7 @@ def test_integers_are_those_of_onnxruntime(tmp_path, way, build):
     nine_bits = "asymmetric" in way  # a weight minus its zero point does not always fit int8
     assert (found <= 1).mean() >= (0.97 if nine_bits else 0.99)
     assert (found == 0).mean() >= (0.75 if nine_bits else 0.95)
-    assert imported.report.ok and imported.classifier.weight.shape == ((8, 5) if build is residual_net else (12, 5))
+    assert imported.report.ok and imported.classifier.weight.shape == ((12, 5) if build is plain_net else (8, 5))
 
 
 def test_scales_and_zero_points_of_the_file_are_kept(tmp_path):

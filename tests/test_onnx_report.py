@@ -25,7 +25,7 @@ def _indices(net):
 
 
 BLOCKED = {
-    "unsupported operator": (lambda n: n.op("Tanh", "x", name="act"), "act (Tanh): Tanh is not supported; use ReLU or ReLU6"),
+    "unsupported operator": (lambda n: n.op("Erf", "x", name="act"), "act (Erf): Erf is not supported; replace it"),
     "quantized in part": (
         lambda n: n.conv(n.conv(n.op("QuantizeLinear", "x", n.const(np.float32(1)), n.const(np.uint8(0))), 3, 4), 4, 4),
         "Conv_1 (layer): its result is not quantized: no QuantizeLinear follows; quantize every activation",
@@ -37,37 +37,33 @@ BLOCKED = {
         lambda n: n.op("Clip", "x", n.const(np.float32(1)), n.const(np.float32(6))),
         "a clamp to [1, 6]; its range must hold zero",
     ),
-    "gating": (lambda n: n.op("Mul", n.conv("x", 3, 4), n.conv("x", 3, 4)), "Mul of two activations; only residual additions"),
-    "broadcast addition": (
-        lambda n: n.op("Add", c := n.conv("x", 3, 4), n.op("GlobalAveragePool", c)),
-        "an addition that broadcasts [1, 4, 7, 7] and [1, 4, 1, 1]",
-    ),
-    "constant per position": (
-        lambda n: n.op("Add", n.conv("x", 3, 4), n.normal(1, 1, 7, 7)),
-        "differs between positions of one channel",
-    ),
     "padding counted": (
         lambda n: n.op("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
         "set count_include_pad=False",
     ),
     "indices": (_indices, "the indices of the maxima are used"),
     "mean over channels": (lambda n: n.op("ReduceMean", "x", axes=[1]), "only the mean over height and width is supported"),
-    "reordering": (
-        lambda n: n.conv(n.op("Transpose", "x", perm=[0, 3, 2, 1]), 9, 4),
-        "a reshape or transpose before it reorders the elements",
+    "softmax inside": (
+        lambda n: n.op("Relu", n.op("Softmax", "x")),
+        "Softmax over axis 3 of [1, 3, 9, 9]; only a softmax over channels",
     ),
-    "softmax inside": (lambda n: n.op("Relu", n.op("Softmax", "x")), "Softmax inside the model"),
     "reflected padding": (
         lambda n: n.conv(n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])), mode="reflect"), 3, 4),
-        "only zero padding of channels, height and width",
+        "reflect padding by [0, 0, 1, 1, 0, 0, 1, 1]; only constant padding",
     ),
-    "padding without convolution": (
-        lambda n: n.op("Relu", n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1])))),
-        "it reads a Pad that is not followed by a convolution",
+    "sum of different maps": (
+        lambda n: n.op("Add", n.conv("x", 3, 4), n.conv("x", 3, 4, 5)),
+        "cannot add [1, 7, 7, 4] and [1, 5, 5, 4]: shapes must be equal",
     ),
-    "padding at the end": (
-        lambda n: n.op("Pad", "x", n.const(np.array([0, 0, 1, 1, 0, 0, 1, 1]))),
-        "the model ends in padding",
+    "division": (lambda n: n.op("Div", n.conv("x", 3, 4), n.conv("x", 3, 4)), "division by an activation"),
+    "slice of flattened channels": (
+        lambda n: n.op("Slice", n.op("Flatten", n.conv("x", 3, 4)), *(n.const(np.array([v])) for v in (3, 9, 1))),
+        "elements that do not lie side by side; slice the map before it is flattened",
+    ),
+    "concatenation of batches": (lambda n: n.op("Concat", c := n.conv("x", 3, 4), c, axis=0), "concatenation along axis 0"),
+    "bilinear": (
+        lambda n: n.op("Resize", "x", "", n.const(np.float32([1, 1, 2, 2])), mode="linear"),
+        "linear resizing by [1.0, 1.0, 2.0, 2.0]",
     ),
     "training mode": (
         lambda n: n.op("BatchNormalization", "x", *[n.normal(3) for _ in range(4)], training_mode=1, outputs=3),
@@ -91,8 +87,8 @@ def test_blocker_names_node_reason_and_remedy(tmp_path, build, message):
 
 def test_every_blocker_is_listed_not_the_first_alone(tmp_path):
     net = Net((1, 3, 12, 12))
-    x = net.op("Tanh", net.conv("x", 3, 4), name="bad1")
-    x = net.op("HardSwish", net.conv(x, 4, 6), name="bad2")
+    x = net.op("Erf", net.conv("x", 3, 4), name="bad1")
+    x = net.op("Mod", c := net.conv(x, 4, 6), c, fmod=1, name="bad2")
     x = net.conv(net.op("Erf", x, name="bad3"), 6, 2, 11)
     lines = blockers(net, tmp_path, x)
     assert [line.split()[0] for line in lines] == ["bad1", "bad2", "bad3", "Conv_5"]
@@ -143,6 +139,6 @@ def test_layers_too_wide_for_int32_are_known_without_data(tmp_path):
 
 def test_names_are_shortened_and_printable(tmp_path):
     net = Net()
-    path = net.save(tmp_path / "model.onnx", net.op("Tanh", "x", name="\x1b[31m" + "n" * 5000))
+    path = net.save(tmp_path / "model.onnx", net.op("Erf", "x", name="\x1b[31m" + "n" * 5000))
     (blocker,) = check(path).blockers
     assert "\x1b" not in str(blocker) and len(str(blocker)) < 400

@@ -32,10 +32,7 @@ def same(module, x):
     return imported
 
 
-WAITING = {"mobilenet_v3_small", "squeezenet", "densenet", "unet"}
-
-
-@pytest.mark.parametrize("name", sorted(set(torch_models.BUILDERS) - WAITING))
+@pytest.mark.parametrize("name", torch_models.BUILDERS)
 def test_module_gives_what_torch_gives(name):
     imported = same(*torch_models.build(name))
     assert imported.report.ok and imported.report.format == "pytorch"

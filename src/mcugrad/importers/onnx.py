@@ -30,21 +30,18 @@ from mcugrad.preprocess import Input, Preprocess
 FORMAT = "onnx"
 PREPROCESS_KEY = "mcugrad.preprocess"
 DYNAMIC = "activations need fixed scales: quantize statically (onnxruntime.quantization.quantize_static)"
-LOGITS = "use ReLU6 inside the network, and export it up to its logits"
-RELU = "use ReLU or ReLU6"
-BRANCH = "join branches by addition"
 CONTROL = "export a network without data-dependent control flow"
 REMEDIES = {
     **dict.fromkeys(("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"), DYNAMIC),
-    **dict.fromkeys(("Sigmoid", "ArgMax", "TopK"), LOGITS),
-    **dict.fromkeys(("HardSwish", "HardSigmoid", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Tanh", "Erf", "Softplus"), RELU),
-    **dict.fromkeys(("Concat", "Split", "Slice", "Gather"), BRANCH),
+    **dict.fromkeys(("ArgMax", "TopK"), "export the network up to its logits"),
     **dict.fromkeys(("If", "Loop", "Scan"), CONTROL),
-    **dict.fromkeys(("Resize", "Upsample", "ConvTranspose"), "end the network before it upsamples"),
+    "ConvTranspose": "upsample by nearest neighbours and convolve",
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "use a convolutional network"),
+    **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization"), "use batch norm"),
 }
 DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
 UNQUANTIZED = "quantize every activation between two layers (quantize_static with the QDQ format does)"
+TWO_CLASSES = "its sigmoid with one output becomes two classes: 0 (no) and 1 (yes)"
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
 OPERATORS_ON_INTEGERS = {*INTEGERS, "QLinearConcat"}
 DOMAINS, CONTRIBUTED = {"", "ai.onnx"}, "com.microsoft"
@@ -199,17 +196,18 @@ class Translation:
         if len(source.outputs) != 1:
             names = ", ".join(source.outputs)
             self._block(names, "output", f"{len(source.outputs)} outputs", "export a model with one output, the logits")
-        act = state.acts.get(source.outputs[0])
-        if act is None:
+        if source.outputs[0] not in state.acts:
             if not self.blockers:
                 self._block(source.outputs[0], "output", "the output does not depend on the input", "export the model again")
             return
-        if act.padding != (0, 0, 0, 0):
-            self._block(source.outputs[0], "output", "the model ends in padding", "remove the last Pad")
+        act = state.act(source.outputs[0])
         self.graph = run(state.builder.graph([act.value]), KEEP if state.quants else (*CLEAN, norms_to_layers))
         for value, reason in integer_limits(self.graph):
             self._block(value.origin.removeprefix(f"{source.name}:"), "layer", reason, "pool or project its input first")
         self.features, self.classifier = split_classifier(self.graph)
+        if "Sigmoid" in state.ends and self.classifier is not None and len(self.classifier.bias) == 1:
+            state.notes.append(TWO_CLASSES)
+            self.classifier = two_classes(self.classifier)
         if state.quants and not self.blockers:
             self._settle(self.features)
 
@@ -262,6 +260,12 @@ def integer_limits(graph: Graph) -> list[tuple[Value, str]]:
         except GraphError as error:
             found.append((node.outputs[0], str(error)))
     return found
+
+
+def two_classes(one: Classifier) -> Classifier:
+    """Logits [0, a] in place of a: their softmax is [1 - sigmoid(a), sigmoid(a)]."""
+    weight, bias = (np.concatenate([np.zeros_like(a), a], axis=-1) for a in (one.weight, one.bias))
+    return replace(one, weight=weight, bias=bias)
 
 
 def split_classifier(graph: Graph) -> tuple[Graph, Classifier | None]:

@@ -13,12 +13,15 @@ from mcugrad.ir import Array, Graph, GraphError, Node, Quant, TensorType, Value
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.place import Pad, Slice
 from mcugrad.ops.pool import AvgPool, MaxPool
 from mcugrad.ops.reshape import Reshape
+from mcugrad.ops.transpose import Transpose
+from mcugrad.ops.upsample import Upsample
 from mcugrad.quant.assign import Assignment
 
 Layer = Conv2d | DepthwiseConv2d
-KEEPS = (MaxPool, Reshape)  # the same numbers before and after
+KEEPS = (MaxPool, Pad, Reshape, Slice, Transpose, Upsample)  # the same numbers before and after
 
 
 class Unassigned(Exception):
@@ -49,6 +52,13 @@ class Given(Assignment):
     def _quant(self, value: Value) -> Quant:
         """The grid in which a value is first computed: saturation is its clamp."""
         return grids(self._given(value), self._limits(value))[0]
+
+    def _function_quant(self, fixed: Quant | None, value: Value) -> Quant:
+        """The model's own grid, also where the field has a usual one."""
+        return self._quant(value)
+
+    def _constant_quant(self, value: Value, data: Array) -> Quant:
+        return self.quants.get(value) or super()._constant_quant(value, data)
 
     def _given(self, value: Value) -> Quant:
         quant = self.quants.get(value)

@@ -67,6 +67,9 @@ def fold(state: State, node: OnnxNode) -> None:
         return
     state.store(node.outputs[0], (data.astype(np.int64) - shift) * step)
     state.steps[node.outputs[0]] = np.broadcast_to(step, data.shape)
+    offset = OFFSETS.get(str(data.dtype))
+    if scale.size == zero.size == 1 and offset is not None:
+        state.grids[node.outputs[0]] = Quant((float(scale.reshape(-1)[0]),), int(zero.reshape(-1)[0]) - offset)
 
 
 def along(numbers: Array, rank: int, axis: int) -> Array:

@@ -36,6 +36,11 @@ class OnnxNode:
     attributes: Mapping[str, Any]
 
 
+def optional(node: OnnxNode, i: int) -> str:
+    """The name of an input that may be left out; '' then."""
+    return node.inputs[i] if i < len(node.inputs) else ""
+
+
 @dataclass(frozen=True)
 class Source:
     """A readable, well-formed model; `shapes` are those that ONNX's own inference could tell, at batch 1."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
 from mcugrad.importers.onnx_read import Array, OnnxNode, Source, array
 from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.batch_norm import BatchNorm
+from mcugrad.ops.place import Pad
 from mcugrad.ops.reshape import Reshape
+from mcugrad.ops.transpose import Transpose
 
 MAX_ACTIVATION = 1 << 22  # elements; as int8 that is 4 MB, more than any target has
 MAX_WEIGHTS = 1 << 25  # elements of all layers together
@@ -79,6 +82,8 @@ class State:
         self.quants: dict[Value, Quant] = {}  # grids that the model gives its activations
         self.weight_steps: dict[Value, Array] = {}  # [O] of weights that were stored as integers
         self.dropped: set[str] = set()  # results of the operators at the end that are left out
+        self.ends: list[str] = []  # operators of the model's end that were left out
+        self.grids: dict[str, Quant] = {}  # of constants that were dequantized with one scale
         self.tail = _tail(source)
         self.notes: list[str] = list(source.notes)
         self.layers = 0
@@ -132,12 +137,15 @@ class State:
         return Stored(self.weight(name), self.steps.get(name))
 
     def act(self, name: str, padded: bool = False) -> Act:
-        """An activation; padding that waits for a convolution is refused unless `padded`."""
+        """An activation; padding that waits for a convolution is applied unless `padded`."""
         if name not in self.acts:
             raise Blocked(f"{name} is a constant where an activation is expected", "remove the constant branch from the model")
         act = self.acts[name]
         if act.padding != NO_PADDING and not padded:
-            raise Blocked("it reads a Pad that is not followed by a convolution", "give the padding to a convolution instead")
+            top, left, bottom, right = act.padding
+            op = Pad((top, left, 0), (bottom, right, 0))
+            value = self.builder.one(op, act.value, name="pad", origin=act.value.origin)
+            act = self.acts[name] = Act(value, act.shape)
         return act
 
     def map(self, act: Act) -> Value:
@@ -149,12 +157,37 @@ class State:
                 f"the input has shape {list(act.shape)}, not [1, C, H, W]", "only 1-d and 2-d networks at batch 1 are supported"
             )
         c, h, w = act.shape[1], 1 if len(act.shape) == 3 else act.shape[2], act.shape[-1]
-        flat = self.spend(act.index.reshape(c, h, w)).transpose(1, 2, 0).reshape(-1)
-        if not np.array_equal(flat, np.arange(flat.size)):
-            raise Blocked("a reshape or transpose before it reorders the elements", "remove it, or keep channels together")
-        if act.value.type.shape == (1, h, w, c):
-            return act.value
-        return self.builder.one(Reshape((1, h, w, c)), act.value, origin=act.value.origin)
+        return self.laid(act.value, self.spend(act.index.reshape(c, h, w)).transpose(1, 2, 0))
+
+    def laid(self, value: Value, order: Array) -> Value:
+        """The value as [1,H,W,C], its elements in the given order [H,W,C]; Blocked when that is no transposition of it."""
+        flat, shape = order.reshape(-1), order.shape
+        plain = np.arange(flat.size)
+        if np.array_equal(flat, plain):
+            return self.reshaped(value, (1, *shape))
+        if flat.size == value.type.elements:
+            for perm in permutations(range(3)):
+                before = tuple(shape[perm.index(i)] for i in range(3))
+                if np.array_equal(plain.reshape(before).transpose(perm).reshape(-1), flat):
+                    axes = (0, *(p + 1 for p in perm))
+                    return self.builder.one(Transpose(axes), self.reshaped(value, (1, *before)), origin=value.origin)
+        raise Blocked("a reshape or transpose before it reorders the elements", "remove it, or keep channels together")
+
+    def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        if value.type.shape == shape:
+            return value
+        return self.builder.one(Reshape(shape), value, origin=value.origin)
+
+    def flat(self, value: Value) -> Value:
+        """The value as [1,1,1,F], in its own order."""
+        return self.reshaped(value, (1, 1, 1, value.type.elements))
+
+    def end(self, node: OnnxNode, act: Act) -> None:
+        """Drops a softmax or sigmoid at the end of the model."""
+        self.acts[node.outputs[0]] = act
+        self.dropped.add(node.outputs[0])
+        self.ends.append(node.op)
+        self.notes.append(f"the {node.op} at the end ({node.name}) is dropped: the head works on logits")
 
     def index(self, act: Act) -> Array:
         """The index map of an activation, made when it is first needed."""

@@ -11,11 +11,11 @@ import numpy as np
 from mcugrad.importers.image_units import image_preprocess, in_unit_range
 from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Report, count_ops, layer_table
-from mcugrad.importers.onnx import MALFORMED, integer_limits, split_classifier
+from mcugrad.importers.onnx import MALFORMED, TWO_CLASSES, integer_limits, split_classifier, two_classes
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import Blocked, bounded_activation
 from mcugrad.importers.tflite_ops import HANDLERS
-from mcugrad.importers.tflite_read import ABSENT, Array, Source, TfliteNode, read
+from mcugrad.importers.tflite_read import ABSENT, Source, TfliteNode, read
 from mcugrad.importers.tflite_state import Act, State
 from mcugrad.ir import Graph, GraphError, TensorType, Value
 from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
@@ -174,8 +174,8 @@ class _Import:
             classifier = replace(classifier, weight=classifier.weight * scale, bias=classifier.bias * scale * step)
             self._require_head(x, classifier)
         if "LOGISTIC" in self.state.ends and len(classifier.bias) == 1:
-            self.state.notes.append("its sigmoid with one output becomes two classes: 0 (no) and 1 (yes)")
-            classifier = replace(classifier, weight=_two(classifier.weight), bias=_two(classifier.bias))
+            self.state.notes.append(TWO_CLASSES)
+            classifier = two_classes(classifier)
         self._note_end(features, classifier)
         return features, classifier
 
@@ -199,8 +199,3 @@ class _Import:
                 f"which mcugrad does not have yet; --classes N trains a classifier on its {features.outputs[0].type.elements} "
                 "features instead, and --keep-head would take the outputs for classes"
             )
-
-
-def _two(one: Array) -> Array:
-    """Logits [0, a] have the softmax [1 - sigmoid(a), sigmoid(a)]."""
-    return np.concatenate([np.zeros_like(one), one], axis=-1)

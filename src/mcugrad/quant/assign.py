@@ -102,16 +102,23 @@ class Assignment:
         elif isinstance(op, (Clamp, Concat, Mul)):
             op = replace(op, out=self._quant(last))
         elif isinstance(op, Lut):
-            op = replace(op, out=op.function.quant or self._quant(last))
+            op = replace(op, out=self._function_quant(op.function.quant, last))
         elif isinstance(op, Softmax):
             op = replace(op, out=PROBABILITY)
         return self._add(op, *inputs, node=node)
+
+    def _function_quant(self, fixed: Quant | None, value: Value) -> Quant:
+        """Of a function's result: the usual one of its range, where there is one."""
+        return fixed or self._quant(value)
+
+    def _constant_quant(self, value: Value, data: Array) -> Quant:
+        return activation_quant(float(data.min()), float(data.max()))
 
     def _operand(self, value: Value) -> Value:
         """An activation, or a constant at the scale of its own range."""
         if value not in self.values:
             data = self.data[value].astype(np.float64)
-            quant = activation_quant(float(data.min()), float(data.max()))
+            quant = self._constant_quant(value, data)
             q = np.clip(np.rint(data / quant.scale[0]) + quant.zero, -128, 127)
             self.values[value] = self.build.param(value.name, TensorType(data.shape, "s8", quant), q, value.origin)
         return self.values[value]
