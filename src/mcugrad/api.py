@@ -84,7 +84,7 @@ def _compile(
 ) -> Compiled:
     scheme = request.update_scheme(imported.name)
     prepared = prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
-    if imported.format == TFLITE:
+    if imported.format == TFLITE and isinstance(request.model, str | Path):
         prepared = replace(prepared, source=replace(prepared.source, data=Path(request.model).read_bytes()))
     return compile_model(prepared, scheme, folder, request.budget, rate=request.rate, seed=request.seed)
 
