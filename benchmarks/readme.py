@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import kernels, ledger, reference
 from benchmarks.ledger import Entry
 from benchmarks.models import REFERENCE, ROOT, STREAMED
+from benchmarks.zoo_table import zoo_table
 
 README = ROOT / "README.md"
 LEARNING = Path(__file__).with_name("learning.json")
+ZOO = Path(__file__).with_name("zoo.json")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55"}
 METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
@@ -27,11 +29,11 @@ METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
 Lines = list[str]
 
 
-def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING) -> str:
+def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, zoo: Path = ZOO) -> str:
     """What stands between the markers: a section for everything that has been measured."""
     entries = ledger.read() if known is None else known
     sections = [memory_and_step(entries), other_builds(entries), kernel_table(entries), speed(entries)]
-    sections.append(accuracies(read_learning(learning)))
+    sections += [accuracies(read_learning(learning)), zoo_table(read_zoo(zoo))]
     return "\n\n".join("\n".join(s) for s in sections if s)
 
 
@@ -138,6 +140,11 @@ def read_learning(path: Path) -> list[Mapping[str, Any]]:
     runs = data.get("runs", []) if isinstance(data, dict) else data
     needed = {"set", "model", "scheme", "method", "accuracy"}
     return [r for r in runs if isinstance(r, dict) and needed <= r.keys() and r["method"] in METHODS]
+
+
+def read_zoo(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of the model zoo, in its order; none before anything was measured."""
+    return list(json.loads(path.read_text(encoding="utf-8")).values()) if path.exists() else []
 
 
 def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:

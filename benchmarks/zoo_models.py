@@ -1,0 +1,78 @@
+"""The models of the zoo: where each comes from, how it is fed, what it learns, and on which real data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.models import ROOT
+from mcugrad.preprocess import Input, Preprocess
+
+FILES = ROOT.parent / "shared" / "models"
+INTEGER, REAL, PICKLE = "TFLite int8", "TFLite float", "int8 pickle"
+MFCC = 0.584703  # scale of the keyword model's int8 features, zero point 83
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row.  file: below the folder of models.  feed: how raw samples become the input, where the file does not say.
+
+    own: set on which the model's own head is scored (published: its accuracy in percent).  learns: set that the training
+    build adapts to, with its own head (keep_head) or a new one, in `steps` steps at `rate`.  scheme: a shipped one; None:
+    biases of the last layers, and weights.  auc: a reconstruction error scores files instead."""
+
+    name: str
+    file: str
+    source: str
+    own: str | None = None
+    published: float | None = None
+    feed: Preprocess | None = None
+    learns: str | None = None
+    keep_head: bool = False
+    scheme: str | None = None
+    biases: int = 6
+    weights: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 1500
+    rate: float | None = None
+    auc: bool = False
+
+    @property
+    def path(self) -> Path:
+        return FILES / self.file
+
+
+def _float(scale: float, mean: float = 0.0) -> Preprocess:
+    return Preprocess(Input.FLOAT, scale=scale, mean=(mean,))
+
+
+VWW = {"conv22": 1.0, "conv24": 1.0, "conv26": 1.0}
+RESNET = {"conv5": 1.0, "conv6": 1.0, "conv7": 1.0, "conv8": 1.0}
+KEYWORDS = {"conv4": 1.0, "conv6": 1.0, "conv8": 1.0}
+MLPERF = "mlperf_tiny"
+
+ENTRIES = (
+    Entry("VWW MobileNetV1 0.25", f"{MLPERF}/vww_96_int8.tflite", INTEGER, "vww01", 85.2,
+          learns="trashnet128", biases=9, weights=VWW, steps=3000),
+    Entry("VWW MobileNetV1 0.25", f"{MLPERF}/vww_96_float.tflite", REAL, "vww01", 85.3, _float(1 / 255),
+          learns="trashnet128", biases=9, weights=VWW, steps=3000),
+    Entry("ResNet-8", f"{MLPERF}/pretrainedResnet_quant.tflite", INTEGER, "cifar10 clean", 85.0,
+          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=6000),
+    Entry("ResNet-8", f"{MLPERF}/pretrainedResnet.tflite", REAL, "cifar10 clean", 85.5, _float(1.0),
+          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=6000),
+    Entry("DS-CNN keywords", f"{MLPERF}/kws_ref_model.tflite", INTEGER, "kws01 mfcc", 90.2,
+          learns="kws01 mfcc", keep_head=True, weights=KEYWORDS),
+    Entry("DS-CNN keywords", f"{MLPERF}/kws_ref_model_float32.tflite", REAL, "kws01 mfcc", None,
+          _float(MFCC, 83 * MFCC),
+          learns="kws01 mfcc", keep_head=True, weights=KEYWORDS),
+    Entry("anomaly autoencoder", f"{MLPERF}/ad01_int8.tflite", INTEGER, "toycar", auc=True),
+    Entry("anomaly autoencoder", f"{MLPERF}/ad01_fp32.tflite", REAL, "toycar", 89.6, auc=True),
+    Entry("streaming wake word", f"{MLPERF}/str_ww_ref_model.tflite", INTEGER,
+          learns="speech commands, 30 frames", biases=8, weights={"*": 1.0}, steps=6000),
+    Entry("micro_speech", "tflite_micro/micro_speech_quantized.tflite", INTEGER,
+          learns="speech commands", biases=1, weights={"*": 1.0}, steps=6000),
+    Entry("MicroNets VWW2", "wake_vision/wv_quality_micronets_vww2_50_50_INT8.tflite", INTEGER, "vww01",
+          learns="vww01", keep_head=True, biases=12, steps=2000),
+    Entry("MCUNet-5FPS", "tiny_training/mcunet-5fps.pkl", PICKLE, "imagenette128", learns="flowers12", scheme="99kb"),
+    Entry("MobileNetV2 0.35", "tiny_training/mbv2-w0.35.pkl", PICKLE, "imagenette128", learns="flowers12", scheme="99kb"),
+)  # fmt: skip
