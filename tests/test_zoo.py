@@ -1,0 +1,93 @@
+"""Models that others made, from the file to learning: checked, trained for a few steps, and equal on host and virtual MCU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.zoo import key, settings
+from benchmarks.zoo_models import ENTRIES, Entry
+from benchmarks.zoo_table import HEADS, zoo_table
+
+from mcugrad.compiler import Budget, compile_model
+from mcugrad.devices.base import NEVER_SKIP
+from mcugrad.importers import check, load
+from mcugrad.prepare import prepare
+from mcugrad.trainer import loss_of
+from mcugrad.training.scheme import Update, UpdateScheme
+
+THERE = [e for e in ENTRIES if e.path.exists()]
+pytestmark = pytest.mark.skipif(not THERE, reason="the shared models are not beside the project")
+CLASSES = 3
+SAMPLES = 6
+
+
+def synthetic_data(entry: Entry, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth images, or values of the right size, whose mean tells the class."""
+    rng = np.random.default_rng(0)
+    y = np.arange(SAMPLES) % CLASSES
+    x = rng.normal(0, 30, (SAMPLES, *shape)) + 60.0 * (y - 1).reshape(-1, *[1] * len(shape)) + 128
+    return np.clip(x, 0, 255).astype(np.uint8), y
+
+
+@pytest.mark.parametrize("entry", THERE, ids=key)
+def test_the_model_is_checked_in_under_two_seconds(entry: Entry) -> None:
+    import time
+
+    start = time.process_time()
+    report = check(entry.path)
+    assert report.ok and report.params > 1000 and report.macs > 10_000
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("entry", [e for e in THERE if not e.auc], ids=key)
+def test_a_few_steps_lower_the_loss_and_give_the_same_bits_in_the_virtual_mcu(entry: Entry, tmp_path: Path) -> None:
+    from mcugrad.data import Calibration
+
+    imported = load(entry.path)
+    _, *shape = imported.graph.inputs[0].type.shape
+    x, y = synthetic_data(entry, tuple(shape))
+    prepared = prepare(imported, classes=CLASSES, calibration=Calibration(x, y, "synthetic"))
+    last = [n.inputs[1].name.rsplit("_", 1)[0] for n in prepared.graph.nodes if n.op.weight_axis == 0][-1]
+    scheme = UpdateScheme("tail", weights={last: Update(residual_bits=8)}, biases=3)
+    compiled = compile_model(prepared, scheme, tmp_path / "build", Budget("cortex-m7", sram=1 << 20, flash=2 << 20), rate=0.01)
+    q, hashes, losses = prepared.quantize(x), [], []
+    for kind in ("host", "vm"):
+        with compiled.device(kind) as device:
+            device.set_control(seed=3, skip=NEVER_SKIP)
+            steps = [device.train_step(q[i % SAMPLES], int(y[i % SAMPLES])) for i in range(4 if kind == "vm" else 2 * SAMPLES)]
+            if kind == "host":
+                losses = [loss_of(s.p_label) for s in steps]
+                device.reset()
+                device.set_control(seed=3, step=0, skip=NEVER_SKIP)
+                for i in range(4):
+                    device.train_step(q[i], int(y[i]))
+            hashes.append(compiled.program.state_hash(device.read_params()))
+    assert hashes[0] == hashes[1]
+    assert np.mean(losses[SAMPLES:]) < np.mean(losses[:SAMPLES])
+
+
+def test_the_table_has_a_cell_for_every_heading_and_says_what_is_missing() -> None:
+    row = {
+        "model": "m", "source": "s", "params": 1000, "macs": 2000,
+        "agreement": {"within": 0.995, "top1": 1.0},
+        "own": {"int8": 0.85, "published": 85.2},
+        "build": {"sram": 1024, "flash": 4096, "instructions": 77777, "same_bits": True},
+        "adaptation": {"set": "flowers", "head": "new", "before": 0.1, "after": 0.9},
+    }  # fmt: skip
+    lines = zoo_table([row, {"model": "n", "source": "s", "params": 1, "macs": 2}])
+    assert all(line.count("|") == len(HEADS) + 1 for line in lines[-4:])
+    assert "| 99.5 | 100.0 | 85.2 | - | 85.0 | 1,024 | 4,096 | 77,777 | yes | flowers (*new*) | 10.0 | 90.0 |" in lines[-2]
+    assert lines[-1].endswith("| - | - | - |") and zoo_table([]) == []
+
+
+def test_names_of_rows_are_unique_and_a_changed_entry_is_measured_again() -> None:
+    assert len({key(e) for e in ENTRIES}) == len(ENTRIES)
+    from dataclasses import replace
+
+    assert settings(ENTRIES[0]) != settings(replace(ENTRIES[0], steps=1))
