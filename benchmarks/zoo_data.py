@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.models import ROOT
-from mcugrad.data import TEST, TRAIN, Calibration, Dataset, load_data, stratified
+from mcugrad.data import TEST, TRAIN, Calibration, Dataset, load_data
 from mcugrad.errors import McugradError
 from mcugrad.prepare import CALIBRATION_SAMPLES
 
 DATA = ROOT.parent / "shared" / "data"
 Array = NDArray[Any]
 
+LARGE = {"cifar10": (4000, 1000), "imagenette128": (64, 200)}  # how much of a set's training and test split is used
 FRAMES, BANDS, HOP = 5, 128, 4  # windows of the anomaly benchmark: 5 frames of 128 bands, every fourth
 FILES = {
     "vww01": "vww01/data.npz",
@@ -48,11 +50,21 @@ def samples(name: str, shape: tuple[int, int, int]) -> Dataset:
     """A labelled set for models that read `shape` [H,W,C]; where none is stored, a fifth of each class is held out."""
     path = place(name)
     if path.is_dir() or name not in _SHAPED:
-        return load_data(path, input_shape=shape)
+        return _part(load_data(path, input_shape=shape), *LARGE.get(name, (None, None)))
     with np.load(path) as file:
         x, y, split, classes = _SHAPED[name](file)
     x = np.ascontiguousarray(x).reshape(len(x), *shape)
     return Dataset(x, y.astype(np.int64), split, tuple(str(c) for c in classes), str(path))
+
+
+def _part(data: Dataset, *sizes: int | None) -> Dataset:
+    """The same evenly spaced samples of each split in every run."""
+    kept = []
+    for split, size in zip((TRAIN, TEST), sizes, strict=True):
+        at = np.flatnonzero(data.split == split)
+        kept.append(at if size is None else at[np.linspace(0, len(at) - 1, size).round().astype(int)])
+    at = np.concatenate(kept)
+    return data if len(at) == len(data.x) else replace(data, x=data.x[at], y=data.y[at], split=data.split[at])
 
 
 def _frames(file: Any) -> tuple[Array, ...]:
@@ -96,10 +108,3 @@ def spread(x: Array, y: Array, count: int) -> tuple[Array, Array]:
     """At most `count` evenly spaced samples."""
     at = np.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)
     return x[at], y[at]
-
-
-def without_split(data: Dataset) -> Dataset:
-    """The same samples, a fifth of each class held out by the seed."""
-    split = stratified(data.y, 0)
-    assert set(np.unique(split)) == {TRAIN, TEST}
-    return Dataset(data.x, data.y, split, data.classes, data.origin)

@@ -53,13 +53,13 @@ MLPERF = "mlperf_tiny"
 
 ENTRIES = (
     Entry("VWW MobileNetV1 0.25", f"{MLPERF}/vww_96_int8.tflite", INTEGER, "vww01", 85.2,
-          learns="trashnet128", biases=9, weights=VWW, steps=3000),
+          learns="vww01", keep_head=True, biases=9, weights=VWW, steps=1400, rate=0.006),
     Entry("VWW MobileNetV1 0.25", f"{MLPERF}/vww_96_float.tflite", REAL, "vww01", 85.3, _float(1 / 255),
-          learns="trashnet128", biases=9, weights=VWW, steps=3000),
+          learns="vww01", keep_head=True, biases=9, weights=VWW, steps=1400, rate=0.006),
     Entry("ResNet-8", f"{MLPERF}/pretrainedResnet_quant.tflite", INTEGER, "cifar10 clean", 85.0,
-          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=6000),
+          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=3000),
     Entry("ResNet-8", f"{MLPERF}/pretrainedResnet.tflite", REAL, "cifar10 clean", 85.5, _float(1.0),
-          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=6000),
+          learns="cifar10", keep_head=True, biases=5, weights=RESNET, steps=3000),
     Entry("DS-CNN keywords", f"{MLPERF}/kws_ref_model.tflite", INTEGER, "kws01 mfcc", 90.2,
           learns="kws01 mfcc", keep_head=True, weights=KEYWORDS),
     Entry("DS-CNN keywords", f"{MLPERF}/kws_ref_model_float32.tflite", REAL, "kws01 mfcc", None,
