@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,20 @@ from onnx import numpy_helper
 import mcugrad
 from corpus import NETWORKS, program
 from graphs import random_network, random_training
+from kernels import Case, cases
 from mcugrad import Course, Request, cli
 from mcugrad.errors import McugradError
 from mcugrad.exporters.compare import compare, device_logits
 from mcugrad.exporters.graph import DOMAIN
 from mcugrad.exporters.learned import Learned, canonical, read_run
-from mcugrad.exporters.onnx import CLASSES_KEY, HANDLERS, onnx_model
+from mcugrad.exporters.onnx import CLASSES_KEY, onnx_model
 from mcugrad.exporters.onnx_build import Pieces, image
+from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
 from mcugrad.exporters.tflite import file_quant
 from mcugrad.graphfile import load_graph, save_graph
 from mcugrad.importers.tflite_read import contents, read
-from mcugrad.ir import interpret
+from mcugrad.ir import Graph, Node, Param, Value, interpret
+from mcugrad.ops.head import Head
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.program import inference_graph
 from onnx_models import Net as OnnxNet
@@ -233,25 +238,60 @@ def test_an_int8_model_becomes_one_that_reads_real_numbers(int8_run: Path) -> No
     np.testing.assert_array_equal(said.quantized(raw, quant.scale[0], quant.zero), learned.quantize(raw))
 
 
+def by_onnxruntime(graph: Graph, node: Node, known: Mapping[Value, Array]) -> Array:
+    """onnxruntime's output, channels first, of one node from the integers `known`."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pieces, fed = Pieces(graph), {v: known[v] for v in node.inputs if graph.param(v) is None}
+    pieces.stored.update({v: v.name for v in fed})
+    HANDLERS[type(node.op)](pieces, node)
+    (y,) = node.outputs
+    kinds = {"s8": onnx.TensorProto.INT8, "s32": onnx.TensorProto.FLOAT}
+    last = (OUTPUT, [1, y.type.elements]) if y.type.dtype == "s32" else (y.name, image(y))
+    info = [onnx.helper.make_tensor_value_info(v.name, onnx.TensorProto.INT8, image(v)) for v in fed]
+    model = pieces.model(info, [onnx.helper.make_tensor_value_info(last[0], kinds[y.type.dtype], last[1])], {})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {v.name: first(array) for v, array in fed.items()})[0]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_layer_of_a_random_network_is_that_of_onnxruntime(seed: int) -> None:
     """From the same integers, so that roundings do not add up: a tie or a 15-bit factor makes a difference of one."""
-    onnxruntime = pytest.importorskip("onnxruntime")
     net = random_network(seed)
     (x,) = net.graph.inputs
     ours = interpret(net.graph, {x.name: net.feeds(0)[x.name]})
     for node in net.graph.nodes:
-        if node.outputs[0].type.dtype != "s8":
-            continue
-        pieces, fed = Pieces(net.graph), {v: ours[v] for v in node.inputs if net.graph.param(v) is None}
-        pieces.stored.update({v: v.name for v in fed})
-        HANDLERS[type(node.op)](pieces, node)
-        (y,) = node.outputs
-        info = [onnx.helper.make_tensor_value_info(v.name, onnx.TensorProto.INT8, image(v)) for v in (*fed, y)]
-        model = pieces.model(info[:-1], info[-1:], {})
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, {v.name: first(array) for v, array in fed.items()})
-        assert np.abs(found.astype(int) - first(ours[y]).astype(int)).max() <= 1, node.where
+        if node.outputs[0].type.dtype == "s8":
+            found = by_onnxruntime(net.graph, node, {v: ours[v] for v in node.inputs if net.graph.param(v) is None})
+            assert np.abs(found.astype(int) - first(ours[node.outputs[0]]).astype(int)).max() <= 1, node.where
+
+
+def inferred(case: Case) -> bool:
+    """Does an inference graph hold this op, within the numbers that a runtime can round?"""
+    op, (y, *_) = case.node.op, (*case.node.outputs, None)
+    if op.phase != "forward" or y is None or y.type.dtype == "u1" or getattr(op, "channels", None) is not None:
+        return False
+    return y.type.quant is None or y.type.quant.scale[0] > 1e-6
+
+
+WRITTEN = [c for c in cases() if c.node.op.lowers and inferred(c)]
+
+
+@pytest.mark.parametrize("case", WRITTEN, ids=[c.name for c in WRITTEN])
+def test_every_example_of_every_forward_op_is_that_of_onnxruntime(case: Case) -> None:
+    node, known = case.node, case.contents(0)
+    constants = [v for v in node.inputs[1:] if node.op.weight_axis is not None or isinstance(node.op, Head)]
+    graph = replace(
+        case.graph,
+        inputs=tuple(v for v in case.graph.inputs if v not in constants),
+        params=tuple(Param(v, known[v]) for v in constants),
+    )
+    found = by_onnxruntime(graph, node, known)
+    (want,) = node.op.eval(node, *(known[v] for v in node.inputs))
+    if node.outputs[0].type.dtype == "s32":
+        step = node.inputs[0].type.quant.scale[0] / (4096 if constants else 1)
+        np.testing.assert_allclose(found.reshape(-1), want * step, rtol=1e-4, atol=1e-4 * np.abs(want * step).max())
+    else:
+        assert np.abs(found.astype(int) - first(want).astype(int)).max() <= 1
 
 
 def first(array: Array) -> Array:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from mcugrad.errors import McugradError
-from mcugrad.exporters.learned import Learned, parameter, quant_of
+from mcugrad.exporters.learned import Learned
 from mcugrad.exporters.onnx_build import Pieces, float_info, image
+from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
 from mcugrad.importers.onnx import PREPROCESS_KEY
-from mcugrad.ir import Node, Op, Value
-from mcugrad.ops.add import Add
-from mcugrad.ops.clamp import Clamp
-from mcugrad.ops.conv2d import Conv2d
-from mcugrad.ops.depthwise import DepthwiseConv2d
-from mcugrad.ops.head import HEAD_ONE, Head
-from mcugrad.ops.pool import AvgPool, MaxPool
-from mcugrad.ops.reshape import Reshape
-from mcugrad.ops.spatial import Window
+from mcugrad.ops.head import Head
 from mcugrad.preprocess import Input, Preprocess
 
 CLASSES_KEY = "mcugrad.classes"
-OUTPUT = "logits"
-
-Handler = Callable[[Pieces, Node], None]
 
 
 def onnx_model(learned: Learned) -> bytes:
@@ -69,94 +55,3 @@ def float_preprocess(learned: Learned) -> Preprocess:
         return own
     offset = 128 if learned.raw == "uint8" else 0
     return replace(own, kind=Input.FLOAT, scale=1.0, mean=(float(offset + quant.zero),), std=(1 / quant.scale[0],))
-
-
-def _conv(pieces: Pieces, node: Node) -> None:
-    """Conv of dequantized input, weight and bias; int32 biases have the scale s_x * s_w[o]."""
-    op, (x, weight, bias), (y,) = node.op, node.inputs, node.outputs
-    assert isinstance(op, Conv2d | DepthwiseConv2d)
-    grid = quant_of(weight).scale
-    scales = grid * bias.type.elements if len(grid) == 1 else grid
-    depthwise = isinstance(op, DepthwiseConv2d)
-    order = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
-    groups = weight.type.shape[3] if isinstance(op, DepthwiseConv2d) else op.groups
-    step = quant_of(x).scale[0]
-    inputs = [
-        pieces.real(x),
-        pieces.weight(weight, order, scales),
-        pieces.bias(bias, tuple(step * s for s in scales)),
-    ]
-    pieces.quantized(pieces.node("Conv", inputs, f"{y.name}_float", y.origin, group=groups, **_window(op.window)), y)
-
-
-def _window(window: Window) -> dict[str, Any]:
-    top, left, bottom, right = window.padding
-    found = {"kernel_shape": list(window.kernel), "strides": list(window.stride), "pads": [top, left, bottom, right]}
-    dilation = getattr(window, "dilation", (1, 1))
-    return found if tuple(dilation) == (1, 1) else {**found, "dilations": list(dilation)}
-
-
-def _pool(kind: str, **attributes: Any) -> Handler:
-    def write(pieces: Pieces, node: Node) -> None:
-        (x,), (y,), op = node.inputs, node.outputs, node.op
-        assert isinstance(op, AvgPool | MaxPool)
-        fields = {**_window(op.window), **attributes}
-        pieces.quantized(pieces.node(kind, [pieces.real(x)], f"{y.name}_float", y.origin, **fields), y)
-
-    return write
-
-
-def _add(pieces: Pieces, node: Node) -> None:
-    (y,) = node.outputs
-    pieces.quantized(pieces.node("Add", [pieces.real(v) for v in node.inputs], f"{y.name}_float", y.origin), y)
-
-
-def _clamp(pieces: Pieces, node: Node) -> None:
-    """Clip to the ends of the output's int8 range, which are the clamp."""
-    (x,), (y,) = node.inputs, node.outputs
-    quant = quant_of(y)
-    ends = [quant.scale[0] * (q - quant.zero) for q in (-128, 127)]
-    limits = [pieces.constant(f"{y.name}_{n}", np.array(e, np.float32)) for n, e in zip(("low", "high"), ends, strict=True)]
-    pieces.quantized(pieces.node("Clip", [pieces.real(x), *limits], f"{y.name}_float", y.origin), y)
-
-
-def _reshape(pieces: Pieces, node: Node) -> None:
-    """Elements keep their NHWC order: transposed there and back where a map is involved."""
-    (x,), (y,) = node.inputs, node.outputs
-    tensor = _channels_last(pieces, pieces.real(x), x, f"{y.name}_nhwc")
-    shape = pieces.constant(f"{y.name}_shape", np.array(y.type.shape, np.int64))
-    tensor = pieces.node("Reshape", [tensor, shape], f"{y.name}_reshaped", y.origin)
-    if len(y.type.shape) == 4:
-        tensor = pieces.node("Transpose", [tensor], f"{y.name}_float", perm=[0, 3, 1, 2])
-    pieces.quantized(tensor, y)
-
-
-def _channels_last(pieces: Pieces, tensor: str, value: Value, name: str) -> str:
-    if len(value.type.shape) != 4:
-        return tensor
-    return pieces.node("Transpose", [tensor], name, perm=[0, 2, 3, 1])
-
-
-def _head(pieces: Pieces, node: Node) -> None:
-    """The int16 Q12 classifier as a float Gemm, which holds its weights exactly; features in the order of [1,C,H,W]."""
-    x, weight, bias = node.inputs
-    flat = pieces.node("Flatten", [pieces.real(x)], "features_flat", axis=1)
-    q12 = parameter(pieces.graph, weight).data.astype(np.float64) / HEAD_ONE
-    if len(x.type.shape) == 4:
-        _, h, w, c = x.type.shape
-        q12 = q12.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(h * w * c, -1)
-    shift = parameter(pieces.graph, bias).data * (quant_of(x).scale[0] / HEAD_ONE)
-    constants = [pieces.constant(v.name, d.astype(np.float32)) for v, d in ((weight, q12.T), (bias, shift))]
-    pieces.node("Gemm", [flat, *constants], OUTPUT, transB=1)
-
-
-HANDLERS: dict[type[Op], Handler] = {
-    Add: _add,
-    AvgPool: _pool("AveragePool", count_include_pad=0),
-    Clamp: _clamp,
-    Conv2d: _conv,
-    DepthwiseConv2d: _conv,
-    Head: _head,
-    MaxPool: _pool("MaxPool"),
-    Reshape: _reshape,
-}
