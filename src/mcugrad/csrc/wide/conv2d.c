@@ -83,9 +83,14 @@ static mcg_taps_t inside(const conv_t *f, int32_t oy) {
 static int8_t *gather_inside(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
   const mcg_conv2d_t *p = f->p;
   const int32_t pitch = p->in_w * p->in_c, n = p->kernel_w * p->in_c, height = p->kernel_h, pad = -f->live & 3;
+  const int32_t step = p->stride_w * p->in_c;
   const int8_t *from = mcg_row(f->x, oy * p->stride_h - p->pad_top, f->r->x_rows, pitch);
   from += (ox * p->stride_w - p->pad_left) * p->in_c;
-  for (; pixels > 0; --pixels, from += p->stride_w * p->in_c) {
+  int32_t spare = (int32_t)(f->x + (f->r->x_rows - height + 1) * pitch - from) - 16; /* bytes beyond the last 16 to read */
+  for (; n <= 16 && pixels > 0 && spare >= 0; --pixels, from += step, spare -= step, to += pad) {
+    for (int32_t ky = 0; ky < height; ++ky, to += n) __builtin_memcpy(to, from + ky * pitch, 16); /* the next covers the rest */
+  }
+  for (; pixels > 0; --pixels, from += step) {
     for (int32_t ky = 0; ky < height; ++ky) to = copy(to, from + ky * pitch, n);
     to = fill(to, 0, pad);
   }
@@ -128,6 +133,7 @@ MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32
   const int32_t offset = 2 * f->p->y_zero + 1, pixel = f->p->out_c;
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
   mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
+#pragma GCC unroll 8
   for (int i = 0; i < rows; ++i, y += pixel) {
     for (int v = 0; v < vectors; ++v) {
       const mcg_wide_t q = mcg_mbqm_lanes(acc[i][v], &c->scale[v], offset);
@@ -162,7 +168,7 @@ static void multiply(const conv_t *f, const int8_t *a, int32_t pitch, int32_t pi
 
 /* Output rows that follow each other at y, the first of them oy, by way of a matrix of windows. */
 static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
-  int8_t windows[GATHERED];
+  int8_t windows[GATHERED + 16];
   const int32_t pitch = 4 * (mcg_groups(f->live) + mcg_groups(f->resting)), most = GATHERED / pitch;
   const int32_t width = f->p->out_w, total = rows * width;
   for (int32_t i = 0; i < total; i += most) {

@@ -12,13 +12,20 @@ void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const 
   }
 }
 
+/* One bit for each of n <= 16: v + 1 wraps around at 127, and is -127 at -128. */
+MCG_INLINE uint32_t passed(const int8_t *y, int32_t n) {
+  const mcg_ubytes_t next = (mcg_ubytes_t)mcg_load_bytes(y, n) + 1;
+  return mcg_signs((mcg_bytes_t)((mcg_bytes_t)next > -127));
+}
+
 /* to [(n + 7) / 8] = the bits of y [n] */
 void mcg_mask_row_wide(const int8_t *y, int32_t n, uint8_t *to) {
-  for (; n > 0; n -= MCG_WIDTH, y += MCG_WIDTH) {
-    const int32_t some = n < MCG_WIDTH ? n : MCG_WIDTH;
-    const mcg_bytes_t v = mcg_load_bytes(y, some);
-    const uint32_t bits = mcg_signs((mcg_bytes_t)((v > -128) & (v < 127))) & (0xFFFFu >> (MCG_WIDTH - some));
-    *to++ = (uint8_t)bits;
-    if (some > 8) *to++ = (uint8_t)(bits >> 8);
+  for (; n >= MCG_WIDTH; n -= MCG_WIDTH, y += MCG_WIDTH, to += 2) {
+    const uint16_t bits = (uint16_t)passed(y, MCG_WIDTH);
+    __builtin_memcpy(to, &bits, sizeof bits);
   }
+  if (n == 0) return;
+  const uint32_t bits = passed(y, n) & ((1u << n) - 1u);
+  to[0] = (uint8_t)bits;
+  if (n > 8) to[1] = (uint8_t)(bits >> 8);
 }

@@ -77,19 +77,35 @@ static inline mcg_wide_t mcg_pack_columns(int8_t *to, int32_t step, const int8_t
   return sum;
 }
 
-/* The same from rows w [n][columns]: what is a row there is a term of the sum here. */
-static inline mcg_wide_t mcg_pack_terms(int8_t *to, int32_t step, const int8_t *w, int32_t pitch, int32_t columns,
+/* Four terms of 16 columns or of `columns`, the last of them 0 where there are fewer. */
+MCG_INLINE mcg_wide_t mcg_four_terms(const int8_t *w, int32_t pitch, int32_t columns, int32_t terms) {
+  mcg_uwide_t v = {0};
+  for (int32_t j = 0; j < terms; ++j) {
+    v |= (mcg_uwide_t)mcg_unsigned(mcg_load_bytes(w + j * pitch, columns)) << (8 * j);
+  }
+  return (mcg_wide_t)v;
+}
+
+/* columns is a constant where that pays. */
+MCG_INLINE mcg_wide_t mcg_pack_terms_of(int8_t *to, int32_t step, const int8_t *w, int32_t pitch, int32_t columns,
                                         int32_t n) {
   mcg_wide_t sum = {0};
-  for (int32_t k = 0; k < n; k += 4, to += step, w += 4 * pitch) {
-    mcg_wide_t v = {0};
-    for (int32_t j = 0; j < mcg_at_most(4, n - k); ++j) {
-      v |= (mcg_wide_t)((mcg_uwide_t)mcg_unsigned(mcg_load_bytes(w + j * pitch, columns)) << (8 * j));
-    }
+  for (; n > 0; n -= 4, to += step, w += 4 * pitch) {
+    const mcg_wide_t v = n >= 4   ? mcg_four_terms(w, pitch, columns, 4)
+                         : n == 3 ? mcg_four_terms(w, pitch, columns, 3)
+                         : n == 2 ? mcg_four_terms(w, pitch, columns, 2)
+                                  : mcg_four_terms(w, pitch, columns, 1);
     mcg_store_wide(to, v);
     sum = mcg_dot4(sum, mcg_splat(0x01010101), v);
   }
   return sum;
+}
+
+/* The same as mcg_pack_columns from rows w [n][columns]: what is a row there is a term of the sum here. */
+static inline mcg_wide_t mcg_pack_terms(int8_t *to, int32_t step, const int8_t *w, int32_t pitch, int32_t columns,
+                                        int32_t n) {
+  if (columns == MCG_WIDTH) return mcg_pack_terms_of(to, step, w, pitch, MCG_WIDTH, n);
+  return mcg_pack_terms_of(to, step, w, pitch, columns, n);
 }
 
 /* acc [rows][vectors] += a [rows][4 * groups] . panel; rows and vectors are constants of each call.  Row i and group g of

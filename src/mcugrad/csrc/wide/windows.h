@@ -48,8 +48,7 @@ static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t
  * n is the source's, a constant where that pays. */
 MCG_INLINE void mcg_fill_line_of(const mcg_source_t *s, int32_t n, int32_t row, int32_t left, int32_t columns,
                                  mcg_wide_t *line) {
-  const mcg_uwide_t flip = (mcg_uwide_t)mcg_splat((int32_t)0x80000000u);
-  const mcg_uwide_t outside = (mcg_uwide_t)mcg_splat((int32_t)((uint32_t)s->zero << 24)) ^ flip;
+  const mcg_uwide_t outside = (mcg_uwide_t)mcg_splat((int32_t)((uint32_t)(s->zero + 128) << 24));
   const int32_t end = columns + 3, pixel = s->pixel;
   const mcg_wide_t *const last = line + end;
   mcg_uwide_t v = outside;
@@ -59,7 +58,8 @@ MCG_INLINE void mcg_fill_line_of(const mcg_source_t *s, int32_t n, int32_t row, 
     const int8_t *at = mcg_row(s->x, row, s->rows, s->width * pixel) + (left + first) * pixel;
     for (; line < inner; ++line) v = v >> 8 | outside, *line = (mcg_wide_t)v;
     for (; line < outer; ++line, at += pixel) {
-      v = v >> 8 | (((mcg_uwide_t)mcg_unsigned(mcg_load_bytes(at, n)) << 24) ^ flip), *line = (mcg_wide_t)v;
+      const mcg_bytes_t pixels = mcg_load_bytes(at, n) ^ -128;
+      v = v >> 8 | (mcg_uwide_t)mcg_unsigned(pixels) << 24, *line = (mcg_wide_t)v;
     }
   }
   for (; line < last; ++line) v = v >> 8 | outside, *line = (mcg_wide_t)v;
