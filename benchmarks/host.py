@@ -1,4 +1,5 @@
-"""Steps per second of the host twin on one core, beside PyTorch's float fine-tuning of the same scheme at batch 1.
+"""Steps and inferences per second of the host twin on one core, beside PyTorch at batch 1 on one thread: float fine-tuning
+of the same scheme (learning_float.py), and quantized training as its authors simulate it (host_simulator.py).
 
 python benchmarks/host.py --model mcunet-5fps --scheme 49kb
 """
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,42 +31,56 @@ from mcugrad.training.scheme import read_scheme
 RUNS = 5  # the fastest counts: what else runs on the machine only slows
 SECONDS = 1.0  # of processor time in each run, about
 SAMPLES = 8
+TWIN_SAMPLES = 64  # in one call of the twin
 RATE = 1e-3
-Step = Callable[[int], None]
+RATIOS = {"pytorch_steps_per_second": "PyTorch, float", "simulator_steps_per_second": "PyTorch, simulated int8"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to repeat: run(i) does `count` of it, i counts the calls."""
+
+    run: Callable[[int], None]
+    count: int = 1
 
 
 def measure(model: str, scheme: str) -> Entry:
-    """Whole training steps per second: from the image to the last update, no sample skipped.
+    """Whole training steps and inferences per second: from the image to the last update, no sample skipped.
 
     Raises McugradError when the model is missing."""
     setting = Setting(model, scheme)
-    steps: dict[str, Step] = {}
+    work: dict[str, Work] = {}
     if model != DIGITS and importlib.util.find_spec("torch"):
-        steps["pytorch_steps_per_second"] = pytorch(model, scheme)
+        work |= pytorch(model, scheme)
     with tempfile.TemporaryDirectory() as folder:
         build = compiled(setting, Path(folder) / "model")
         with Host.load(build.host_library) as device:
-            steps["steps_per_second"] = twin(build, device)
-            figures = fastest(steps)
+            figures = fastest(work | twin(build, device))
     settings = {"model": setting.network, "scheme": scheme, "compiler": COMPILER, "machine_dependent": True}
     return Entry(f"host/{setting.network}/{scheme}", "host", settings, figures)
 
 
-def twin(build: Compiled, device: Host) -> Step:
-    """A training step of the generated C on this machine."""
-    x, y = build.prepared.x[:SAMPLES], build.prepared.y[:SAMPLES].astype(np.int32)
+def twin(build: Compiled, device: Host) -> dict[str, Work]:
+    """The generated C on this machine, as the trainer calls it: many samples at a time."""
+    repeats = -(-TWIN_SAMPLES // len(build.prepared.x))
+    x, y = build.prepared.x, build.prepared.y.astype(np.int32)
+    x, y = np.concatenate([x] * repeats)[:TWIN_SAMPLES], np.concatenate([y] * repeats)[:TWIN_SAMPLES]
     device.set_control(skip=NEVER_SKIP)
 
-    def step(i: int) -> None:
-        device.train_many(x[i : i + 1], y[i : i + 1])
+    def train(_: int) -> None:
+        device.train_many(x, y)
 
-    return step
+    def infer(_: int) -> None:
+        device.infer_many(x)
+
+    return {"steps_per_second": Work(train, len(x)), "inferences_per_second": Work(infer, len(x))}
 
 
-def pytorch(model: str, scheme: str) -> Step:
-    """A training step of learning_float.py on one thread, a whole image at batch 1."""
+def pytorch(model: str, scheme: str) -> dict[str, Work]:
+    """Training steps on one thread, a whole image at batch 1."""
     import torch
 
+    from benchmarks import host_simulator as simulator
     from benchmarks import learning_float as fp32
     from mcugrad.importers.mcunet import read_pickle
 
@@ -72,28 +88,36 @@ def pytorch(model: str, scheme: str) -> Step:
     network, what = read_pickle(model_file(model)), read_scheme(scheme, model_file(model).stem)
     if not isinstance(what.biases, int):
         raise McugradError(f"the scheme {scheme} lists its biases by name; the float twin counts them from the end")
-    net = fp32.Net(network, CLASSES)
     ratios = {name: update.ratio for name, update in what.weights.items()}
-    sgd = fp32.Sgd(net, fp32.trainable(network, ratios, what.biases))
-    x, y = torch.randn(SAMPLES, 3, 128, 128), torch.arange(SAMPLES) % CLASSES
+    learns = fp32.trainable(network, ratios, what.biases)
+    net, simulated = fp32.Net(network, CLASSES), simulator.Net(network, CLASSES)
+    sgd, scaled = fp32.Sgd(net, learns), simulator.Sgd(simulated, learns)
+    q = torch.from_numpy(np.random.default_rng(0).integers(-128, 128, (SAMPLES, 3, network.size, network.size)))
+    x, pixels, y = q.float() * net.input_scale, q.float(), torch.arange(SAMPLES) % CLASSES
 
     def step(i: int) -> None:
+        i %= SAMPLES
         sgd.step(torch.nn.functional.cross_entropy(net.logits(x[i : i + 1], 0), y[i : i + 1]), RATE)
 
-    return step
+    def simulate(i: int) -> None:
+        i %= SAMPLES
+        scaled.step(torch.nn.functional.cross_entropy(simulated.logits(pixels[i : i + 1]), y[i : i + 1]), RATE)
+
+    return {"pytorch_steps_per_second": Work(step), "simulator_steps_per_second": Work(simulate)}
 
 
-def fastest(steps: Mapping[str, Step]) -> dict[str, float]:
-    """Steps per second of processor time by name, each in its fastest run; runs take turns, so that load hits all alike."""
-    best = dict.fromkeys(steps, 0.0)
+def fastest(work: Mapping[str, Work]) -> dict[str, float]:
+    """How often per second of processor time, by name, each in its fastest run; runs take turns, so that load hits all
+    alike."""
+    best = dict.fromkeys(work, 0.0)
     for _ in range(RUNS):
-        for name, step in steps.items():
-            step(0)
-            count, start = 0, time.process_time()
+        for name, w in work.items():
+            w.run(0)
+            calls, start = 0, time.process_time()
             while (elapsed := time.process_time() - start) < SECONDS:
-                step(count % SAMPLES)
-                count += 1
-            best[name] = max(best[name], round(count / elapsed, 1))
+                w.run(calls)
+                calls += 1
+            best[name] = max(best[name], round(calls * w.count / elapsed, 1))
     return best
 
 
@@ -109,6 +133,9 @@ def main() -> int:
         return 1
     for name, rate in entry.figures.items():
         print(f"{entry.name}  {name.replace('_', ' ')}: {rate}")
+    for name, what in RATIOS.items():
+        if name in entry.figures:
+            print(f"{entry.name}  times {what}: {entry.figures['steps_per_second'] / entry.figures[name]:.1f}")
     return 0
 
 

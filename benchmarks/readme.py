@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import kernels, ledger, reference
+from benchmarks import host, kernels, ledger, reference
 from benchmarks.ledger import Entry
 from benchmarks.models import REFERENCE, ROOT, STREAMED
 from benchmarks.zoo_table import zoo_table
@@ -122,12 +122,19 @@ def speed(known: Mapping[str, Entry]) -> Lines:
     lines = []
     for entry in known.values():
         if entry.kind == "host":
-            ours, torch = entry.figures["steps_per_second"], entry.figures.get("pytorch_steps_per_second")
-            beside = f"; float fine-tuning of the same scheme in PyTorch: {torch:g}" if torch else ""
-            what = f"{entry.settings['model']}, {entry.settings['scheme']}"
+            figures, what = entry.figures, f"{entry.settings['model']}, {entry.settings['scheme']}"
+            ours = figures["steps_per_second"]
+            infers = figures.get("inferences_per_second")
+            beside = [
+                f"{name}: {figures[key]:g} ({ours / figures[key]:.0f} times less)"
+                for key, name in host.RATIOS.items()
+                if key in figures
+            ]
             lines.append(
-                f"**Host twin** ({what}): {ours:g} steps per second of processor time, one core of the measuring "
-                f"machine{beside}."
+                f"**Host twin** ({what}): {ours:g} training steps"
+                + (f" or {infers:g} inferences" if infers else "")
+                + " per second of processor time, one core of the measuring machine"
+                + (f". The same scheme, batch 1, one thread: {'; '.join(beside)}." if beside else ".")
             )
     return lines
 

@@ -46,7 +46,16 @@ def zig() -> Compiler:
 
 def for_this_cpu(compiler: Compiler) -> Compiler:
     """The same compiler for objects that only this machine's processor may run."""
-    return Compiler(compiler.command, f"{compiler.identity} on {platform.machine()} {platform.node()}")
+    return Compiler(compiler.command, f"{compiler.identity} on {platform.machine()} {platform.node()} {_instructions()}")
+
+
+@cache
+def _instructions() -> str:
+    """A hash of what the processor can do, where the system tells; a cache may outlive a change of machine."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    told = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 
 @cache

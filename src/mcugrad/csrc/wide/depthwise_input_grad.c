@@ -13,13 +13,14 @@ typedef struct {
   int32_t at, first, last;
 } phase_t;
 
+/* n / stride, rounded up, for any n. */
+static int32_t over(int32_t n, int32_t stride) { return n > 0 ? (n + stride - 1) / stride : -(-n / stride); }
+
 /* Of positions [begin, end). */
 static phase_t phase_of(int32_t remainder, int32_t kernel, int32_t stride, int32_t pad, int32_t begin, int32_t end) {
   const int32_t count = remainder < kernel ? (kernel - 1 - remainder) / stride + 1 : 0, at = remainder - pad;
   const phase_t phase = {{remainder + stride * (count - 1), -stride, count},
-                         at,
-                         begin <= at ? 0 : (begin - at + stride - 1) / stride,
-                         end <= at ? 0 : (end - at + stride - 1) / stride};
+                         at, over(begin - at, stride), over(end - at, stride)};
   return phase;
 }
 

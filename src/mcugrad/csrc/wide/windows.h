@@ -74,7 +74,7 @@ static inline void mcg_fill_line(const mcg_source_t *s, int32_t row, int32_t lef
 typedef struct {
   mcg_wide_t lines[MCG_LINES];
   const mcg_wide_t *line[MCG_TALLEST];
-  int32_t left, columns, next; /* next: the row to fetch */
+  int32_t left, columns, first, next; /* rows of the source: the first that was fetched, the next to fetch */
 } mcg_lines_t;
 
 /* Windows of a row that fit into the lines. */
@@ -85,7 +85,7 @@ static inline int32_t mcg_windows_across(const mcg_windows_t *s, int32_t outputs
 
 static inline void mcg_lines_start(mcg_lines_t *l, const mcg_windows_t *s, int32_t i, int32_t j, int32_t across) {
   l->left = s->left + j * s->step_w, l->columns = (across - 1) * s->step_w + 4 * (s->quads - 1) + 1;
-  l->next = s->top + i * s->step_h;
+  l->first = l->next = s->top + i * s->step_h;
 }
 
 /* line [height] for the windows of row i */
@@ -93,10 +93,10 @@ static inline void mcg_lines_move(mcg_lines_t *l, const mcg_windows_t *s, const 
   const int32_t top = s->top + i * s->step_h;
   if (l->next < top) l->next = top;
   for (; l->next < top + s->height; ++l->next) {
-    const int32_t slot = (l->next - s->top) % s->height;
+    const int32_t slot = (l->next - l->first) % s->height;
     mcg_fill_line(from, l->next, l->left, l->columns, l->lines + slot * (l->columns + 3));
   }
-  for (int32_t k = 0; k < s->height; ++k) l->line[k] = l->lines + (top + k - s->top) % s->height * (l->columns + 3) + 3;
+  for (int32_t k = 0; k < s->height; ++k) l->line[k] = l->lines + (top + k - l->first) % s->height * (l->columns + 3) + 3;
 }
 
 /* start + the sum over the window whose first column is `at`; height and quads are constants where that pays. */
