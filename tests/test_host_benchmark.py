@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from benchmarks.models import model_file
+
 from mcugrad.importers.mcunet import read_pickle, reference_features
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -27,7 +27,8 @@ def test_the_simulated_features_are_those_of_the_published_semantics(network):
     net, quant = simulator.Net(network, 10), network.blocks[-1].layers[-1].y
     with torch.no_grad():
         real = net.features(torch.from_numpy(x).permute(0, 3, 1, 2).float())[0].numpy()
-    assert np.abs(real / quant.scale[0] + quant.zero - reference_features(network, x)).max() < 1.01
+    off = np.abs(real / quant.scale[0] + quant.zero - reference_features(network, x))  # of which its rounding is up to 0.5
+    assert off.mean() < 0.5 and off.max() < 2
 
 
 def test_a_simulated_step_moves_what_the_scheme_names_and_nothing_else(network):
