@@ -29,7 +29,7 @@ def program(seed: int, tight: bool) -> tuple[Network, Program]:
         except BudgetError:
             planned = plan(fused)
     scheduled = planned.scheduled
-    return net, lower(fused, scheduled.schedule, scheduled.plan, f"random{seed}")
+    return net, lower(scheduled.graph, scheduled.schedule, scheduled.plan, f"random{seed}")
 
 
 def steps(net: Network, graph: Graph) -> tuple[list[int], dict[str, np.ndarray]]:

@@ -74,7 +74,8 @@ class Line:
             planned = modes.plan(graph, sram_for_arena=max(cap, 0), input_rows=rows)
         except BudgetError as error:
             planned = modes.plan(graph, sram_for_arena=error.needed, input_rows=rows)
-        return lower(graph, planned.scheduled.schedule, planned.scheduled.plan, name)
+        scheduled = planned.scheduled
+        return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name)
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,25 @@
-"""How each part of a network runs so that the whole fits: the cheapest cut of the forward pass into modes, under a cap."""
+"""How each part of a network runs so that the whole fits: the cheapest modes of the forward and backward pass under a cap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from itertools import islice
 
 from mcugrad.errors import BudgetError
-from mcugrad.ir import Graph, Node
-from mcugrad.memory.certificate import live_bytes
-from mcugrad.memory.problem import Home, build, scratch_sizes, state_layout, storage
-from mcugrad.memory.schedule import Schedule, ScheduleError, arrange, layerwise, verify_schedule
+from mcugrad.ir import Graph, verify
+from mcugrad.memory.backward import Backward, Way
+from mcugrad.memory.forward import Block, Forward, Mode, can_pull
+from mcugrad.memory.problem import build, state_layout
+from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
+from mcugrad.passes.recompute import recompute
 
-WORTH = 0.03
-"""Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
+TRIES = 3
+"""Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
 
-INSTRUCTIONS_PER_MAC, INSTRUCTIONS_PER_CALL = 1.75, 4000
-"""Measured on a Cortex-M7: the forward pass of MCUNet-5FPS, and what one more call of a row-streamed layer costs."""
-
-
-class Mode(Enum):
-    """How a block of nodes runs.  A mode is a schedule over the same kernels; it never changes bits."""
-
-    LAYERWISE = "layerwise"  # one node after the other, every value whole
-    ROWS = "rows"  # row by row through ring buffers, no recompute
-
-
-@dataclass(frozen=True)
-class Block:
-    """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node."""
-
-    start: int
-    stop: int
-    mode: Mode
-    peak: int
-    steps: int
+__all__ = ["Block", "Mode", "Planned", "Scheduled", "Way", "plan", "smallest_peak"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +35,15 @@ class Scheduled:
 class Planned:
     """A scheduled graph and how it came about.
 
+    scheduled.graph: the graph that was given, or one that computes the same bits with parts of its backward pass rerun.
     blocks: the modes of the forward nodes that do not run layerwise.  input_rows: the input is pulled through the row
-    source, and is not resident.
+    source, and is not resident.  ways: how the backward pass runs, from the head on; none where it runs plainly.
     """
 
     scheduled: Scheduled
     blocks: tuple[Block, ...]
     input_rows: bool
+    ways: tuple[Way, ...] = ()
 
     @property
     def arena(self) -> int:
@@ -67,153 +52,81 @@ class Planned:
 
 
 def plan(graph: Graph, *, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0) -> Planned:
-    """Schedule and addresses of a graph; inference runs the first steps of the same schedule.
+    """Modes, schedule and addresses of a graph; inference runs the first steps of the same schedule.
 
     Without a cap (`sram_for_arena`, bytes) layerwise.  Under one, the smallest arena that row streaming reaches while its
-    extra calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do.
+    extra calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do; where
+    none do, the backward pass computes forward values again and runs in rows, with the fewest extra instructions.
     input_rows: True pulls the input row by row, None does so only where nothing else fits.
     Raises BudgetError that says by how much the smallest plan misses the cap, and ScheduleError when the input cannot be
     pulled row by row.
     """
     if input_rows:
         arrange(graph, [(0, 1)], input_rows=True)
-    tried: list[Planned] = []
-    for rows in (False, True) if input_rows is None else (input_rows,):
-        if input_rows is None and rows and not _can_pull(graph):
-            continue
-        for blocks in _candidates(graph, sram_for_arena, rows):
-            planned = _place(graph, blocks, rows, seed)
-            if sram_for_arena is None or planned.arena <= sram_for_arena:
-                return planned
-            tried.append(planned)
-    best = min(tried, key=lambda p: p.arena)
+    search = _Search(graph, sram_for_arena, seed)
+    choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
+    for attempt in (search.forward_only, search.with_reruns):
+        for rows in choices:
+            for planned in attempt(rows):
+                if sram_for_arena is None or planned.arena <= sram_for_arena:
+                    return planned
+                search.tried.append(planned)
+    best = min(search.tried, key=lambda p: p.arena)
     raise BudgetError(_too_big(best, sram_for_arena or 0, graph), best.arena)
 
 
 def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
-    """Bytes alive at most under the leanest modes: what the smallest arena needs, but for gaps between buffers.
+    """Bytes alive at most under the leanest modes of the forward pass: what its smallest arena needs, but for gaps.
 
     input_rows: as for `plan`, None pulls the input where that is possible.  A fraction of the time of a plan."""
-    pulled = _can_pull(graph) if input_rows is None else input_rows
-    return _floor(graph, _blocks(graph, pulled))
+    return Forward(graph, can_pull(graph) if input_rows is None else input_rows).floor()
 
 
-def _floor(graph: Graph, blocks: Sequence[Block]) -> int:
-    return max(_smallest_peak(blocks), _rest_peak(graph, blocks))
+class _Search:
+    """Plans of one graph worth placing, the cheapest first; `cap` bytes, or None."""
+
+    def __init__(self, graph: Graph, cap: int | None, seed: int) -> None:
+        self.graph, self.cap, self.seed = graph, cap, seed
+        self.tried: list[Planned] = []
+
+    def forward_only(self, rows: bool) -> Iterator[Planned]:
+        """The backward pass as it stands."""
+        forward = Forward(self.graph, rows)
+        if self.cap is None or not self._can_rerun() or (forward.rest() <= self.cap and forward.floor() <= self.cap):
+            yield from (_place(self.graph, blocks, rows, self.seed) for blocks in forward.candidates(self.cap))
+
+    def _can_rerun(self) -> bool:
+        return any(n.op.phase == "backward" for n in self.graph.nodes)
+
+    def with_reruns(self, rows: bool) -> Iterator[Planned]:
+        """Parts of the backward pass rerun; under a lower cap where the plans before were too large for their live peak."""
+        if self.cap is None or not self._can_rerun():
+            return
+        backward, cap = Backward(self.graph, rows), self.cap
+        for _ in range(TRIES):
+            least: Planned | None = None
+            for planned in islice(self._under(backward, cap, rows), TRIES):
+                yield planned
+                least = planned if least is None or planned.arena < least.arena else least
+            if least is None:
+                break
+            cap -= max(least.arena - self.cap, 4)
+        if not self.tried or min(p.arena for p in self.tried) > backward.floor:
+            yield from islice(self._under(backward, backward.floor, rows), 1)
+
+    def _under(self, backward: Backward, cap: int, rows: bool) -> Iterator[Planned]:
+        """Plans whose backward pass is alive in `cap` bytes, the cheapest first, that leave the forward pass enough."""
+        ways = backward.ways(cap)
+        for choice in ways:
+            graph = recompute(self.graph, choice.reruns)
+            forward = Forward(graph, rows)
+            if forward.floor() <= cap or choice is ways[-1]:
+                verify(graph)
+                blocks = next(iter(forward.candidates(cap)))
+                yield _place(graph, blocks, rows, self.seed, choice.chosen)
 
 
-def _candidates(graph: Graph, cap: int | None, rows: bool) -> Iterator[tuple[Block, ...]]:
-    """Plans worth placing, best first: frugal where that is nearly free, the fewest extra calls under the cap, the least."""
-    if cap is None and not rows:
-        yield ()
-        return
-    edges = _blocks(graph, rows)
-    floor = _floor(graph, edges)
-    top = _largest_peak(edges) if cap is None else cap
-    frugal = _frugal_peak(edges, floor, _free_calls(graph))
-    caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]
-    yield from dict.fromkeys(f for c in caps if (f := _path(edges, c)) is not None)
-
-
-def _free_calls(graph: Graph) -> int:
-    """Extra calls that cost no more than WORTH of the forward pass's instructions."""
-    macs = sum(n.op.work(n).macs for n in graph.nodes if n.op.phase == "forward")
-    return int(WORTH * macs * INSTRUCTIONS_PER_MAC / INSTRUCTIONS_PER_CALL)
-
-
-def _frugal_peak(blocks: Sequence[Block], floor: int, calls: int) -> int:
-    """The smallest peak, not below `floor`, that costs at most that many extra calls; without end where none does."""
-    for peak in sorted({max(b.peak, floor) for b in blocks}):
-        path = _path(blocks, peak)
-        if path is not None and sum(b.steps for b in path) <= calls:
-            return peak
-    return 1 << 62
-
-
-def _blocks(graph: Graph, rows: bool) -> list[Block]:
-    """Every block that a cut of the forward nodes may use, in order of its end.  `rows`: the first one pulls the input."""
-    runs = _runs(graph)
-    scratch = scratch_sizes(graph)
-    live = live_bytes(build(graph, layerwise(graph), scratch=scratch).buffers, len(graph.nodes))
-    blocks = [Block(i, i + 1, Mode.LAYERWISE, int(live[i]), 0) for i in range(int(rows), runs[-1][-1] if runs else 0)]
-    for cuts in runs:
-        for i, start in enumerate(cuts):
-            pull = rows and start == 0
-            stops = [c for c in cuts[i + 1 :] if pull or c - start > 1]
-            blocks += [_row_block(graph, start, stop, pull, scratch) for stop in stops]
-    return sorted(blocks, key=lambda b: b.stop)
-
-
-def _row_block(graph: Graph, start: int, stop: int, pull: bool, scratch: Mapping[Node, int]) -> Block:
-    schedule = arrange(graph, [(start, stop)], input_rows=pull)
-    live = live_bytes(build(graph, schedule, scratch=scratch).buffers, len(schedule))
-    inside = [i for i, step in enumerate(schedule) if step.segment is not None]
-    return Block(start, stop, Mode.ROWS, int(live[inside].max()), len(inside) - (stop - start))
-
-
-def _runs(graph: Graph) -> list[list[int]]:
-    """Places where a row-streamed segment may begin or end, per run of forward nodes that can be split into rows.
-
-    Only the narrow places: where no more bytes cross from one node to the next than at the places beside it."""
-    crossing = _crossing(graph)
-    runs: list[list[int]] = []
-    for i, node in enumerate(graph.nodes):
-        if node.op.phase == "forward" and node.op.splits_rows and len(node.outputs[0].type.shape) == 4:
-            if not runs or runs[-1][-1] != i:
-                runs.append([i])
-            runs[-1].append(i + 1)
-    return [[c for c in run if c in (run[0], run[1], run[-1]) or _narrow(crossing, c)] for run in runs]
-
-
-def _narrow(crossing: Sequence[int], cut: int) -> bool:
-    return crossing[cut] <= min(crossing[cut - 1], crossing[cut + 1])
-
-
-def _crossing(graph: Graph) -> list[int]:
-    """Bytes of the arena values written before and read after each place between two nodes."""
-    home = storage(graph).home
-    bytes_at = [0] * (len(graph.nodes) + 1)
-    made = {v: 0 for v in graph.inputs} | {v: i + 1 for i, n in enumerate(graph.nodes) for v in n.outputs}
-    last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
-    for value, first in made.items():
-        if home[value] is Home.ARENA:
-            for cut in range(first, last.get(value, -1) + 1):
-                bytes_at[cut] += value.type.nbytes
-    return bytes_at
-
-
-def _path(blocks: Sequence[Block], cap: int) -> tuple[Block, ...] | None:
-    """Row-streamed blocks of the chain of blocks under the cap with the fewest extra calls; None where there is none."""
-    best: dict[int, tuple[int, tuple[Block, ...]]] = {0: (0, ())}
-    for block in blocks:
-        if block.peak <= cap and block.start in best:
-            steps, before = best[block.start]
-            if block.stop not in best or steps + block.steps < best[block.stop][0]:
-                best[block.stop] = steps + block.steps, (*before, block)
-    end = max((b.stop for b in blocks), default=0)
-    return tuple(b for b in best[end][1] if b.mode is Mode.ROWS) if end in best else None
-
-
-def _smallest_peak(blocks: Sequence[Block]) -> int:
-    """The lowest cap under which some chain of blocks covers the forward nodes."""
-    best = {0: 0}
-    for block in blocks:
-        if block.start in best:
-            best[block.stop] = min(best.get(block.stop, 1 << 62), max(best[block.start], block.peak))
-    return best.get(max((b.stop for b in blocks), default=0), 0)
-
-
-def _largest_peak(blocks: Sequence[Block]) -> int:
-    return max((b.peak for b in blocks), default=0)
-
-
-def _rest_peak(graph: Graph, blocks: Sequence[Block]) -> int:
-    """Live bytes of what follows the blocks: no cut of the forward nodes goes below them."""
-    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
-    return int(live[max((b.stop for b in blocks), default=0) :].max())
-
-
-def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int) -> Planned:
+def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways: tuple[Way, ...] = ()) -> Planned:
     """Addresses under these modes, verified and validated."""
     schedule = arrange(graph, [(b.start, b.stop) for b in blocks], input_rows=rows)
     plan = solve(build(graph, schedule), seed=seed)
@@ -229,22 +142,14 @@ def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int) -> Pl
         state=state.offsets,
         state_bytes=state.total,
     )
-    return Planned(Scheduled(graph, schedule, plan), blocks, rows)
-
-
-def _can_pull(graph: Graph) -> bool:
-    try:
-        arrange(graph, [(0, 1)], input_rows=True)
-    except ScheduleError:
-        return False
-    return True
+    return Planned(Scheduled(graph, schedule, plan), blocks, rows, ways)
 
 
 def _too_big(best: Planned, cap: int, graph: Graph) -> str:
     peak = best.scheduled.plan.certificate
     largest = ", ".join(f"{name} {size}" for name, size in peak.alive[:3])
     advice = "give it that much"
-    if not best.input_rows and _can_pull(graph):
+    if not best.input_rows and can_pull(graph):
         advice += ", pull the input row by row (--input rows)"
     return (
         f"the arena needs {best.arena} bytes, {best.arena - cap} more than the {cap} bytes left for it. "

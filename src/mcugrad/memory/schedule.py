@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from mcugrad.errors import McugradError
@@ -102,6 +102,17 @@ def arrange(graph: Graph, segments: Sequence[tuple[int, int]], *, input_rows: bo
         raise ScheduleError("the input can only be pulled row by row into a row-streamed segment")
     steps += (Step(n, 0, node_rows(n)) for n in graph.nodes[at:])
     return _join(steps, ring_rows(graph, tuple(steps)))
+
+
+def stream_block(
+    graph: Graph, start: int, stop: int, whole: Set[Value], *, input_rows: bool = False
+) -> tuple[Schedule, dict[Value, int]]:
+    """The steps of nodes[start:stop) alone, row-streamed, and the rings of their values but for those in `whole`.
+
+    Raises ScheduleError as `streamed` does."""
+    steps = _stream(graph, graph.nodes[start:stop], 0, graph.inputs[0] if input_rows else None)
+    rings = {v: n for v, n in ring_rows(graph, tuple(steps)).items() if v not in whole}
+    return _join(steps, rings), rings
 
 
 def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | None) -> list[Step | LoadRows]:

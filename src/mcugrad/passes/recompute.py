@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from mcugrad.ir import Builder, Graph, GraphError, Node, Op, Value
+from mcugrad.ir import Builder, Graph, GraphError, Node, Op, TensorType, Value
 from mcugrad.ops.accumulate import Accumulate
-from mcugrad.ops.piece import Piece, Placed, Slide, needed, piece_of
+from mcugrad.ops.piece import Piece, Placed, Slide, needed, piece_of, with_rows
 from mcugrad.ops.update import Update
 
 
@@ -30,18 +30,29 @@ class Rerun:
 
 def recompute(graph: Graph, parts: Sequence[Rerun]) -> Graph:
     """The graph with its disjoint `parts` rerun.  Raises GraphError where a node cannot run in rows."""
+    names = taken_names(graph)
+    nodes = list(graph.nodes)
+    for number, part in reversed(list(enumerate(sorted(parts, key=lambda p: p.start)))):
+        nodes[part.start : part.stop] = rerun(graph, part, names, f"rounds {number}")
+    return replace(graph, nodes=tuple(nodes))
+
+
+def taken_names(graph: Graph) -> Builder:
+    """A builder that gives names which the graph does not have yet."""
     names = Builder()
     names.reserve([v.name for n in graph.nodes for v in n.outputs])
     names.reserve([v.name for v in (*graph.inputs, *(p.value for p in graph.params))])
-    nodes = list(graph.nodes)
-    for number, part in reversed(list(enumerate(sorted(parts, key=lambda p: p.start)))):
-        body = with_clones(graph, part, names)
-        if part.rows is not None:
-            outside = {v for n in (*nodes[: part.start], *nodes[part.stop :]) for v in n.inputs}
-            results = outside | set(graph.outputs) | {new for _, new in graph.updates}
-            body = list(_Rounds(body, part.rows, results, names, f"rounds {number}").nodes())
-        nodes[part.start : part.stop] = body
-    return replace(graph, nodes=tuple(nodes))
+    return names
+
+
+def rerun(graph: Graph, part: Rerun, names: Builder, group: str) -> list[Node]:
+    """The nodes that take the place of the part's.  group: names the scratch memory that they share."""
+    body = with_clones(graph, part, names)
+    if part.rows is None:
+        return body
+    outside = {v for n in (*graph.nodes[: part.start], *graph.nodes[part.stop :]) for v in n.inputs}
+    results = outside | set(graph.outputs) | {new for _, new in graph.updates}
+    return list(_Rounds(body, part.rows, results, names, group).nodes())
 
 
 def with_clones(graph: Graph, part: Rerun, names: Builder) -> list[Node]:
@@ -173,10 +184,14 @@ class _Rounds:
         complete = last == self.height[node]
         outputs = [
             v if complete and v not in self.windows else Value(self.names.unique(f"{v.name}.to{last}"), t, v.origin)
-            for v, t in zip(node.outputs, piece.infer(*(v.type for v in inputs)), strict=True)
+            for v, t in zip(node.outputs, self._types(node), strict=True)
         ]
         yield Node(piece, inputs, tuple(outputs))
         self.current |= dict(zip(node.outputs, outputs, strict=True))
+
+    def _types(self, node: Node) -> list[TensorType]:
+        """Of the buffers that the node writes."""
+        return [with_rows(v.type, self.windows[v].height) if v in self.windows else v.type for v in node.outputs]
 
     def _slide(self, value: Value, window: _Window, number: int, first: int) -> Iterator[Node]:
         """Moves the window of `value` to where this round begins."""

@@ -1,0 +1,155 @@
+"""Which parts of the forward pass run row by row: the cheapest cut into blocks under a cap of bytes alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from mcugrad.ir import Graph, Value
+from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.live import Lives
+from mcugrad.memory.problem import Home, build, storage
+from mcugrad.memory.schedule import ScheduleError, arrange, layerwise, stream_block
+
+WORTH = 0.03
+"""Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
+
+INSTRUCTIONS_PER_MAC, INSTRUCTIONS_PER_CALL = 1.75, 4000
+"""Measured on a Cortex-M7: the forward pass of MCUNet-5FPS, and what one more call of a row-streamed layer costs."""
+
+
+class Mode(Enum):
+    """How a block of nodes runs.  A mode is a schedule over the same kernels; it never changes bits."""
+
+    LAYERWISE = "layerwise"  # one node after the other, every value whole
+    ROWS = "rows"  # row by row, only the rows that are still needed in memory, nothing computed twice
+    RECOMPUTE = "recompute"  # backward: forward values are computed again instead of kept
+    RECOMPUTE_ROWS = "recompute, rows"  # both
+
+
+@dataclass(frozen=True)
+class Block:
+    """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node."""
+
+    start: int
+    stop: int
+    mode: Mode
+    peak: int
+    steps: int
+
+
+class Forward:
+    """The blocks that a cut of the forward nodes may use.  `rows`: the first one pulls the input row by row."""
+
+    def __init__(self, graph: Graph, rows: bool) -> None:
+        self.graph, self.rows = graph, rows
+        self.lives = Lives(graph)
+        self.live = live_bytes(build(graph, layerwise(graph), scratch=self.lives.scratch).buffers, len(graph.nodes))
+        self.runs = row_runs(graph)
+        self.stop = self.runs[-1][-1] if self.runs else 0
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """In order of their end."""
+        blocks = [Block(i, i + 1, Mode.LAYERWISE, int(self.live[i]), 0) for i in range(int(self.rows), self.stop)]
+        for cuts in self.runs:
+            for i, start in enumerate(cuts):
+                pull = self.rows and start == 0
+                stops = [c for c in cuts[i + 1 :] if pull or c - start > 1]
+                blocks += [self._row_block(start, stop, pull) for stop in stops]
+        return sorted(blocks, key=lambda b: b.stop)
+
+    def candidates(self, cap: int | None) -> Iterator[tuple[Block, ...]]:
+        """Cuts worth placing, best first: frugal where that is nearly free, the fewest extra calls under the cap, the least."""
+        if cap is None and not self.rows:
+            yield ()
+            return
+        floor = self.floor()
+        top = max((b.peak for b in self.blocks), default=0) if cap is None else cap
+        frugal = self._frugal_peak(floor)
+        caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]
+        yield from dict.fromkeys(f for c in caps if (f := self._path(c)) is not None)
+
+    def floor(self) -> int:
+        """Bytes alive at most under the leanest cut; what follows the forward nodes counts too."""
+        best = {0: 0}
+        for block in self.blocks:
+            if block.start in best:
+                best[block.stop] = min(best.get(block.stop, 1 << 62), max(best[block.start], block.peak))
+        return max(best.get(self.stop, 0), self.rest())
+
+    def rest(self) -> int:
+        """Live bytes of what follows the forward nodes: no cut of them goes below it."""
+        return int(self.live[self.stop :].max())
+
+    def _frugal_peak(self, floor: int) -> int:
+        """The smallest peak, not below `floor`, whose extra calls are nearly free; without end where there is none."""
+        macs = sum(n.op.work(n).macs for n in self.graph.nodes if n.op.phase == "forward")
+        calls = int(WORTH * macs * INSTRUCTIONS_PER_MAC / INSTRUCTIONS_PER_CALL)
+        for peak in sorted({max(b.peak, floor) for b in self.blocks}):
+            path = self._path(peak)
+            if path is not None and sum(b.steps for b in path) <= calls:
+                return peak
+        return 1 << 62
+
+    def _path(self, cap: int) -> tuple[Block, ...] | None:
+        """Row-streamed blocks of the chain of blocks under the cap with the fewest extra calls; None where there is none."""
+        best: dict[int, tuple[int, tuple[Block, ...]]] = {0: (0, ())}
+        for block in self.blocks:
+            if block.peak <= cap and block.start in best:
+                steps, before = best[block.start]
+                if block.stop not in best or steps + block.steps < best[block.stop][0]:
+                    best[block.stop] = steps + block.steps, (*before, block)
+        return tuple(b for b in best[self.stop][1] if b.mode is Mode.ROWS) if self.stop in best else None
+
+    def _row_block(self, start: int, stop: int, pull: bool) -> Block:
+        nodes = self.graph.nodes[start:stop]
+        kept = {v for n in nodes for v in n.outputs if self.lives.last.get(v, -1) >= stop}
+        steps, rings = stream_block(self.graph, start, stop, kept, input_rows=pull)
+        peak = self.lives.peak(start, stop, steps, rings) + self.lives.passing(start, stop, self.lives.touched(nodes))
+        return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start))
+
+
+def row_runs(graph: Graph) -> list[list[int]]:
+    """Places where a row-streamed segment may begin or end, per run of forward nodes that can be split into rows.
+
+    Only the narrow places, and the first two, where the input may be pulled."""
+    narrow = narrow_places(graph)
+    runs: list[list[int]] = []
+    for i, node in enumerate(graph.nodes):
+        if node.op.phase == "forward" and node.op.splits_rows and len(node.outputs[0].type.shape) == 4:
+            if not runs or runs[-1][-1] != i:
+                runs.append([i])
+            runs[-1].append(i + 1)
+    return [[c for c in run if c in (run[0], run[1], run[-1]) or c in narrow] for run in runs]
+
+
+def narrow_places(graph: Graph) -> dict[int, list[Value]]:
+    """Places between two nodes where no more bytes cross than at those beside it, and the values that do."""
+    crossing = crossing_values(graph)
+    size = [sum(v.type.nbytes for v in values) for values in crossing]
+    return {c: crossing[c] for c in range(1, len(size) - 1) if size[c] <= min(size[c - 1], size[c + 1]) and crossing[c]}
+
+
+def crossing_values(graph: Graph) -> list[list[Value]]:
+    """Values of the arena that are written before and read by the forward pass after each place between two nodes."""
+    home = storage(graph).home
+    crossing: list[list[Value]] = [[] for _ in range(len(graph.nodes) + 1)]
+    made = {v: 0 for v in graph.inputs} | {v: i + 1 for i, n in enumerate(graph.nodes) for v in n.outputs}
+    last = {v: i for i, n in enumerate(graph.nodes) if n.op.phase == "forward" for v in n.inputs}
+    for value, first in made.items():
+        if home[value] is Home.ARENA:
+            for cut in range(first, last.get(value, -1) + 1):
+                crossing[cut].append(value)
+    return crossing
+
+
+def can_pull(graph: Graph) -> bool:
+    """Can the input be pulled row by row?"""
+    try:
+        arrange(graph, [(0, 1)], input_rows=True)
+    except ScheduleError:
+        return False
+    return True
