@@ -172,7 +172,9 @@ static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t sh
 }
 
 void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows) {
-  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED && step->sum == NULL;
+  rows->nibbles = 0;
+  if (step->sum != NULL) return; /* by mcg_weight_step alone */
+  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED;
   rows->shift = common_shift(step);
   rows->key = random_key(step);
   rows->nibbles = fits && has_nibbles(step->p, outputs, rows->shift) ? rows->n & ~3 : 0;
