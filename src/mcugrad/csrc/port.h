@@ -132,6 +132,17 @@ static inline int32_t mcg_smlatb(uint32_t a, uint32_t b, int32_t acc) { return a
 
 static inline int32_t mcg_smlatt(uint32_t a, uint32_t b, int32_t acc) { return acc + mcg_high(a) * mcg_high(b); }
 
+/* a + b, saturating to int32. */
+static inline int32_t mcg_qadd(int32_t a, int32_t b) {
+#if MCG_HAS_SIMD32
+  return __qadd(a, b);
+#else
+  int32_t sum;
+  if (__builtin_add_overflow(a, b, &sum)) return a < 0 ? INT32_MIN : INT32_MAX;
+  return sum;
+#endif
+}
+
 /* The larger of each pair of int8 lanes. */
 static inline uint32_t mcg_max8(uint32_t a, uint32_t b) {
 #if MCG_HAS_SIMD32

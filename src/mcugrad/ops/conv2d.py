@@ -347,7 +347,7 @@ class Conv2dInputGrad(Op):
         and of one position to bring its channels into order."""
         _, height, width, channels = self.shape
         if is_pointwise(self.window, self.groups, self.shape, h.shape):
-            return 8 * min(round_up(h.shape[3], 4), 96) + 16 * block_positions(height, width, 32)
+            return 8 * min(round_up(h.shape[3], 4), 96) + 16 * block_positions(height, width, 64)
         return 4 * (width + (self.channels is not None)) * channels
 
 

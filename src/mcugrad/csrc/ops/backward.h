@@ -54,13 +54,12 @@ static inline void mcg_zero(int32_t *acc, int32_t n) {
   MCG_COMPACT for (int32_t i = 0; i < n; ++i) acc[i] = 0;
 }
 
-/* A piece of an int32 gradient [rows][width][channels]: whole rows of n of its channels. */
+/* A piece of an int32 gradient [rows][width][channels]: whole rows of n of its channels, first ... first + n - 1. */
 typedef struct {
   int32_t *acc;  /* [rows][width], overwritten by the chain */
   int32_t pitch; /* elements from one position of acc to the next */
   int32_t row, rows, width, channels;
-  int32_t n, first;      /* channels first ... first + n - 1 */
-  const uint16_t *order; /* or, unless null, order[0] ... order[n - 1] */
+  int32_t n, first;
 } mcg_block_t;
 
 /* Rows of a block that aims at `positions`. */

@@ -17,21 +17,14 @@ typedef struct {
   int32_t channel;
 } lane_t;
 
-static inline int32_t add_saturating(int32_t a, int32_t b) {
-  int32_t sum;
-  if (__builtin_add_overflow(a, b, &sum)) return a < 0 ? INT32_MIN : INT32_MAX;
-  return sum;
-}
-
-/* acc += RSH(g, k) */
+/* acc += RSH(g, k), k < 8 */
 static MCG_NOINLINE void add_lane(const lane_t *l, const int8_t *g, int32_t k) {
   int32_t *acc = l->acc;
-  if (k >= 8) return; /* |g| <= 128 rounds to nothing */
   const int32_t up = k > 0 ? 0 : k, down = k > 0 ? k : 0, half = (1 << down) >> 1, pitch = l->pitch, step = l->step;
   g += l->at;
   MCG_ROLLED for (int32_t i = l->count; i > 0; --i, g += step, acc += pitch) {
     const int32_t v = up < 0 ? mcg_rsh(*g, up) : (*g + half) >> down;
-    *acc = add_saturating(*acc, v);
+    *acc = mcg_qadd(*acc, v);
   }
 }
 
@@ -91,7 +84,6 @@ MCG_RARE int32_t requantize_lane_wide(const lane_t *l, int32_t m, int32_t sh, in
 
 /* acc = 0 where the stage's mask says so. */
 static void apply_mask(const lane_t *l, const mcg_stage_t *s) {
-  if (s->mask == NULL) return;
   if (s->p->mask_bits) {
     mask_lane_bits(l, (const uint8_t *)s->mask);
   } else {
@@ -99,11 +91,9 @@ static void apply_mask(const lane_t *l, const mcg_stage_t *s) {
   }
 }
 
-/* Mask and output of a stage; `more` is added to its shifts. */
+/* Output of a stage; `more` is added to its shifts. */
 static void finish_lane(const lane_t *l, const mcg_stage_t *s, int32_t more) {
   const mcg_stage_params_t *p = s->p;
-  apply_mask(l, s);
-  if (s->out == NULL) return;
   if (p->multiplier == NULL) {
     *s->clamped += store_lane(l, more, s->out);
     return;
@@ -115,78 +105,159 @@ static void finish_lane(const lane_t *l, const mcg_stage_t *s, int32_t more) {
 
 /* Channel j of the block in `rows` of its rows from row r on. */
 static lane_t lane_of(const mcg_block_t *b, int32_t j, int32_t r, int32_t rows) {
-  const int32_t c = b->order != NULL ? b->order[j] : b->first + j, row = b->width * b->channels;
+  const int32_t c = b->first + j, row = b->width * b->channels;
   const int32_t bits = (row + 7) & ~7, at = b->row + r;
   const lane_t l = {b->acc + r * b->width * b->pitch + j, b->pitch, at * row + c, at * bits + c, b->channels,
                     rows * b->width, c};
   return l;
 }
 
-/* How many outputs of four channels the clamp changed, from acc as mcg_chain_quad_... left it. */
+/* How many outputs of four channels the clamp changed; those that the mask stopped are 0. */
 MCG_RARE int32_t count_clamped(const mcg_quad_t *q) {
   const int32_t *acc = q->acc;
+  const int8_t *out = q->out;
   int32_t clamped = 0;
-  for (int32_t i = q->count; i > 0; --i, acc += q->acc_step / 4) {
+  for (int32_t i = q->count; i > 0; --i, acc += q->acc_step >> 2, out += q->out_step) {
     for (int32_t k = 0; k < 4; ++k) {
       const int32_t v = (mcg_mulhi(acc[k], q->lane[k].multiplier) + q->lane[k].rounding) >> q->lane[k].shift;
-      clamped += v != mcg_clampg(v);
+      clamped += (out[k] == 127 || out[k] == -127) && v != out[k];
     }
   }
   return clamped;
 }
 
-/* Whether the stage has a mask and requantization that mcg_chain_quad_... can apply to the block. */
-static int has_quads(const mcg_stage_t *s, const mcg_block_t *b) {
-  return MCG_ASM && s->out != NULL && s->mask != NULL && b->order == NULL &&
-         b->first % 4 == 0 && (!s->p->mask_bits || b->channels % 8 == 0);
+/* Runs mcg_chain_quad_...; returns how many outputs the clamp changed.  kind: of the mask, its first bit or -1 for bytes. */
+static int32_t run_quad(const mcg_quad_t *q, int32_t kind) {
+  int32_t perhaps = 0;
+  if (MCG_ASM) perhaps = kind < 0 ? mcg_chain_quad_bytes(q) : kind > 0 ? mcg_chain_quad_high(q) : mcg_chain_quad_low(q);
+  return perhaps != 0 ? count_clamped(q) : 0;
 }
 
-/* Mask and output of channels j ... j + 3 of the block; 0, having done nothing, where a shift forbids it. */
-static int finish_quad(const mcg_block_t *b, int32_t j, const mcg_stage_t *s, int32_t more) {
-  const mcg_stage_params_t *p = s->p;
-  const int32_t c = b->first + j, at = b->row * b->width * b->channels + c;
-  mcg_quad_t q;
+/* The same for the last position, which has no partner but itself. */
+MCG_RARE int32_t run_last_quad(mcg_quad_t *q, int32_t last, int32_t kind) {
+  q->acc += last * (q->acc_step >> 2);
+  q->mask = (const uint8_t *)q->mask + last * q->mask_step;
+  q->out += last * q->out_step;
+  q->count = 2, q->mask_step = q->out_step = q->acc_step = 0;
+  return run_quad(q, kind) >> 1;
+}
+
+/* The multipliers of four channels from c on, their shifts increased by `more`; 0 where one is not for mcg_quad_lane_t. */
+static int load_lanes(const mcg_stage_params_t *p, int32_t c, int32_t more, mcg_quad_lane_t lane[4]) {
   static const int32_t half = 1 << 30; /* RSH is MBQM by one half */
   static const uint8_t half_shift = 30;
   const int32_t next = p->multiplier != NULL && p->channels > 1, from = next ? c : 0;
   const int32_t *m = p->multiplier != NULL ? p->multiplier + from : &half;
   const uint8_t *shift = p->multiplier != NULL ? p->shift + from : &half_shift;
-  MCG_ROLLED for (mcg_quad_lane_t *l = q.lane; l < q.lane + 4; ++l, m += next, shift += next) {
+  MCG_ROLLED for (const mcg_quad_lane_t *end = lane + 4; lane < end; ++lane, m += next, shift += next) {
     const int32_t sh = *shift + more;
     if (sh < 33 || sh > 62) return 0;
-    l->multiplier = *m;
-    l->rounding = 1 << (sh - 33);
-    l->shift = sh - 32;
+    lane->multiplier = *m;
+    lane->rounding = 1 << (sh - 33);
+    lane->shift = sh - 32;
   }
-  q.acc = b->acc + j;
-  q.mask = (const uint8_t *)s->mask + (p->mask_bits ? at >> 3 : at);
-  q.out = s->out + at;
-  q.count = b->rows * b->width;
-  q.mask_step = p->mask_bits ? b->channels >> 3 : b->channels;
-  q.out_step = b->channels;
-  q.acc_step = 4 * b->pitch;
-  int32_t clamped = 0;
-  if (MCG_ASM) clamped = !p->mask_bits ? mcg_chain_quad_bytes(&q) : c & 4 ? mcg_chain_quad_high(&q) : mcg_chain_quad_low(&q);
-  if (clamped != 0) *s->clamped += count_clamped(&q);
   return 1;
 }
 
-/* One stage of channels j ... j + n - 1 of the block. */
-static void run_stage(const mcg_block_t *b, int32_t j, int32_t n, const mcg_stage_t *s, const int8_t *exponents) {
-  const int32_t e = mcg_exponent(exponents, s->p->acc_slot);
-  const int32_t more = s->out != NULL ? mcg_exponent(exponents, s->p->out_slot) - e : 0;
-  for (int32_t i = j; s->add != NULL && i < j + n; ++i) {
-    const lane_t lane = lane_of(b, i, 0, b->rows), *l = &lane;
-    add_lane(l, s->add, e - mcg_exponent(exponents, s->p->add_slot));
+/* Whether channels j ... j + 3 of the block are neighbours in every operand of the stage, and MCG_ASM has loops for them. */
+static int has_quads(const mcg_block_t *b, int32_t j, const mcg_stage_t *s) {
+  return MCG_ASM && b->n - j >= 4 && b->first % 4 == 0 && (!s->p->mask_bits || b->channels % 8 == 0);
+}
+
+/* Output of channels j ... j + 3 of the block, acc as yet without the stage's mask; 0, having done nothing, where a shift
+ * forbids it. */
+static int finish_quad(const mcg_block_t *b, int32_t j, const mcg_stage_t *s, int32_t more) {
+  const int32_t c = b->first + j, at = b->row * b->width * b->channels + c, count = b->rows * b->width;
+  const int32_t bits = s->p->mask_bits ? 3 : 0, kind = s->p->mask_bits ? c & 4 : -1;
+  mcg_quad_t q;
+  if (!load_lanes(s->p, c, more, q.lane)) return 0;
+  q.acc = b->acc + j;
+  q.mask = (const uint8_t *)s->mask + (at >> bits);
+  q.out = s->out + at;
+  q.count = count & ~1;
+  q.mask_step = b->channels >> bits;
+  q.out_step = b->channels;
+  q.acc_step = 4 * b->pitch;
+  int32_t clamped = count > 1 ? run_quad(&q, kind) : 0;
+  if (count & 1) clamped += run_last_quad(&q, count & ~1, kind);
+  if (clamped != 0) *s->clamped += clamped;
+  return 1;
+}
+
+/* acc += RSH(g, k) of channels j ... j + 3 of the block, -24 < k < 8. */
+static MCG_APART void add_quad(const mcg_block_t *b, int32_t j, const int8_t *g, int32_t k) {
+  const int32_t factor = k < 0 ? 1 << -k : 1, down = k > 0 ? k : 0, half = (1 << down) >> 1, pitch = b->pitch;
+  int32_t *acc = b->acc + j;
+  g += b->row * b->width * b->channels + b->first + j;
+  MCG_ROLLED for (int32_t i = b->rows * b->width; i > 0; --i, g += b->channels, acc += pitch) {
+    const int32_t v = (int32_t)mcg_load4(g);
+    acc[0] = mcg_qadd(acc[0], ((int8_t)v * factor + half) >> down);
+    acc[1] = mcg_qadd(acc[1], ((int8_t)(v >> 8) * factor + half) >> down);
+    acc[2] = mcg_qadd(acc[2], ((int8_t)(v >> 16) * factor + half) >> down);
+    acc[3] = mcg_qadd(acc[3], ((v >> 24) * factor + half) >> down);
   }
-  if (n == 4 && has_quads(s, b) && finish_quad(b, j, s, more)) return;
-  const int32_t rows = b->width * b->channels % 8 == 0 ? b->rows : 1; /* bit masks: only unpadded rows join */
+}
+
+/* acc = 0 where the stage's mask says so, for channels j ... j + 3 of the block. */
+static MCG_APART void mask_quad(const mcg_block_t *b, int32_t j, const mcg_stage_t *s) {
+  const int32_t bits = s->p->mask_bits ? 3 : 0, pitch = b->pitch, step = b->channels >> bits, c = b->first + j;
+  const uint8_t *mask = (const uint8_t *)s->mask + ((b->row * b->width * b->channels + c) >> bits);
+  int32_t *acc = b->acc + j;
+  MCG_ROLLED for (int32_t i = b->rows * b->width; i > 0; --i, mask += step, acc += pitch) {
+    const uint32_t v = bits ? (uint32_t)*mask >> (c & 4) : mcg_passed(mcg_load4(mask), 0x08040201u, 0u);
+    acc[0] &= -(int32_t)(v & 1u);
+    acc[1] &= -(int32_t)(v >> 1 & 1u);
+    acc[2] &= -(int32_t)(v >> 2 & 1u);
+    acc[3] &= -(int32_t)(v >> 3 & 1u);
+  }
+}
+
+/* acc += RSH(add, k) for channels j ... j + n - 1 of the block. */
+static MCG_APART void add_block(const mcg_block_t *b, int32_t j, int32_t n, const mcg_stage_t *s, int32_t k) {
+  if (k >= 8) return; /* |g| <= 128 rounds to nothing */
+  if (k > -24 && has_quads(b, j, s)) {
+    add_quad(b, j, s->add, k);
+    return;
+  }
+  for (int32_t i = j; i < j + n; ++i) {
+    const lane_t lane = lane_of(b, i, 0, b->rows);
+    add_lane(&lane, s->add, k);
+  }
+}
+
+/* acc = 0 where the stage's mask says so, for channels j ... j + n - 1 of the block. */
+static MCG_APART void mask_block(const mcg_block_t *b, int32_t j, int32_t n, const mcg_stage_t *s) {
+  const int32_t rows = !s->p->mask_bits || b->width * b->channels % 8 == 0 ? b->rows : 1; /* only unpadded rows join */
+  if (has_quads(b, j, s)) {
+    mask_quad(b, j, s);
+    return;
+  }
   for (int32_t i = j; i < j + n; ++i) {
     for (int32_t r = 0; r < b->rows; r += rows) {
       const lane_t lane = lane_of(b, i, r, rows);
-      finish_lane(&lane, s, more);
+      apply_mask(&lane, s);
     }
   }
+}
+
+/* Output of channels j ... j + n - 1 of the block in the simplest way. */
+static MCG_APART void finish_lanes(const mcg_block_t *b, int32_t j, int32_t n, const mcg_stage_t *s, int32_t more) {
+  for (int32_t i = j; i < j + n; ++i) {
+    const lane_t lane = lane_of(b, i, 0, b->rows);
+    finish_lane(&lane, s, more);
+  }
+}
+
+/* One stage of channels j ... j + n - 1 of the block; `last`: none follows that reads acc. */
+static void run_stage(const mcg_block_t *b, int32_t j, const mcg_stage_t *s, const int8_t *exponents, int last) {
+  const int32_t e = mcg_exponent(exponents, s->p->acc_slot), n = mcg_min(4, b->n - j);
+  if (s->add != NULL) add_block(b, j, n, s, e - mcg_exponent(exponents, s->p->add_slot));
+  const int32_t more = s->out != NULL ? mcg_exponent(exponents, s->p->out_slot) - e : 0;
+  const int quads = s->out != NULL && s->mask != NULL && has_quads(b, j, s);
+  if (quads && last && finish_quad(b, j, s, more)) return;
+  if (s->mask != NULL) mask_block(b, j, n, s);
+  if (quads && !last && finish_quad(b, j, s, more)) return;
+  if (s->out != NULL) finish_lanes(b, j, n, s, more);
 }
 
 void mcg_chain_start(const mcg_chain_t *chain) {
@@ -199,7 +270,7 @@ void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *b) {
   if (MCG_WIDE && mcg_chain_block_wide(chain, b)) return;
   for (int32_t j = 0; j < b->n; j += 4) {
     for (int32_t s = 0; s < chain->count; ++s) {
-      run_stage(b, j, mcg_min(4, b->n - j), &chain->stages[s], chain->exponents);
+      run_stage(b, j, &chain->stages[s], chain->exponents, s + 1 == chain->count);
     }
   }
 }
@@ -209,6 +280,6 @@ void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *ac
   for (int32_t s = 0; s < chain->count; ++s) {
     if (chain->stages[s].out != NULL) channels = mcg_max(channels, chain->stages[s].p->channels);
   }
-  const mcg_block_t block = {acc, channels, row, 1, n / channels, channels, channels, 0, NULL};
+  const mcg_block_t block = {acc, channels, row, 1, n / channels, channels, channels, 0};
   mcg_chain_block(chain, &block);
 }

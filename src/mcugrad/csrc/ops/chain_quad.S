@@ -1,44 +1,76 @@
 /* int32_t mcg_chain_quad_<mask>(const mcg_quad_t *q): see chain_quad.h.
  *
- *   r0 acc   r1 mask   r2 out   r3 lanes   r4-r7 quad   r8-r10 lane   r11 mask of the quad   r12 outputs below -127
- *   lr positions left   [sp] steps of mask, out, acc
+ * Two positions at a time:
+ *   r0 acc   r3 lanes   r4-r7, r8-r11 quads   r1, r2, r12 lane   lr how much the clamp changed
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-#define STEPS_OF_Q 16
 #define LANES_OF_Q 28
 #define LANE_BYTES 12
+
+/* The stack frame: mask, out, their steps, table; acc's step and end. */
+#define STEP 20
+#define END 24
+#define FRAME 28
 
   .syntax unified
   .thumb
 
-/* r11: a byte whose lowest bit says that the output passed, strict at both ends */
+/* One lane of both quads. */
+.macro requantize a, b
+  ldm r3!, {r1, r2, r12}
+  smmla \a, \a, r1, r2
+  smmla \b, \b, r1, r2
+  asr \a, \a, r12
+  asr \b, \b, r12
+  ssat \a, #8, \a
+  ssat \b, #8, \b
+.endm
+
+/* r10, r11: bytes of ones where the outputs passed, strict at both ends; r5 mask, r7 its step, r12 table. */
 .macro load_bytes
-  ldr r11, [r1]
-  mov r8, #0x81818181
-  mov r9, #0x02020202
-  uadd8 r11, r11, r8
-  usub8 r11, r11, r9
-  sel r11, r8, r9
+  ldr r10, [r5]
+  ldr r11, [r5, r7]
+  mov r1, #0x81818181
+  mov r2, #0x02020202
+  mvn r12, #0
+  uadd8 r10, r10, r1
+  uadd8 r11, r11, r1
+  mov r1, #0
+  usub8 r10, r10, r2
+  sel r10, r12, r1
+  usub8 r11, r11, r2
+  sel r11, r12, r1
 .endm
 
-.macro load_bits
-  ldrb r11, [r1]
+.macro load_low
+  ldrb r10, [r5]
+  ldrb r11, [r5, r7]
+  and r10, r10, #15
+  and r11, r11, #15
+  ldr r10, [r12, r10, lsl #2]
+  ldr r11, [r12, r11, lsl #2]
 .endm
 
-.macro apply_mask acc, bit
-  sbfx r8, r11, #\bit, #1
-  and \acc, \acc, r8
+.macro load_high
+  ldrb r10, [r5]
+  ldrb r11, [r5, r7]
+  lsrs r10, r10, #4
+  lsrs r11, r11, #4
+  ldr r10, [r12, r10, lsl #2]
+  ldr r11, [r12, r11, lsl #2]
 .endm
 
-.macro requantize acc
-  ldm r3!, {r8-r10}
-  smmla \acc, \acc, r8, r9
-  asr \acc, \acc, r10
-  ssat \acc, #8, \acc
+/* v: -128 becomes -127; lr counts that and every 127.  r1 is a one in each byte, spare is overwritten. */
+.macro clamp v, spare
+  qadd8 \spare, \v, r1
+  qsub8 \v, \v, r1
+  qsub8 \spare, \spare, r1
+  qadd8 \v, \v, r1
+  usada8 lr, \v, \spare, lr
 .endm
 
-.macro quad name, load, bit, next
+.macro quad name, load
   .section .text.\name, "ax", %progbits
   .balign 4
   .global \name
@@ -46,52 +78,66 @@
   .thumb_func
 \name:
   push {r4-r11, lr}
-  sub sp, sp, #12
-  mov r12, #0
-  msr APSR_nzcvq, r12
-  add r4, r0, #STEPS_OF_Q
-  ldm r4, {r5-r7}
+  sub sp, sp, #FRAME
   add r3, r0, #LANES_OF_Q
-  stm sp, {r5-r7}
-  ldm r0, {r0-r2, lr}
+  ldm r0, {r0, r5-r7, r8-r10}  /* acc, mask, out, count, steps of mask, out, acc */
+  mla r11, r7, r10, r0
+  strd r10, r11, [sp, #STEP]
+  mov r7, r8
+  mov r8, r9
+  ldr r9, 9f
+  stm sp, {r5-r9}
+  mov lr, #0
 1:
-  \load
+  ldr r1, [sp, #STEP]
   ldm r0, {r4-r7}
-  apply_mask r4, \bit
-  apply_mask r5, (\bit + \next)
-  apply_mask r6, (\bit + 2 * \next)
-  apply_mask r7, (\bit + 3 * \next)
-  stm r0, {r4-r7}
-  requantize r4
-  requantize r5
-  requantize r6
-  requantize r7
+  add r0, r0, r1
+  ldm r0, {r8-r11}
+  add r0, r0, r1
+  requantize r4, r8
+  requantize r5, r9
+  requantize r6, r10
+  requantize r7, r11
   bfi r4, r5, #8, #8
   bfi r4, r6, #16, #8
   bfi r4, r7, #24, #8
-  mov r10, #0x01010101
-  qsub8 r8, r4, r10
-  qadd8 r8, r8, r10
-  eor r4, r4, r8
-  str r8, [r2]
-  orr r12, r12, r4
-  ldm sp, {r8-r10}
+  bfi r8, r9, #8, #8
+  bfi r8, r10, #16, #8
+  bfi r8, r11, #24, #8
+  ldm sp, {r5, r6, r7, r9, r12}
+  \load
+  and r4, r4, r10
+  and r8, r8, r11
+  mov r1, #0x01010101
+  clamp r4, r10
+  clamp r8, r11
+  str r4, [r6]
+  str r8, [r6, r9]
+  add r5, r5, r7, lsl #1
+  add r6, r6, r9, lsl #1
+  ldr r1, [sp, #END]
+  strd r5, r6, [sp]
   sub r3, r3, #(4 * LANE_BYTES)
-  add r1, r1, r8
-  add r2, r2, r9
-  add r0, r0, r10
-  subs lr, lr, #1
+  cmp r0, r1
   bne 1b
-  mrs r0, APSR
-  and r0, r0, #0x08000000
-  orr r0, r0, r12
-  add sp, sp, #12
+  mov r0, lr
+  add sp, sp, #FRAME
   pop {r4-r11, pc}
+  .balign 4
+9:
+  .word mcg_chain_quad_table
   .size \name, . - \name
 .endm
 
-  quad mcg_chain_quad_bytes, load_bytes, 0, 8
-  quad mcg_chain_quad_low, load_bits, 0, 1
-  quad mcg_chain_quad_high, load_bits, 4, 1
+  quad mcg_chain_quad_bytes, load_bytes
+  quad mcg_chain_quad_low, load_low
+  quad mcg_chain_quad_high, load_high
+
+/* Four bits as bytes of ones. */
+  .section .rodata.mcg_chain_quad_table, "a", %progbits
+  .balign 4
+mcg_chain_quad_table:
+  .word 0x00000000, 0x000000FF, 0x0000FF00, 0x0000FFFF, 0x00FF0000, 0x00FF00FF, 0x00FFFF00, 0x00FFFFFF
+  .word 0xFF000000, 0xFF0000FF, 0xFF00FF00, 0xFF00FFFF, 0xFFFF0000, 0xFFFF00FF, 0xFFFFFF00, 0xFFFFFFFF
 
 #endif

@@ -12,10 +12,10 @@ typedef struct {
 
 /* chain_quad.S knows the order of the fields. */
 typedef struct {
-  int32_t *acc;     /* [count] quads; those that the mask stops become 0 */
-  const void *mask; /* of the first position */
-  int8_t *out;      /* [count] quads */
-  int32_t count;    /* at least 1 */
+  const int32_t *acc; /* [count] quads */
+  const void *mask;   /* of the first position */
+  int8_t *out;        /* [count] quads */
+  int32_t count;      /* even, at least 2 */
   int32_t mask_step, out_step, acc_step; /* bytes from one position to the next */
   mcg_quad_lane_t lane[4];
 } mcg_quad_t;

@@ -148,7 +148,10 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
   const int32_t positions = p->in_h * p->in_w;
   mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, 0, 0, 0u};
   mcg_weight_rows_start(step, p->out_c, &rows);
-  MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) s->number[j] = mcg_random_number((uint32_t)channel(p, s->first + j));
+  const uint16_t *order = step->p->order; /* x may hold the live channels alone, and p have no order */
+  MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) {
+    s->number[j] = mcg_random_number((uint32_t)(order != NULL ? order[s->first + j] : s->first + j));
+  }
   for (int32_t o = 0; o < p->out_c; o += OUTPUTS) {
     const int32_t n = mcg_min(OUTPUTS, p->out_c - o);
     for (int32_t at = 0; at < positions; at += s->most) {

@@ -160,7 +160,7 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
   const int32_t rows = mcg_block_rows(p, POSITIONS);
   const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE &&
                      p->dilation_h == 1 && p->dilation_w == 1;
-  mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0};
   stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
   for (int32_t k = 0; packed && k < MOST_STRIDE; ++k) {

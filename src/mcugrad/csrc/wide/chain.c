@@ -112,7 +112,7 @@ static int is_usual(const mcg_chain_t *chain, const mcg_block_t *b) {
 
 int32_t mcg_chain_block_wide(const mcg_chain_t *chain, const mcg_block_t *block) {
   mcg_block_t b = *block;
-  if (b.order != NULL || !is_usual(chain, &b)) return 0;
+  if (!is_usual(chain, &b)) return 0;
   if (b.channels == 1) b.n = b.channels = b.pitch = b.width, b.width = 1; /* elements that have all in common */
   for (int32_t j = 0; j < b.n; j += MCG_WIDTH) {
     const lanes_t lanes = {&b, j, mcg_min(MCG_WIDTH, b.n - j)};

@@ -79,7 +79,7 @@ int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const
   const int32_t pitch = 4 * mcg_groups(p->out_c), sums = p->in_w * p->in_c, bytes = p->in_w * pitch;
   if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST || sums > SUMS || bytes > COPIED) return 0;
   const int32_t rows = mcg_min(p->in_h, mcg_min(SUMS / sums, COPIED / bytes));
-  mcg_block_t block = {acc, p->in_c, 0, 0, p->in_w, p->in_c, p->in_c, 0, NULL};
+  mcg_block_t block = {acc, p->in_c, 0, 0, p->in_w, p->in_c, p->in_c, 0};
   mcg_chain_start(chain);
   for (; block.row < p->in_h; block.row += rows) {
     block.rows = mcg_min(rows, p->in_h - block.row);
