@@ -101,7 +101,7 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
   if (p->kernel_h > MCG_TALLEST || p->kernel_w > MCG_TALLEST || p->in_w > POSITIONS) return 0;
   if (p->dilation_h != 1 || p->dilation_w != 1) return 0;
   const int32_t rows = mcg_block_rows(p, POSITIONS);
-  mcg_block_t b = {acc, MCG_WIDTH, 0, 0, p->in_w, p->in_c, 0, 0, NULL};
+  mcg_block_t b = {acc, MCG_WIDTH, 0, 0, p->in_w, p->in_c, 0, 0};
   grad_t g;
   g.p = p, g.b = &b;
   mcg_chain_start(chain);
