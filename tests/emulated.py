@@ -55,17 +55,17 @@ def place(
     base: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]
 ) -> tuple[bytes, dict[int, int], dict[int, Buffer]]:
     """The memory at `base`: the pointers to the buffers, 512 on the rows, 768 on the context, then the buffers; and the
-    address and the buffer by id."""
+    address and a buffer by the id of its whole."""
     at, places = base + 1024, {}
     for buffer in buffers:
-        if id(buffer) not in places:
-            places[id(buffer)] = at + (buffer.whole.ctypes.data - at) % 8  # the same remainder
-            at = places[id(buffer)] + buffer.whole.size
+        if id(buffer.whole) not in places:  # parts of one whole lie together
+            places[id(buffer.whole)] = at + (buffer.whole.ctypes.data - at) % 8  # the same remainder
+            at = places[id(buffer.whole)] + buffer.whole.size
     memory = bytearray(at - base)
-    struct.pack_into(f"<{len(buffers)}I", memory, 0, *(places[id(b)] + b.start for b in buffers))
+    struct.pack_into(f"<{len(buffers)}I", memory, 0, *(places[id(b.whole)] + b.start for b in buffers))
     struct.pack_into("<5i", memory, 512, *rows)
     struct.pack_into("<8I", memory, 768, 0, 0, 0, 0, *control)
-    distinct = {id(b): b for b in buffers}
+    distinct = {id(b.whole): b for b in buffers}
     for key, buffer in distinct.items():
         memory[places[key] - base : places[key] - base + buffer.whole.size] = buffer.whole.tobytes()
     return bytes(memory), places, distinct

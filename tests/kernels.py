@@ -160,6 +160,17 @@ class Buffer:
             LIBC.free(self.block)
 
 
+class Part(Buffer):
+    """Bytes [at, at + size) of a larger buffer."""
+
+    def __init__(self, larger: Buffer, at: int, size: int) -> None:
+        self.larger, self.whole, self.start, self.block = larger, larger.whole, larger.start + at, None
+        self.data = self.whole[self.start : self.start + size]
+
+    def intact(self) -> bool:
+        return self.larger.intact()
+
+
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.restype, LIBC.malloc.argtypes, LIBC.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 
@@ -168,7 +179,8 @@ LIBC.malloc.restype, LIBC.malloc.argtypes, LIBC.free.argtypes = ctypes.c_void_p,
 class Run:
     """A case with memory: bytes of its operands, and of its scratch.
 
-    sizes: bytes of values that are not whole (rings).  shared: (input, output) pairs in one buffer.
+    sizes: bytes of values that are not whole (rings).  shared: (input, output) pairs in one buffer.  slid: (input, output,
+    distance) of an output that starts so many bytes below that input and may overlap it.
     """
 
     case: Case
@@ -176,6 +188,7 @@ class Run:
     alignment: int = 0
     guarded: bool = True
     shared: tuple[tuple[int, int], ...] = ()
+    slid: tuple[int, int, int] | None = None
     sizes: Mapping[Value, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,9 +202,17 @@ class Run:
             if twin is not None:
                 size = max(size, self.sizes.get(twin, twin.type.nbytes))
             self.buffers[value] = self.buffers[twin] if twin in self.buffers else Buffer(size, remainder, self.guarded)
+        if self.slid is not None:
+            self._slide(node.inputs[self.slid[0]], node.outputs[self.slid[1]], self.slid[2])
         kernel = node.op.kernel(node)
         self.scratch = Buffer(kernel.scratch if kernel else 0, 4, self.guarded)
         self.scratch.data[:] = PATTERN
+
+    def _slide(self, x: Value, y: Value, distance: int) -> None:
+        x_at, y_at = max(distance, 0), max(-distance, 0)
+        larger = Buffer(max(x_at + x.type.nbytes, y_at + y.type.nbytes), self.alignment, self.guarded)
+        self.buffers[x] = Part(larger, x_at, x.type.nbytes)
+        self.buffers[y] = Part(larger, y_at, y.type.nbytes)
 
     def call(self, rows: Rows | None = None, control: np.ndarray | None = None) -> int:
         """Calls the kernel; returns what it returns (0 when it returns nothing)."""

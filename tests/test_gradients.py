@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graphs import STAGES, TAILS, Network, calibrated, everything, network_with_loss, random_network, random_scheme
 from mcugrad.ir import Graph, Node, Result, Value, interpret
 from mcugrad.ops.backprop import GradQuantize, passes
-from mcugrad.ops.conv2d import correlate_weight
+from mcugrad.ops.correlate import correlate_weight
 from mcugrad.ops.head import HEAD_ONE, Head, HeadUpdate
 from mcugrad.ops.loss import SampleScale
 from mcugrad.ops.pool import MaxPool

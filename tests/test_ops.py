@@ -16,6 +16,7 @@ from mcugrad.build import WIDE, sanitizer_environment
 from mcugrad.emit.call import Rows
 from mcugrad.ir import Op, verify
 from mcugrad.layout import from_bytes
+from mcugrad.memory.overlap import least_distance
 from mcugrad.ops import registry
 from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.backprop import Chain
@@ -137,6 +138,31 @@ def test_kernel_in_place_gives_the_same_bits(case, library):
         if node.inputs[pair[0]].type.nbytes != node.outputs[pair[1]].type.nbytes:
             continue  # the planner lets only values of one size share bytes
         assert same(run(case, library, contents, shared=(pair,)), expected(case, contents)), pair
+
+
+def overlaps(case):
+    """(input, output, distance): as close as the op allows, a little further, and where that is possible at one place."""
+    for slide in case.node.op.slides(case.node):
+        least = least_distance(slide)
+        least = -case.node.inputs[slide.source].type.nbytes if least is None else least
+        for distance in sorted({least, least + 1, least + 6, max(least, 0)}):
+            yield slide.source, slide.target, distance
+
+
+SLIDING = [c for c in CALLED if c.node.op.slides(c.node)]
+
+
+@each(SLIDING)
+def test_kernel_over_its_own_input_gives_the_same_bits(case, library):
+    for seed, slid in enumerate(overlaps(case)):
+        contents = case.contents(seed)
+        assert same(run(case, library, contents, alignment=seed % 4, slid=slid), expected(case, contents)), slid
+
+
+@each(SLIDING)
+def test_kernel_over_its_own_input_gives_the_same_bits_on_the_core(case, core):
+    slid = next(overlaps(case))
+    assert same(run(case, core, case.contents(0), slid=slid), expected(case, case.contents(0))), slid
 
 
 def height(value):

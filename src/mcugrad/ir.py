@@ -156,6 +156,18 @@ class RowNeed:
     last: int
 
 
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """An output that a kernel may write over what it has read of an input.
+
+    pieces: int64 [n,4], in the order of the kernel: bytes [0:2) of the input, read before bytes [2:4) of the output are
+    written."""
+
+    source: int
+    target: int
+    pieces: Array
+
+
 class Op:
     """An operation: a frozen dataclass whose fields are its attributes, and all rules of the op together.
 
@@ -224,6 +236,10 @@ class Op:
     def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
         """The op that does rows [first, last) of the work from exactly these rows of these inputs and all of the others."""
         return self.crop(node, first, last), self.needs(node, first, last)
+
+    def slides(self, node: Node) -> tuple[Slide, ...]:
+        """Outputs that may overlap an input at a distance, when the node runs whole."""
+        return ()
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

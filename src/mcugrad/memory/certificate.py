@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Node, Value
-from mcugrad.memory.problem import Buffer, Problem, storage
+from mcugrad.memory.buffer import Buffer
+from mcugrad.memory.overlap import Overlap, common_bytes, least_distance
+from mcugrad.memory.problem import Problem, storage
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Certificate:
 
     live_peak: the most bytes alive at one step, a lower bound of the arena for this schedule.  step, alive: where that is
     and the names and bytes of the buffers alive there, largest first.  lower_bound: bytes that must coexist at some node
-    in whatever order the nodes run (with this schedule's rings).  method: what placed the buffers.
+    in whatever order the nodes run (with this schedule's rings and the overlaps of its segments).  method: what placed the
+    buffers.
     """
 
     arena: int
@@ -36,36 +39,48 @@ class Certificate:
         return self.arena == self.live_peak
 
 
-def live_bytes(buffers: Sequence[Buffer], steps: int) -> NDArray[np.int64]:
-    """Bytes alive at each of the times 0 .. steps (the last one: after all steps)."""
+def live_bytes(buffers: Sequence[Buffer], steps: int, overlaps: Sequence[Overlap] = ()) -> NDArray[np.int64]:
+    """Bytes alive at each of the times 0 .. steps (the last one: after all steps).
+
+    What two buffers may have in common counts once; so no plan is smaller."""
     change = np.zeros(steps + 2, np.int64)
     for buffer in buffers:
         change[buffer.first] += buffer.size
         change[buffer.last + 1] -= buffer.size
+    for overlap in overlaps:
+        x, y = buffers[overlap.before], buffers[overlap.after]
+        saving = overlap.saving(buffers)
+        change[max(x.first, y.first)] -= saving
+        change[min(x.last, y.last) + 1] += saving
     return np.cumsum(change)[:-1]
+
+
+def live(problem: Problem) -> NDArray[np.int64]:
+    """Bytes alive at each step of a problem's schedule, and after the last."""
+    return live_bytes(problem.buffers, len(problem.schedule), problem.overlaps)
 
 
 def live_peak(problem: Problem) -> int:
     """The most bytes alive at one step."""
-    return int(live_bytes(problem.buffers, len(problem.schedule)).max())
+    return int(live(problem).max())
 
 
 def certify(problem: Problem, arena: int, method: str) -> Certificate:
     """The certificate of a plan of `arena` bytes found by `method`."""
     steps = len(problem.schedule)
-    live = live_bytes(problem.buffers, steps)
-    step = int(live.argmax())
+    alive_at = live(problem)
+    step = int(alive_at.argmax())
     alive = sorted((b for b in problem.buffers if b.first <= step <= b.last), key=lambda b: -b.size)
     where = str(problem.schedule[step]) if step < steps else "after the last step"
     names = tuple((b.name, b.size) for b in alive)
-    return Certificate(arena, int(live[step]), step, where, names, lower_bound(problem), method)
+    return Certificate(arena, int(alive_at[step]), step, where, names, lower_bound(problem), method)
 
 
 def lower_bound(problem: Problem) -> int:
     """Bytes that must coexist at some node, in whatever order that respects the data the nodes run.
 
-    At a node: its inputs, its outputs (those that may take an input's bytes not counted) and its scratch, and every value
-    between a node before it and a node after it on some path.
+    At a node: its inputs, its outputs and its scratch, and every value between a node before it and a node after it on some
+    path; what an output may have in common with an input counts once.
     """
     bound = _Bound(problem)
     return max((bound.at(i) for i in range(len(problem.graph.nodes))), default=0)
@@ -77,6 +92,12 @@ class _Bound:
     def __init__(self, problem: Problem) -> None:
         self.nodes, store = problem.graph.nodes, storage(problem.graph)
         self.root = store.root
+        self.met = {
+            (store.root[x], store.root[y]): o.saving(problem.buffers)
+            for o in problem.overlaps
+            for x in problem.buffers[o.before].values
+            for y in problem.buffers[o.after].values
+        }
         self.size = {store.root[v]: b.size for b in problem.buffers for v in b.values}
         self.scratch = {n: b.size for b in problem.buffers for n in b.scratch[:1] if len(b.scratch) == 1}
         self.outputs = {store.root[v] for v in problem.graph.outputs}
@@ -112,8 +133,10 @@ class _Bound:
         node = self.nodes[index]
         touched = self._roots((*node.inputs, *node.outputs))
         across = [v for v in self.size if v not in touched and self._crosses(v, index)]
-        total = sum(self.size[v] for v in (*touched, *across)) + self.scratch.get(node, 0)
-        return total - self._saved(node, index)
+        counted = {*touched, *across}
+        met = {pair: n for pair, n in self.met.items() if counted.issuperset(pair)} | self._met(node, index)
+        total = sum(self.size[v] for v in counted) + self.scratch.get(node, 0)
+        return total - self._saved(node, index) - sum(met.values())
 
     def _crosses(self, value: Value, index: int) -> bool:
         made = value not in self.producer or bool(self.before[index] >> self.producer[value] & 1)
@@ -124,6 +147,19 @@ class _Bound:
         saved: dict[int, int] = {}
         for source, target in node.op.in_place:
             x, y = self.root[node.inputs[source]], self.root[node.outputs[target]]
-            if x in self.size and y in self.size and not self.readers[x] & self.after[index] and x not in self.outputs:
+            if self._dies(x, index) and y in self.size:
                 saved[target] = max(saved.get(target, 0), min(self.size[x], self.size[y]))
         return sum(saved.values())
+
+    def _met(self, node: Node, index: int) -> dict[tuple[Value, Value], int]:
+        """Bytes that an output may have in common with an input whose other readers need not come later."""
+        met: dict[tuple[Value, Value], int] = {}
+        for slide in node.op.slides(node):
+            x, y = self.root[node.inputs[slide.source]], self.root[node.outputs[slide.target]]
+            if self._dies(x, index) and y in self.size:
+                met[x, y] = common_bytes(self.size[x], self.size[y], least_distance(slide))
+        return met
+
+    def _dies(self, x: Value, index: int) -> bool:
+        """Need nothing but node `index` read x at last?"""
+        return x in self.size and not self.readers[x] & self.after[index] and x not in self.outputs

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cached_property
 
 from mcugrad.ir import Graph, Value
-from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
 from mcugrad.memory.problem import Home, build, storage
 from mcugrad.memory.schedule import ScheduleError, arrange, layerwise, stream_block
@@ -46,7 +46,7 @@ class Forward:
     def __init__(self, graph: Graph, rows: bool) -> None:
         self.graph, self.rows = graph, rows
         self.lives = Lives(graph)
-        self.live = live_bytes(build(graph, layerwise(graph), scratch=self.lives.scratch).buffers, len(graph.nodes))
+        self.live = live(build(graph, layerwise(graph), scratch=self.lives.scratch))
         self.runs = row_runs(graph)
         self.stop = self.runs[-1][-1] if self.runs else 0
 

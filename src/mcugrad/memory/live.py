@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from mcugrad.ir import Graph, Node, Value
-from mcugrad.memory.problem import ALIGN, Home, scratch_sizes, storage
+from mcugrad.memory.buffer import ALIGN, Buffer
+from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.overlap import find_overlaps
+from mcugrad.memory.problem import Home, scratch_sizes, storage
 from mcugrad.memory.schedule import LoadRows, Step
 
 
@@ -61,32 +62,50 @@ class Lives:
 
         The steps may have values of their own.  rings: rows kept per value.  scratch: bytes of nodes that the graph does
         not have."""
-        sizes = self.scratch if scratch is None else scratch
-        span: dict[object, tuple[int, int]] = {}
-        size: dict[object, int] = {}
-        own: dict[Value, Value] = {}
+        spans = _Spans(self, self.scratch if scratch is None else scratch, rings)
         for index, step in enumerate(steps):
-            if isinstance(step, Step):
-                own |= {step.outputs[o]: own.get(step.inputs[i], step.inputs[i]) for i, o in step.node.op.aliased}
-                if step.node in sizes:
-                    key = (step.node.op.scratch_group or step.node) if step.segment is None else step.segment
-                    size[key] = max(size.get(key, 0), _up(sizes[step.node]))
-                    span[key] = (span.get(key, (index, index))[0], index)
-            for value in (*step.inputs, *step.outputs):
-                root = self.root.get(value, own.get(value, value))
-                if self.home.get(root, Home.ARENA) is not Home.ARENA:
-                    continue
-                ring = rings.get(value)
-                bytes_ = _up(value.type.nbytes if ring is None else ring * value.type.row_bytes)
-                size[root] = max(size.get(root, 0), bytes_)
-                span[root] = (span.get(root, (index, index))[0], index)
-        change = np.zeros(len(steps) + 1, np.int64)
-        for owner, (first, last) in span.items():
-            before = isinstance(owner, Value) and self.first.get(owner, start) < start
-            after = isinstance(owner, Value) and self.last.get(owner, -1) >= stop
-            change[0 if before else first] += size[owner]
-            change[len(steps) if after else last + 1] -= size[owner]
-        return int(np.cumsum(change)[:-1].max(initial=0))
+            spans.add(index, step)
+        buffers = spans.buffers(start, stop, len(steps))
+        return int(live_bytes(buffers, len(steps), find_overlaps(tuple(steps), buffers))[:-1].max(initial=0))
+
+
+class _Spans:
+    """The values and scratch memories that steps use, from which to which."""
+
+    def __init__(self, lives: Lives, scratch: Mapping[Node, int], rings: Mapping[Value, int]) -> None:
+        self.lives, self.scratch, self.rings = lives, scratch, rings
+        self.span: dict[object, tuple[int, int]] = {}
+        self.size: dict[object, int] = {}
+        self.names: dict[object, dict[Value, None]] = {}
+        self.own: dict[Value, Value] = {}  # of values that the graph does not have, those whose bytes they name
+
+    def add(self, index: int, step: Step | LoadRows) -> None:
+        if isinstance(step, Step):
+            self.own |= {step.outputs[o]: self.own.get(step.inputs[i], step.inputs[i]) for i, o in step.node.op.aliased}
+            if step.node in self.scratch:
+                key = (step.node.op.scratch_group or step.node) if step.segment is None else step.segment
+                self._take(key, index, self.scratch[step.node])
+        for value in (*step.inputs, *step.outputs):
+            root = self.lives.root.get(value, self.own.get(value, value))
+            if self.lives.home.get(root, Home.ARENA) is Home.ARENA:
+                ring = self.rings.get(value)
+                self._take(root, index, value.type.nbytes if ring is None else ring * value.type.row_bytes)
+                self.names.setdefault(root, {})[value] = None
+
+    def _take(self, owner: object, index: int, size: int) -> None:
+        self.size[owner] = max(self.size.get(owner, 0), _up(size))
+        self.span[owner] = (self.span.get(owner, (index, index))[0], index)
+
+    def buffers(self, start: int, stop: int, steps: int) -> list[Buffer]:
+        """One for each; from the first step where nodes before `start` use it, to the end where nodes from `stop` on do."""
+        found = []
+        for owner, (first, last) in self.span.items():
+            before = isinstance(owner, Value) and self.lives.first.get(owner, start) < start
+            after = isinstance(owner, Value) and self.lives.last.get(owner, -1) >= stop
+            names = tuple(self.names.get(owner, ()))
+            ring = next((self.rings[v] for v in names if v in self.rings), None)
+            found.append(Buffer(names, 0 if before else first, steps if after else last, self.size[owner], ring_rows=ring))
+        return found
 
 
 def _up(size: int) -> int:

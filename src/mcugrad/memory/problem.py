@@ -8,9 +8,10 @@ from enum import Enum
 
 from mcugrad.errors import McugradError
 from mcugrad.ir import Graph, Node, Value
+from mcugrad.memory.buffer import ALIGN, Buffer
+from mcugrad.memory.overlap import Overlap, find_overlaps
 from mcugrad.memory.schedule import LoadRows, Schedule, Step, ring_rows
 
-ALIGN = 4  # bytes; of every arena buffer
 STATE_ALIGN = {"s16": 2, "s32": 4, "f32": 4}  # bytes; other types are read byte by byte
 
 
@@ -36,33 +37,15 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Buffer:
-    """Bytes of the arena that are taken from step `first` through step `last`.
-
-    values: those that share the bytes, in the order of writing.  size: bytes, a multiple of `align`.  ring_rows: rows
-    kept of a row-streamed value.  scratch: the nodes whose scratch memory this is (then there are no values).
-    """
-
-    values: tuple[Value, ...]
-    first: int
-    last: int
-    size: int
-    align: int = ALIGN
-    ring_rows: int | None = None
-    scratch: tuple[Node, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.values[0].name if self.values else f"scratch of {self.scratch[0].where}"
-
-
-@dataclass(frozen=True)
 class Problem:
-    """Buffers to place; times are indices of `schedule`, and len(schedule) for what must outlive the last step."""
+    """Buffers to place; times are indices of `schedule`, and len(schedule) for what must outlive the last step.
+
+    overlaps: pairs that may share bytes though both are alive."""
 
     graph: Graph
     schedule: Schedule
     buffers: tuple[Buffer, ...]
+    overlaps: tuple[Overlap, ...] = ()
 
 
 def storage(graph: Graph) -> Storage:
@@ -92,7 +75,7 @@ def scratch_sizes(graph: Graph) -> dict[Node, int]:
 
 
 def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN, scratch: Mapping[Node, int] | None = None) -> Problem:
-    """Lifetimes, in-place merges, rings and scratch of a scheduled graph.
+    """Lifetimes, in-place merges, overlaps, rings and scratch of a scheduled graph.
 
     align: bytes.  scratch: `scratch_sizes(graph)`, for callers that build many problems of one graph.  Values of zero
     bytes get no buffer.  Raises MemoryProblemError as `storage` does.
@@ -106,7 +89,8 @@ def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN, scratch: Mapp
             _merge_in_place(step.node, index, groups, rings)
     buffers = [_buffer(group, rings, align) for group in groups.all()]
     work = _scratch(schedule, scratch_sizes(graph) if scratch is None else scratch, align)
-    return Problem(graph, schedule, (*(b for b in buffers if b.size), *work))
+    placed = (*(b for b in buffers if b.size), *work)
+    return Problem(graph, schedule, placed, find_overlaps(schedule, placed))
 
 
 def _lives(graph: Graph, schedule: Schedule, arena: set[Value]) -> dict[Value, tuple[int, int]]:

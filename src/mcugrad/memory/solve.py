@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ortools.sat.python import cp_model
 
 from mcugrad.ir import Node, Value
+from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import Certificate, certify, live_bytes, live_peak
-from mcugrad.memory.problem import Buffer, Problem
+from mcugrad.memory.overlap import Overlap
+from mcugrad.memory.problem import Problem
 
 REPAIRS = 200  # per order: how often what sticks out is moved to an earlier place
 EFFORT = 0.1  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
@@ -32,7 +35,7 @@ class MemoryPlan:
 
     offsets: of every value that lives in the arena.  scratch: of every node that needs scratch memory.  ring_rows: rows
     kept of each row-streamed value; row r lies at offset + (r % ring_rows) * row_bytes.  arena: bytes.
-    placed: the buffers with their offsets, for pictures and reports.
+    placed: the buffers with their offsets, and overlaps: pairs of them that may share bytes, for pictures and reports.
     """
 
     offsets: Mapping[Value, int]
@@ -40,6 +43,7 @@ class MemoryPlan:
     ring_rows: Mapping[Value, int]
     arena: int
     placed: tuple[tuple[Buffer, int], ...]
+    overlaps: tuple[Overlap, ...]
     certificate: Certificate
 
 
@@ -48,20 +52,22 @@ def solve(problem: Problem, *, seed: int = 0, effort: float = EFFORT) -> MemoryP
 
     effort: limit of the exact search in CP-SAT's deterministic time units.
     """
-    offsets, method = place(problem.buffers, live_peak(problem), seed, effort)
+    offsets, method = place(problem.buffers, live_peak(problem), seed, effort, problem.overlaps)
     return _plan(problem, offsets, method)
 
 
-def place(buffers: Sequence[Buffer], goal: int, seed: int = 0, effort: float = EFFORT) -> tuple[list[int], str]:
+def place(
+    buffers: Sequence[Buffer], goal: int, seed: int = 0, effort: float = EFFORT, overlaps: Sequence[Overlap] = ()
+) -> tuple[list[int], str]:
     """Offsets in bytes with the smallest peak found, and the method; `goal` is a known lower bound."""
-    boxes = _Boxes(buffers)
+    boxes = _Boxes(buffers, overlaps)
     starts = sorted(_first_fits(boxes, goal), key=lambda f: peak(buffers, f.offsets))
     best = starts[0]
     for start in starts:
         if peak(buffers, best.offsets) > goal:
             best = min(best, _repair(boxes, start, goal, seed), key=lambda f: peak(buffers, f.offsets))
     if peak(buffers, best.offsets) > goal and effort > 0:
-        exact = cp_sat(buffers, best.offsets, goal, seed, effort)
+        exact = cp_sat(buffers, best.offsets, goal, seed, effort, overlaps)
         if peak(buffers, exact) < peak(buffers, best.offsets):
             return exact, "CP-SAT"
     return best.offsets, best.method
@@ -78,19 +84,28 @@ def overlap_in_time(a: Buffer, b: Buffer) -> bool:
 
 
 class _Boxes:
-    """Buffers, and for each the indices of those alive at the same time."""
+    """Buffers, for each the indices of those alive at the same time, and distances of those that may overlap."""
 
-    def __init__(self, buffers: Sequence[Buffer]) -> None:
-        self.buffers = buffers
+    def __init__(self, buffers: Sequence[Buffer], overlaps: Sequence[Overlap]) -> None:
+        self.buffers, self.overlaps = buffers, overlaps
         self.beside = [[j for j, b in enumerate(buffers) if j != i and overlap_in_time(a, b)] for i, a in enumerate(buffers)]
+        self.distance = {(o.before, o.after): o.distance for o in overlaps}
 
     def first_fit(self, order: Sequence[int]) -> list[int]:
-        """Offset of each buffer: in `order`, the lowest gap among those placed before that are alive at the same time."""
+        """Offset of each buffer: in `order`, the lowest that those placed before allow that are alive at the same time."""
         offsets: dict[int, int] = {}
         for i in order:
-            taken = sorted((offsets[j], offsets[j] + self.buffers[j].size) for j in self.beside[i] if j in offsets)
-            offsets[i] = _lowest_gap(taken, self.buffers[i])
+            closed = sorted(self._closed(i, j, offsets[j]) for j in self.beside[i] if j in offsets)
+            offsets[i] = _lowest_open(closed, self.buffers[i].align)
         return [offsets[i] for i in range(len(self.buffers))]
+
+    def _closed(self, i: int, j: int, at: int) -> tuple[int, int]:
+        """The open interval of offsets of buffer i that buffer j at `at` rules out."""
+        low, high = at - self.buffers[i].size, at + self.buffers[j].size
+        return (
+            at - self.distance[j, i] if (j, i) in self.distance else low,
+            at + self.distance[i, j] if (i, j) in self.distance else high,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class _Fit:
 
 def _first_fits(boxes: _Boxes, goal: int) -> list[_Fit]:
     """The orders one after the other, until one reaches the goal."""
-    live = live_bytes(boxes.buffers, max((b.last for b in boxes.buffers), default=0))
+    live = live_bytes(boxes.buffers, max((b.last for b in boxes.buffers), default=0), boxes.overlaps)
     below = [int(live.max() - live[b.first : b.last + 1].max()) for b in boxes.buffers]
     fits: list[_Fit] = []
     for name, key in ORDERS:
@@ -133,30 +148,42 @@ def _repair(boxes: _Boxes, fit: _Fit, goal: int, seed: int) -> _Fit:
     return _Fit(order, offsets, f"{fit.method}, repaired")
 
 
-def _lowest_gap(taken: Sequence[tuple[int, int]], buffer: Buffer) -> int:
+def _lowest_open(closed: Sequence[tuple[int, int]], align: int) -> int:
+    """The lowest offset inside none of the open intervals, which ascend."""
     at = 0
-    for start, end in taken:
-        if at + buffer.size <= start:
+    for low, high in closed:
+        if at <= low:
             break
-        at = max(at, (end + buffer.align - 1) // buffer.align * buffer.align)
+        if at < high:
+            at = (high + align - 1) // align * align
     return at
 
 
-def cp_sat(buffers: Sequence[Buffer], hint: Sequence[int], goal: int, seed: int, effort: float) -> list[int]:
+def cp_sat(
+    buffers: Sequence[Buffer],
+    hint: Sequence[int],
+    goal: int,
+    seed: int,
+    effort: float,
+    overlaps: Sequence[Overlap] = (),
+) -> list[int]:
     """The smallest arena that CP-SAT finds between `goal` and the peak of `hint`; `hint` itself when it finds none."""
     model = cp_model.CpModel()
     top = peak(buffers, hint)
     height = model.new_int_var(goal, top, "arena")
     starts, times, spaces = [], [], []
+    alone = _alone(buffers, overlaps)
     for i, buffer in enumerate(buffers):
         units = model.new_int_var(0, (top - buffer.size) // buffer.align, f"unit{i}")
         start = units * buffer.align
         model.add_hint(units, hint[i] // buffer.align)
         model.add(start + buffer.size <= height)
-        times.append(model.new_fixed_size_interval_var(buffer.first, buffer.last + 1 - buffer.first, f"time{i}"))
-        spaces.append(model.new_fixed_size_interval_var(start, buffer.size, f"space{i}"))
         starts.append(start)
+        if alone[i] <= buffer.last:
+            times.append(model.new_fixed_size_interval_var(alone[i], buffer.last + 1 - alone[i], f"time{i}"))
+            spaces.append(model.new_fixed_size_interval_var(start, buffer.size, f"space{i}"))
     model.add_no_overlap_2d(times, spaces)
+    _part_pairs(model, buffers, starts, alone, overlaps)
     model.minimize(height)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
@@ -167,10 +194,33 @@ def cp_sat(buffers: Sequence[Buffer], hint: Sequence[int], goal: int, seed: int,
     return [solver.value(s) for s in starts] if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else list(hint)
 
 
+def _alone(buffers: Sequence[Buffer], overlaps: Sequence[Overlap]) -> list[int]:
+    """For each buffer the first step at which it meets none of those that it may overlap from above."""
+    first = [b.first for b in buffers]
+    for o in overlaps:
+        first[o.after] = max(first[o.after], buffers[o.before].last + 1)
+    return first
+
+
+def _part_pairs(
+    model: cp_model.CpModel, buffers: Sequence[Buffer], starts: Sequence[Any], alone: Sequence[int], overlaps: Sequence[Overlap]
+) -> None:
+    """One below the other: a buffer before it is alone, and each that is alive by then."""
+    distance = {(o.before, o.after): o.distance for o in overlaps}
+    done: set[tuple[int, int]] = set()
+    for i in sorted({o.after for o in overlaps}):
+        for j, other in enumerate(buffers):
+            if j != i and (j, i) not in done and other.first < alone[i] and buffers[i].first <= other.last:
+                done.add((i, j))
+                below = model.new_bool_var(f"below{i}.{j}")
+                model.add(starts[i] + distance.get((j, i), buffers[i].size) <= starts[j]).only_enforce_if(below)
+                model.add(starts[j] + distance.get((i, j), other.size) <= starts[i]).only_enforce_if(below.negated())
+
+
 def _plan(problem: Problem, offsets: Sequence[int], method: str) -> MemoryPlan:
     placed = tuple(zip(problem.buffers, offsets, strict=True))
     where = {v: o for b, o in placed for v in b.values}
     scratch = {n: o for b, o in placed for n in b.scratch}
     rings = {v: b.ring_rows for b, _ in placed for v in b.values if b.ring_rows is not None}
     arena = peak(problem.buffers, offsets)
-    return MemoryPlan(where, scratch, rings, arena, placed, certify(problem, arena, method))
+    return MemoryPlan(where, scratch, rings, arena, placed, problem.overlaps, certify(problem, arena, method))

@@ -20,11 +20,13 @@ from mcugrad.ir import (
     RowNeed,
     RowRange,
     Scratch,
+    Slide,
     Struct,
     Table,
     TensorType,
     Work,
 )
+from mcugrad.ops.correlate import correlate, correlate_back, correlate_weight
 from mcugrad.ops.example import COARSE, conv_cases, filled, single, vector
 from mcugrad.ops.spatial import Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
@@ -48,45 +50,6 @@ def merge(channels: tuple[int, ...] | None, live: Array, rest: Array | None) -> 
 def others(channels: tuple[int, ...], total: int) -> list[int]:
     """Input channels that are not live, ascending."""
     return [c for c in range(total) if c not in set(channels)]
-
-
-def correlate(x: Array, weight: Array, window: Window, groups: int) -> Array:
-    """float64 [1,OH,OW,O] of x [1,H,W,C] (zero point removed) and weight [O,kh,kw,C/groups]; exact for integers < 2^53."""
-    height, width = x.shape[1:3]
-    out = np.zeros((1, *window.output(height, width), weight.shape[0]))
-    padded, per_out, per_in = window.pad(x.astype(np.float64)), weight.shape[0] // groups, weight.shape[3]
-    for ky, kx, rows, columns in window.taps(height, width):
-        taps = padded[:, rows, columns]
-        for g in range(groups):
-            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
-            out[..., o] += taps[..., i] @ weight[o, ky, kx].astype(np.float64).T
-    return out
-
-
-def correlate_back(h: Array, weight: Array, window: Window, groups: int, height: int, width: int) -> Array:
-    """float64 input gradient [1,H,W,C] of `correlate` for output gradient h [1,OH,OW,O]."""
-    per_out, per_in = weight.shape[0] // groups, weight.shape[3]
-    padded = window.pad(np.zeros((1, height, width, per_in * groups)))
-    for ky, kx, rows, columns in window.taps(height, width):
-        for g in range(groups):
-            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
-            padded[:, rows, columns, i] += h[..., o].astype(np.float64) @ weight[o, ky, kx].astype(np.float64)
-    top, left = window.padding[:2]
-    return padded[:, top : top + height, left : left + width]
-
-
-def correlate_weight(x: Array, h: Array, window: Window, groups: int) -> Array:
-    """float64 weight gradient [O,kh,kw,C/groups] of `correlate`."""
-    out_c, per_in = h.shape[3], x.shape[3] // groups
-    per_out = out_c // groups
-    grad = np.zeros((out_c, *window.kernel, per_in))
-    padded, flat = window.pad(x.astype(np.float64)), h.reshape(-1, out_c).astype(np.float64)
-    for ky, kx, rows, columns in window.taps(*x.shape[1:3]):
-        taps = padded[:, rows, columns].reshape(-1, x.shape[3])
-        for g in range(groups):
-            o, i = slice(g * per_out, (g + 1) * per_out), slice(g * per_in, (g + 1) * per_in)
-            grad[o, ky, kx] += flat[:, o].T @ taps[:, i]
-    return grad
 
 
 def output_multipliers(x: Quant, weight: Quant, y: Quant, channels: int) -> tuple[Array, Array]:
@@ -233,6 +196,11 @@ class Conv2d(Op):
 
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
+
+    def slides(self, node: Node) -> tuple[Slide, ...]:
+        if self.groups != 1 or self.window.dilation != (1, 1):
+            return ()
+        return (Slide(0, 0, self.window.walk(node.inputs[0].type, node.outputs[0].type, PIXELS)),)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

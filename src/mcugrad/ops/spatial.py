@@ -87,6 +87,18 @@ class Window:
         bottom = max((high - low - 1) * self.stride[0] + self.extent[0] - (last - first) - top, 0)
         return replace(self, padding=(top, left, bottom, right))
 
+    def walk(self, x: TensorType, y: TensorType, strip: int) -> Array:
+        """Pieces of an `ir.Slide`: a kernel reads up to `strip` pixels' windows before it writes these pixels of y, all
+        channels; its last strip may begin `strip` pixels before the end.  A 1x1 window reads its pixel, others whole rows."""
+        pixel = np.arange(y.shape[1] * y.shape[2])
+        first, last = np.minimum(pixel, max(len(pixel) - strip, 0)), pixel
+        if self.kernel == self.stride == (1, 1) and self.padding == (0, 0, 0, 0):
+            reads = [first * x.shape[3], (last + 1) * x.shape[3]]
+        else:
+            tops = [p // y.shape[2] * self.stride[0] - self.padding[0] for p in (first, last)]
+            reads = [np.clip(row, 0, x.shape[1]) * x.row_bytes for row in (tops[0], tops[1] + self.kernel[0])]
+        return np.stack([*reads, pixel * y.shape[3], (pixel + 1) * y.shape[3]], axis=1)
+
 
 def nhwc(type_: TensorType, what: str = "input") -> tuple[int, int, int]:
     """(H, W, C) of an activation; raises GraphError for another rank or batch."""

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mcugrad.ir import Graph
+from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import live_bytes
 from mcugrad.memory.modes import Scheduled
-from mcugrad.memory.problem import Buffer
 from mcugrad.memory.schedule import LoadRows, Step
 
 COLOURS = {
@@ -111,7 +111,7 @@ def _label_largest(axes: Any, program: Scheduled, times: list[float]) -> None:
 
 def _draw_live(axes: Any, program: Scheduled, times: list[float]) -> None:
     steps = len(program.schedule)
-    live = live_bytes([b for b, _ in program.plan.placed], steps) / KIB
+    live = live_bytes([b for b, _ in program.plan.placed], steps, program.plan.overlaps) / KIB
     axes.stairs(live, times, color="white", linewidth=2.6, zorder=3, baseline=None)
     axes.stairs(live, times, color="black", linewidth=1.2, zorder=4, baseline=None)
     certificate = program.plan.certificate

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory import modes
-from mcugrad.memory.certificate import live_bytes
+from mcugrad.memory.certificate import live as alive_bytes
 from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import layerwise
 from mcugrad.passes import TRAIN, run
@@ -218,7 +218,7 @@ class _Arenas:
 
 def _backward_peak(graph: Graph) -> int:
     """Bytes alive at most after the forward pass."""
-    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
+    live = alive_bytes(build(graph, layerwise(graph)))
     sizes = zip(graph.nodes, live[: len(graph.nodes)], strict=True)
     return max((int(size) for node, size in sizes if node.op.phase != "forward"), default=0)
 
@@ -226,7 +226,7 @@ def _backward_peak(graph: Graph) -> int:
 def _peaks(graph: Graph, names: tuple[str, ...], arena: int) -> tuple[int, ...]:
     """Live bytes of each layer, whole nodes one after the other; in the forward pass no more than `arena`, which row
     streaming reaches."""
-    live = live_bytes(build(graph, layerwise(graph)).buffers, len(graph.nodes))
+    live = alive_bytes(build(graph, layerwise(graph)))
     peaks, at = [0] * len(names), 0
     owner = _owners(graph, names)
     for node, size in zip(graph.nodes, live[: len(graph.nodes)], strict=True):
