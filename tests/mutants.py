@@ -138,7 +138,7 @@ MUTANTS = (
     ),
     Mutant(
         "stride-ignored",
-        "ops/conv2d.py",
+        "ops/correlate.py",
         "            padded[:, rows, columns, i] +=",
         "            rows, columns = (slice(s.start, s.start + n) for s, n in ((rows, h.shape[1]), (columns, h.shape[2])))\n"
         "            padded[:, rows, columns, i] +=",
@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "groups-mixed",
-        "ops/conv2d.py",
+        "ops/correlate.py",
         "grad[o, ky, kx] += flat[:, o].T @ taps[:, i]",
         "grad[o, ky, kx] += flat[:, o].T @ taps[:, :per_in]",
         (f"{FINITE}[6]", f"{FINITE}[18]"),
@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "zero-point-ignored",
         "ops/conv2d.py",
-        "        x = arrays[0] - np.float64(quant.zero)\n        if len(arrays) == 3:",
-        "        x = arrays[0] - np.float64(0)\n        if len(arrays) == 3:",
+        "        x = arrays[0] - np.float64(quant.zero)\n        if self.channels",
+        "        x = arrays[0] - np.float64(0)\n        if self.channels",
         (f"{FINITE}[0]",),
         "the released code's defect: dW from the raw int8 input",
     ),
@@ -324,6 +324,30 @@ MUTANTS = (
         "            node = replace(node, inputs=(node.inputs[0], same[0]))",
         ("tests/test_passes.py::test_a_mask_is_that_of_the_activation_it_replaces",),
         "each gradient has the mask of its own clamp",
+    ),
+    Mutant(
+        "copy-before-the-last-reader",
+        "passes/keep.py",
+        "after.setdefault(forward[-1], [])",
+        "after.setdefault(forward[0], [])",
+        ("tests/test_passes.py::test_the_copy_of_channels_is_taken_after_the_last_forward_reader",),
+        "an activation and the copy of its channels are not alive together",
+    ),
+    Mutant(
+        "overlap-forgets-the-row-it-reads",
+        "memory/overlap.py",
+        "free = low if slide is None else unread",
+        "free = unread",
+        ("tests/test_memory_overlap.py",),
+        "a row may not be written over the row that its step still reads",
+    ),
+    Mutant(
+        "walk-forgets-the-last-strip",
+        "ops/spatial.py",
+        "np.minimum(pixel, max(len(pixel) - strip, 0)), pixel",
+        "pixel, pixel",
+        ("tests/test_ops.py", "-k", "over_its_own_input_gives_the_same_bits and zig"),
+        "the last strip of a convolution begins again where pixels are lacking",
     ),
     Mutant(
         "update-before-the-last-reader",
