@@ -338,6 +338,6 @@ def test_a_training_step_is_planned_and_valid(bits: int) -> None:
     assert step.plan.certificate.optimal
     chains = [n for n in graph.nodes if n.op.name == "chain"]
     merged = [
-        n for n in chains if any(step.plan.offsets[n.inputs[i]] == step.plan.offsets[n.outputs[o]] for i, o in n.op.in_place)
+        n for n in chains if any(step.plan.offsets[n.inputs[i]] == step.plan.offsets[n.outputs[o]] for i, o in n.op.replaces(n))
     ]
     assert merged, "some gradient takes the bytes of its mask or of the gradient it adds"

@@ -32,7 +32,7 @@ def test_every_lifetime_that_ends_a_step_early_is_caught(stream: bool) -> None:
     tried = 0
     for (early, _), (late, _) in itertools.permutations(apart, 2):
         node = schedule[min(early.last, len(schedule) - 1)].node
-        if early.values and early.first < early.last == late.first and not node.op.in_place:
+        if early.values and early.first < early.last == late.first and not node.op.replaces(node):
             moved = [(b, arena if b in (early, late) else o) for b, o in apart]
             offsets = {v: o for b, o in moved for v in b.values}
             scratch = {n: o for b, o in moved for n in b.scratch}

@@ -237,6 +237,10 @@ class Op:
         """The op that does rows [first, last) of the work from exactly these rows of these inputs and all of the others."""
         return self.crop(node, first, last), self.needs(node, first, last)
 
+    def replaces(self, node: Node) -> tuple[tuple[int, int], ...]:
+        """`in_place` at this node, where that depends on its shapes."""
+        return self.in_place
+
     def slides(self, node: Node) -> tuple[Slide, ...]:
         """Outputs that may overlap an input at a distance, when the node runs whole."""
         return ()

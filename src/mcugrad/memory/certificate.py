@@ -145,7 +145,7 @@ class _Bound:
     def _saved(self, node: Node, index: int) -> int:
         """Bytes of the outputs that may take the place of an input whose other readers need not come later."""
         saved: dict[int, int] = {}
-        for source, target in node.op.in_place:
+        for source, target in node.op.replaces(node):
             x, y = self.root[node.inputs[source]], self.root[node.outputs[target]]
             if self._dies(x, index) and y in self.size:
                 saved[target] = max(saved.get(target, 0), min(self.size[x], self.size[y]))

@@ -138,12 +138,12 @@ class _Groups:
 def _merge_in_place(node: Node, index: int, groups: _Groups, rings: Mapping[Value, int]) -> None:
     """Lets each output take the bytes of an input of its size that dies here, where the op allows it."""
     taken: set[int] = set()
-    for source, target in node.op.in_place:
+    for source, target in node.op.replaces(node):
         x, y = node.inputs[source], node.outputs[target]
         if target in taken or x in rings or y in rings or not _same_place(x, y, groups):
             continue
         sharing = [i for i, v in enumerate(node.inputs) if v in groups.members and groups.members[v] is groups.members[x]]
-        if groups.last(x) == index and all((i, target) in node.op.in_place for i in sharing):
+        if groups.last(x) == index and all((i, target) in node.op.replaces(node) for i in sharing):
             groups.merge(x, y)
             taken.add(target)
 

@@ -213,7 +213,7 @@ class _Play:
         """An output meets only operands that the op lets it replace, and then byte for byte."""
         y = step.outputs[out]
         must = [i for i, o in step.node.op.aliased if o == out]
-        may = [i for i, o in step.node.op.in_place if o == out]
+        may = [i for i, o in step.node.op.replaces(step.node) if o == out]
         for index, x, _, bytes_read in reads:
             meets = np.isin(bytes_read, addresses).any()
             same = np.array_equal(bytes_read, addresses)

@@ -128,6 +128,12 @@ def depthwise_cases() -> Iterator[tuple[TensorType, Window, TensorType, int]]:
         (9, 8, 5, Window((3, 3), (2, 1), (3, 2, 1, 2), (3, 2)), (-128, 3), 3),
         (1, 19, 6, Window((1, 9), (1, 2), (0, 4, 0, 4)), (6, 7), 3),
         (1, 12, 4, Window((1, 2), (1, 1), (0, 4, 0, 0), (1, 4)), (6, 7), 3),
+        (6, 7, 12, Window((3, 3), (1, 1), (1, 1, 1, 1)), (-128, 127), 3),  # these may run in place
+        (7, 5, 4, Window((5, 5), (1, 1), (4, 0, 0, 4)), (127, -1), 3),
+        (3, 4, 8, Window((7, 7), (1, 1), (3, 3, 3, 3)), (-5, 0), None),
+        (9, 10, 4, Window((2, 4), (1, 1), (0, 2, 1, 1)), (7, 8), 3),
+        (2, 3, 8, Window((1, 1)), (9, -9), 3),
+        (7, 6, 8, Window((3, 3), (1, 1), (1, 1, 1, 1)), (9, -9), 3),
     ):
         yield activation(height, width, channels, zeros[0]), window, weights(1, *window.kernel, channels, axis=axis), zeros[1]
 

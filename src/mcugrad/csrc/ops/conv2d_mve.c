@@ -274,7 +274,7 @@ int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t 
   }
   const int32_t room = 12 * (((live + 3) & ~3) + ((resting + 3) & ~3)), pixels = room / (live + resting);
   const conv_t f = {p, r, x, weight, rest, bias, (int8_t *)scratch, live, resting, pixels < STRIP ? pixels : STRIP};
-  if (taps == 1 && p->order == NULL && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
+  if (taps == 1 && p->order == NULL && !mcg_slides(p, r, x, y) && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
       p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0) {
     in_place(&f, y);
     return 1;

@@ -1,6 +1,7 @@
 /* Depthwise convolution, int8 in and out.
  *
- * With dual MACs: depthwise_packed.c.  Without, four channels at a time stay in registers through the window.
+ * With dual MACs: depthwise_packed.c.  Without, four channels at a time stay in registers through the window.  In place,
+ * their rows under the window are copied to a ring first.
  */
 #include "fixed.h"
 #include "kernels.h"
@@ -16,6 +17,7 @@ typedef struct {
   const int32_t *multiplier; /* [4] */
   const uint8_t *shift;      /* [4] */
   const int8_t *weight;      /* [kh][kw][C] */
+  int32_t step;              /* bytes from pixel to pixel of the input, or of the ring in which it is copied */
   int32_t pitch;             /* bytes of an input row */
   int32_t ring;              /* bytes of all rows kept */
   const int8_t *end;         /* of the ring, at these channels */
@@ -54,13 +56,13 @@ void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_
  * tap h on. */
 MCG_INLINE void pixel(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t h, int32_t columns, int8_t *y) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t channels = p->in_c, zero = p->x_zero;
+  const int32_t channels = p->in_c, step = b->step, zero = p->x_zero;
   const int8_t *weight = b->weight + channels * (v.first * p->kernel_w + h);
   int32_t acc[MCG_LANES];
   for (int i = 0; i < MCG_LANES; ++i) acc[i] = b->bias[i];
   for (int32_t ky = v.first; ky < v.last; ++ky, weight += channels * p->kernel_w) {
     const int8_t *at = x, *w = weight;
-    for (int32_t kx = 0; kx < columns; ++kx, at += channels, w += channels) {
+    for (int32_t kx = 0; kx < columns; ++kx, at += step, w += channels) {
       for (int i = 0; i < MCG_LANES; ++i) acc[i] += (at[i] - zero) * w[i];
     }
     x += b->pitch;
@@ -72,8 +74,8 @@ MCG_INLINE void pixel(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t h
 /* The inner output columns; `columns` is kernel_w, a constant where that pays. */
 MCG_INLINE void inner(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t columns, int8_t *y) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t step = p->stride_w * p->in_c;
-  x += (b->inner.first * p->stride_w - p->pad_left) * p->in_c;
+  const int32_t step = p->stride_w * b->step;
+  x += (b->inner.first * p->stride_w - p->pad_left) * b->step;
   for (int32_t ox = b->inner.first; ox < b->inner.last; ++ox, x += step) pixel(b, x, v, 0, columns, y + ox * p->out_c);
 }
 
@@ -81,7 +83,7 @@ static void border(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t ox, 
   const mcg_conv2d_t *p = b->p;
   const int32_t left = ox * p->stride_w - p->pad_left;
   const mcg_taps_t h = mcg_taps(left, p->kernel_w, p->in_w);
-  pixel(b, x + (left + h.first) * p->in_c, v, h.first, h.last - h.first, y + ox * p->out_c);
+  pixel(b, x + (left + h.first) * b->step, v, h.first, h.last - h.first, y + ox * p->out_c);
 }
 
 /* Output row y [out_w] from the rows v of its window, the first of which is x. */
@@ -111,11 +113,36 @@ static void four_channels(const block_t *b, const mcg_rows_t *r, const int8_t *x
   }
 }
 
+/* Input rows [next, last) of four channels into the ring at `to`; returns last. */
+static int32_t copy_rows(const block_t *b, const int8_t *x, int32_t next, int32_t last, int32_t rows, int8_t *to) {
+  const mcg_conv2d_t *p = b->p;
+  for (; next < last; ++next) {
+    const int8_t *from = x + next * p->in_w * p->in_c;
+    int8_t *at = to + mcg_ring_slot(next, rows) * b->pitch;
+    for (int32_t ix = 0; ix < p->in_w; ++ix, from += p->in_c, at += MCG_LANES) mcg_store4(at, mcg_load4(from));
+  }
+  return last;
+}
+
+/* The same where y is x: a row is copied before the row at its place is written. */
+static void four_channels_in_place(const block_t *b, int8_t *x, int32_t rows, int8_t *ring) {
+  const mcg_conv2d_t *p = b->p;
+  int32_t next = 0;
+  for (int32_t oy = 0; oy < p->out_h; ++oy) {
+    const int32_t top = oy - p->pad_top;
+    const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h);
+    next = copy_rows(b, x, next, top + v.last, rows, ring);
+    row(b, mcg_row(ring, top + v.first, rows, b->pitch), v, x + oy * p->out_w * p->out_c);
+  }
+}
+
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch) {
-  if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
-  const int32_t pitch = p->in_w * p->in_c, ring = r->x_rows * pitch, channels = p->in_c;
+  const int32_t channels = p->in_c, in_place = x == y, rows = p->in_h < p->kernel_h ? p->in_h : p->kernel_h;
+  const int32_t step = in_place ? MCG_LANES : channels, pitch = p->in_w * step;
+  const int32_t ring = (in_place ? rows : r->x_rows) * pitch;
   const mcg_taps_t columns = inner_columns(p);
+  if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
   if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
   if (channels < MCG_LANES) {
@@ -124,8 +151,10 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
   }
   for (int32_t next = 0; next < channels; next += MCG_LANES) {
     const int32_t c = next + MCG_LANES > channels ? channels - MCG_LANES : next; /* the last may overlap the one before */
-    const block_t b = {p,     bias + c, p->multiplier + c, p->shift + c,     weight + c,
-                       pitch, ring,     x + c + ring,      columns};
-    four_channels(&b, r, x + c, y + c);
+    const int8_t *const first = in_place ? (const int8_t *)scratch : x + c;
+    const block_t b = {p,    bias + c, p->multiplier + c, p->shift + c, weight + c,
+                       step, pitch,    ring,              first + ring, columns};
+    if (in_place) four_channels_in_place(&b, y + c, rows, (int8_t *)scratch);
+    else four_channels(&b, r, x + c, y + c);
   }
 }

@@ -181,6 +181,13 @@ static void choose_rows(block_t *b, int32_t rows) {
   b->vectors = (p->kernel_w * b->deep + VECTOR - 1) / VECTOR;
 }
 
+/* Whether no byte of the input is read again: the planes never begin again, and no channels are computed twice. */
+static int reads_once(const block_t *b) {
+  const mcg_conv2d_t *p = b->p;
+  const int32_t room = b->plane - VECTOR - b->width * b->deep;
+  return p->in_c % CHANNELS == 0 && (b->r->last - b->r->first - b->rows) * p->stride_h <= room;
+}
+
 int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                           const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t steps = p->kernel_w / 2 + 1, ring = p->in_h < p->kernel_h ? p->in_h : p->kernel_h;
@@ -193,6 +200,7 @@ int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8
   if (b.rows > 1 && (b.vectors > 2 || b.width * b.deep + VECTOR > b.plane)) choose_rows(&b, 1);
   if (b.vectors > MOST || b.width * b.deep + VECTOR > b.plane) return 0;
   if (b.vectors == 3) b.vectors = 4;
+  if (x == y && !reads_once(&b)) return 0;
   for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
   }

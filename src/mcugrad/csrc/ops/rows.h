@@ -19,6 +19,16 @@ static inline int8_t *mcg_row_out(int8_t *base, int32_t row, int32_t rows, int32
   return base + mcg_ring_slot(row, rows) * bytes;
 }
 
+/* Whether a [n] and b [m] share bytes. */
+static inline int mcg_meet(const int8_t *a, int32_t n, const int8_t *b, int32_t m) {
+  return (uintptr_t)a < (uintptr_t)b + (uint32_t)m && (uintptr_t)b < (uintptr_t)a + (uint32_t)n;
+}
+
+/* The same of a convolution's input and output. */
+static inline int mcg_slides(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *y) {
+  return mcg_meet(x, r->x_rows * p->in_w * p->in_c, y, r->y_rows * p->out_w * p->out_c);
+}
+
 /* Taps [first, last) of a window that fall inside the input, along one axis: `low` is the input index of tap 0. */
 typedef struct {
   int32_t first, last;
