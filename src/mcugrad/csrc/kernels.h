@@ -38,8 +38,8 @@ typedef struct {
 } mcg_conv2d_t;
 
 /* weight [O][kh][kw][live], rest [O][kh][kw][C - live] or null, bias [O].
- * scratch: 12 bytes for each of round4(taps * live) + round4(taps * (C - live)) inputs; 6 for each of the larger segment
- * unless x can be read in place (1x1, stride 1, no padding, no order, C in whole words); where a segment is not of whole
+ * scratch: 12 bytes for each of round4(taps * live) + round4(taps * (C - live)) inputs (8 where these are more than 384); 6
+ * (4) for each of the larger segment unless x can be read in place (1x1, stride 1, no padding, no order, C in whole words); where a segment is not of whole
  * words, round4(last * inputs + 3) for each, with last = 3 where a segment has one input, else 1. */
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch);

@@ -33,8 +33,8 @@ from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
 Array = NDArray[Any]
 
-PIXELS = 6
-"""Output pixels that the kernel computes together (MCG_PIXELS in csrc/ops/conv2d_strip.h)."""
+PIXELS, PIXELS_WIDE, WIDE = 6, 4, 384
+"""Output pixels that the kernel computes together, and where they have more than WIDE inputs (csrc/ops/conv2d_strip.h)."""
 
 
 def merge(channels: tuple[int, ...] | None, live: Array, rest: Array | None) -> Array:
@@ -181,15 +181,17 @@ class Conv2d(Op):
         return Kernel("mcg_conv2d", args, scratch=self._scratch(x.type, node.outputs[0].type, *segments))
 
     def _scratch(self, x: TensorType, y: TensorType, *segments: TensorType) -> int:
-        """Bytes of the int16 columns of a strip of six pixels; of their inputs where they must be gathered first; and of
-        the last outputs' weights, where rows of weights are not whole words."""
+        """Bytes of the int16 columns of a strip of pixels; of their inputs where they must be gathered first; and of the
+        last outputs' weights, where rows of weights are not whole words."""
         inputs = [t.elements // t.shape[0] for t in segments]
-        columns = 2 * PIXELS * sum(round_up(n, 4) for n in inputs)
+        whole = sum(round_up(n, 4) for n in inputs)
+        pixels = PIXELS if whole <= WIDE else PIXELS_WIDE
+        columns = 2 * pixels * whole
         in_place = is_pointwise(self.window, 1, x.shape, y.shape) and len(segments) == 1
         if not any(n % 4 for n in inputs):
-            return columns + (0 if in_place else PIXELS * max(inputs))
+            return columns + (0 if in_place else pixels * max(inputs))
         last = min(3 if 1 in inputs else 1, y.shape[3])
-        return columns + PIXELS * round_up(max(inputs), 4) + sum(round_up(last * n + 3, 4) for n in inputs)
+        return columns + pixels * round_up(max(inputs), 4) + sum(round_up(last * n + 3, 4) for n in inputs)
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)

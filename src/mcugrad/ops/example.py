@@ -89,6 +89,10 @@ def conv_cases() -> Iterator[ConvCase]:
     yield _conv_case(6, 7, 6, 4, Window((2, 3), (1, 1), (0, 1, 2, 4), (2, 2)), groups=2, zeros=(-128, 5))
     yield _conv_case(1, 14, 5, 4, Window((1, 3), (1, 1), (0, 8, 0, 0), (1, 4)), channels=(0, 2), axis=0)
     yield _conv_case(1, 23, 3, 6, Window((1, 7), (1, 3), (0, 3, 0, 2)), axis=0)
+    yield _conv_case(3, 5, 16, 4, Window((1, 1)), axis=0)  # these slide into their input
+    yield _conv_case(3, 5, 392, 5, Window((1, 1)), axis=0)  # a strip of these is smaller
+    yield _conv_case(4, 3, 43, 3, Window((3, 3), (1, 1), (1, 1, 1, 1)), axis=0)
+    yield _conv_case(2, 5, 390, 5, Window((1, 1)), channels=tuple(range(1, 390, 3)), axis=0)
 
 
 def _conv_case(

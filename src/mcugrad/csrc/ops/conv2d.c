@@ -17,7 +17,8 @@ typedef struct {
   const int8_t *x, *weight, *rest;
   const int32_t *bias;
   int16_t *columns;
-  int8_t *bytes;         /* [MCG_PIXELS][most4] of the pixels of a strip */
+  int32_t pixels;        /* of the largest strip */
+  int8_t *bytes;         /* [pixels][most4] of the pixels of a strip */
   int32_t live, resting; /* inputs of an output: taps * channels */
   int32_t most4;         /* of both, in whole groups */
   int32_t in_place;      /* whether the columns of neighbours are the widened input, group by group */
@@ -275,9 +276,9 @@ static void strip_in_asm(conv_t *f, int32_t pixels, int8_t *y) {
 }
 
 /* How many pixels to compute together when `left` of `total` remain: a pixel of a strip of 6 costs least, then of 4. */
-static int32_t strip_pixels(int32_t left, int32_t total) {
+static int32_t strip_pixels(int32_t most, int32_t left, int32_t total) {
   if (!MCG_ASM) return 4;
-  if (left > 4 && left != 8 && total >= 6) return 6;
+  if (most >= 6 && left > 4 && left != 8 && total >= 6) return 6;
   return left > 1 && total >= 4 ? 4 : 1;
 }
 
@@ -296,7 +297,7 @@ static void strips(conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
   const int32_t total = rows * p->out_w;
   place_t at = {0, oy, 0};
   for (int32_t done = 0; done < total;) {
-    const int32_t pixels = strip_pixels(total - done, total), count = pixels < total ? pixels : total;
+    const int32_t pixels = strip_pixels(f->pixels, total - done, total), count = pixels < total ? pixels : total;
     for (; done + count > total; --done) {
       if (--at.ox < 0) at.ox = p->out_w - 1, --at.oy;
     }
@@ -344,7 +345,7 @@ static void prepare(conv_t *f) {
   const int32_t most = f->p->out_c - f->tail;
   if (most > 0) f->strip[f->strips++] = strip_of(f, 0, most, f->weight, f->rest);
   if (f->tail > 0) {
-    int8_t *last = f->bytes + MCG_PIXELS * f->most4, *last_rest = keep_tail(f, f->weight, f->live, last);
+    int8_t *last = f->bytes + f->pixels * f->most4, *last_rest = keep_tail(f, f->weight, f->live, last);
     if (f->resting > 0) keep_tail(f, f->rest, f->resting, last_rest);
     f->strip[f->strips++] = strip_of(f, most, f->p->out_c, last, last_rest);
   }
@@ -358,13 +359,14 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;
   f.most4 = round4(f.live > f.resting ? f.live : f.resting);
-  f.bytes = (int8_t *)(f.columns + MCG_PIXELS * (round4(f.live) + round4(f.resting)));
+  f.pixels = round4(f.live) + round4(f.resting) > MCG_WIDE ? MCG_PIXELS_WIDE : MCG_PIXELS;
+  f.bytes = (int8_t *)(f.columns + f.pixels * (round4(f.live) + round4(f.resting)));
   f.in_place = f.live == p->in_c && p->order == NULL && (p->in_c & 3) == 0 && p->stride_h == 1 && p->stride_w == 1 &&
                p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
   f.tail = MCG_ASM ? tail_outputs(&f) : 0;
   f.strips = 0;
   if (MCG_ASM) prepare(&f);
-  for (int32_t j = 0; j < MCG_PIXELS && p->order == NULL && (f.live & 3) != 0; ++j) {
+  for (int32_t j = 0; j < f.pixels && p->order == NULL && (f.live & 3) != 0; ++j) {
     fill(f.bytes + j * f.most4 + f.live, p->x_zero, f.most4 - f.live);
   }
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
