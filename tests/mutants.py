@@ -336,7 +336,7 @@ MUTANTS = (
     Mutant(
         "overlap-forgets-the-row-it-reads",
         "memory/overlap.py",
-        "free = low if slide is None else unread",
+        "free = low if walk is None else unread",
         "free = unread",
         ("tests/test_memory_overlap.py",),
         "a row may not be written over the row that its step still reads",

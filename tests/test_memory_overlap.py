@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcugrad.ir import Graph, Slide, TensorType, Value, interpret
+from mcugrad.ir import Graph, TensorType, Value, Walk, interpret
 from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import live_bytes, live_peak
 from mcugrad.memory.overlap import Overlap, common_bytes, least_distance
@@ -31,7 +31,7 @@ from mobile import Net, check, execute
     ],
 )
 def test_the_least_distance_keeps_writing_behind_reading(pieces: list[tuple[int, ...]], distance: int | None) -> None:
-    assert least_distance(Slide(0, 0, np.array(pieces))) == distance
+    assert least_distance(Walk(0, 0, np.array(pieces))) == distance
 
 
 def test_common_bytes_by_hand() -> None:

@@ -156,14 +156,14 @@ def test_kernel_in_place_gives_the_same_bits_on_the_core(case, core):
 
 def overlaps(case):
     """(input, output, distance): as close as the op allows, a little further, and where that is possible at one place."""
-    for slide in case.node.op.slides(case.node):
-        least = least_distance(slide)
-        least = -case.node.inputs[slide.source].type.nbytes if least is None else least
+    for walk in case.node.op.walks(case.node):
+        least = least_distance(walk)
+        least = -case.node.inputs[walk.source].type.nbytes if least is None else least
         for distance in sorted({least, least + 1, least + 6, max(least, 0)}):
-            yield slide.source, slide.target, distance
+            yield walk.source, walk.target, distance
 
 
-SLIDING = [c for c in CALLED if c.node.op.slides(c.node)]
+SLIDING = [c for c in CALLED if c.node.op.walks(c.node)]
 
 
 @each(SLIDING)

@@ -157,7 +157,7 @@ class RowNeed:
 
 
 @dataclass(frozen=True, eq=False)
-class Slide:
+class Walk:
     """An output that a kernel may write over what it has read of an input.
 
     pieces: int64 [n,4], in the order of the kernel: bytes [0:2) of the input, read before bytes [2:4) of the output are
@@ -241,7 +241,7 @@ class Op:
         """`in_place` at this node, where that depends on its shapes."""
         return self.in_place
 
-    def slides(self, node: Node) -> tuple[Slide, ...]:
+    def walks(self, node: Node) -> tuple[Walk, ...]:
         """Outputs that may overlap an input at a distance, when the node runs whole."""
         return ()
 

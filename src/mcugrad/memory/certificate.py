@@ -154,10 +154,10 @@ class _Bound:
     def _met(self, node: Node, index: int) -> dict[tuple[Value, Value], int]:
         """Bytes that an output may have in common with an input whose other readers need not come later."""
         met: dict[tuple[Value, Value], int] = {}
-        for slide in node.op.slides(node):
-            x, y = self.root[node.inputs[slide.source]], self.root[node.outputs[slide.target]]
+        for walk in node.op.walks(node):
+            x, y = self.root[node.inputs[walk.source]], self.root[node.outputs[walk.target]]
             if self._dies(x, index) and y in self.size:
-                met[x, y] = common_bytes(self.size[x], self.size[y], least_distance(slide))
+                met[x, y] = common_bytes(self.size[x], self.size[y], least_distance(walk))
         return met
 
     def _dies(self, x: Value, index: int) -> bool:

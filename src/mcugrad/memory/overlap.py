@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mcugrad.ir import Slide, Value
+from mcugrad.ir import Value, Walk
 from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.schedule import LoadRows, Schedule, Step
 
@@ -30,18 +30,18 @@ def common_bytes(x: int, y: int, distance: int | None) -> int:
     return max(x + y - max(x + max(distance or 0, 0), y), 0)
 
 
-def least_distance(slide: Slide) -> int | None:
+def least_distance(walk: Walk) -> int | None:
     """How many bytes the output must start below the input: no piece may write what a later one reads.  None: any place."""
-    if len(slide.pieces) < 2:
+    if len(walk.pieces) < 2:
         return None
-    later = np.minimum.accumulate(slide.pieces[:0:-1, 0])[::-1]
-    return int((slide.pieces[:-1, 3] - later).max())
+    later = np.minimum.accumulate(walk.pieces[:0:-1, 0])[::-1]
+    return int((walk.pieces[:-1, 3] - later).max())
 
 
 def find_overlaps(schedule: Schedule, buffers: Sequence[Buffer]) -> tuple[Overlap, ...]:
     """Every pair that may overlap at a distance below the size of the later one, the distance a multiple of its alignment.
 
-    Two cases: the first buffer dies at the step that begins the second, whose op says how its kernel walks (`Op.slides`);
+    Two cases: the first buffer dies at the step that begins the second, whose op says how its kernel walks (`Op.walks`);
     or the same row-streamed segment reads the rows of one for the last time and writes the other, which is kept whole.
     """
     traffic = _Traffic(schedule, {v: i for i, b in enumerate(buffers) for v in b.values})
@@ -83,11 +83,11 @@ class _Traffic:
                 return None
             low = min(unread, reads.get(i, unread))
             if j in writes:
-                slide = self._slide(index, i, j)
-                if slide is not None:
-                    least = least_distance(slide)
+                walk = self._walk(index, i, j)
+                if walk is not None:
+                    least = least_distance(walk)
                     distance = distance if least is None else max(distance, least)
-                free = low if slide is None else unread
+                free = low if walk is None else unread
                 distance = max(distance, writes[j] - free) if free < x.size else distance
             unread = low
         return distance
@@ -117,12 +117,12 @@ class _Traffic:
             self.buffer[v]: v.type.nbytes if whole else step.last * v.type.row_bytes for v in step.outputs if v in self.buffer
         }
 
-    def _slide(self, index: int, i: int, j: int) -> Slide | None:
+    def _walk(self, index: int, i: int, j: int) -> Walk | None:
         """How the step walks from buffer i to j, where one of its operands is in the one and one output in the other."""
         step = self.schedule[index]
         if isinstance(step, LoadRows) or step.segment is not None:
             return None
         sources = [k for k, v in enumerate(step.inputs) if self.buffer.get(v) == i]
         targets = [k for k, v in enumerate(step.outputs) if self.buffer.get(v) == j]
-        slides = step.node.op.slides(step.node)
-        return next((s for s in slides if [s.source] == sources and [s.target] == targets), None)
+        walks = step.node.op.walks(step.node)
+        return next((s for s in walks if [s.source] == sources and [s.target] == targets), None)

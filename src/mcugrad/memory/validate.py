@@ -219,18 +219,18 @@ class _Play:
             same = np.array_equal(bytes_read, addresses)
             if index in must and not same:
                 raise PlanError(f"{where}: {y.name} must be the bytes of {x.name}")
-            if meets and not (same and index in (*may, *must)) and not self._slides(step, index, out, bytes_read, addresses):
+            if meets and not (same and index in (*may, *must)) and not self._walks(step, index, out, bytes_read, addresses):
                 raise PlanError(
                     f"{where}: {y.name} overwrites {x.name} (operand {index}) while {step.node.op.name} still reads it"
                 )
 
-    def _slides(self, step: Step, index: int, out: int, read: Ids, written: Ids) -> bool:
+    def _walks(self, step: Step, index: int, out: int, read: Ids, written: Ids) -> bool:
         """Does the op walk from this operand to this output, and never over bytes that it has still to read?"""
-        slide = next((s for s in step.node.op.slides(step.node) if (s.source, s.target) == (index, out)), None)
-        if slide is None or step.segment is not None:
+        walk = next((s for s in step.node.op.walks(step.node) if (s.source, s.target) == (index, out)), None)
+        if walk is None or step.segment is not None:
             return False
         gone = np.zeros(self.arena.size, bool)
-        for first, last, start, end in slide.pieces.tolist():
+        for first, last, start, end in walk.pieces.tolist():
             if gone[read[first:last]].any():
                 return False
             gone[written[start:end]] = True

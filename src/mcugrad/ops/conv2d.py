@@ -20,10 +20,10 @@ from mcugrad.ir import (
     RowNeed,
     RowRange,
     Scratch,
-    Slide,
     Struct,
     Table,
     TensorType,
+    Walk,
     Work,
 )
 from mcugrad.ops.correlate import correlate, correlate_back, correlate_weight
@@ -33,8 +33,8 @@ from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
 Array = NDArray[Any]
 
-PIXELS, PIXELS_WIDE, WIDE = 6, 4, 384
-"""Output pixels that the kernel computes together, and where they have more than WIDE inputs (csrc/ops/conv2d_strip.h)."""
+PIXELS, PIXELS_OF_MANY, MANY_INPUTS = 6, 4, 384
+"""Output pixels that the kernel computes together, and where they have more than MANY_INPUTS (csrc/ops/conv2d_strip.h)."""
 
 
 def merge(channels: tuple[int, ...] | None, live: Array, rest: Array | None) -> Array:
@@ -185,7 +185,7 @@ class Conv2d(Op):
         last outputs' weights, where rows of weights are not whole words."""
         inputs = [t.elements // t.shape[0] for t in segments]
         whole = sum(round_up(n, 4) for n in inputs)
-        pixels = PIXELS if whole <= WIDE else PIXELS_WIDE
+        pixels = PIXELS if whole <= MANY_INPUTS else PIXELS_OF_MANY
         columns = 2 * pixels * whole
         in_place = is_pointwise(self.window, 1, x.shape, y.shape) and len(segments) == 1
         if not any(n % 4 for n in inputs):
@@ -199,10 +199,10 @@ class Conv2d(Op):
     def crop(self, node: Node, first: int, last: int) -> Op:
         return replace(self, window=self.window.crop(first, last, node.inputs[0].type.shape[1]))
 
-    def slides(self, node: Node) -> tuple[Slide, ...]:
+    def walks(self, node: Node) -> tuple[Walk, ...]:
         if self.groups != 1 or self.window.dilation != (1, 1):
             return ()
-        return (Slide(0, 0, self.window.walk(node.inputs[0].type, node.outputs[0].type, PIXELS)),)
+        return (Walk(0, 0, self.window.walk(node.inputs[0].type, node.outputs[0].type, PIXELS)),)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, RowNeed, RowRange, Slide, Struct, Table, TensorType
+from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, RowNeed, RowRange, Struct, Table, TensorType, Walk
 from mcugrad.ops.example import activation, single
 from mcugrad.ops.spatial import nhwc
 
@@ -54,11 +54,11 @@ class SelectChannels(Op):
     def crop(self, node: Node, first: int, last: int) -> Op:
         return self
 
-    def slides(self, node: Node) -> tuple[Slide, ...]:
+    def walks(self, node: Node) -> tuple[Walk, ...]:
         (x,), (y,) = node.inputs, node.outputs
         pixels = np.arange(x.type.elements // x.type.shape[3])[:, None] * x.type.shape[3]
         reads, writes = (pixels + np.array(self.channels)).reshape(-1), np.arange(y.type.elements)
-        return (Slide(0, 0, np.stack([reads, reads + 1, writes, writes + 1], axis=1)),)
+        return (Walk(0, 0, np.stack([reads, reads + 1, writes, writes + 1], axis=1)),)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

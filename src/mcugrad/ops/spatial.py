@@ -88,7 +88,7 @@ class Window:
         return replace(self, padding=(top, left, bottom, right))
 
     def walk(self, x: TensorType, y: TensorType, strip: int) -> Array:
-        """Pieces of an `ir.Slide`: a kernel reads up to `strip` pixels' windows before it writes these pixels of y, all
+        """Pieces of an `ir.Walk`: a kernel reads up to `strip` pixels' windows before it writes these pixels of y, all
         channels; its last strip may begin `strip` pixels before the end.  A 1x1 window reads its pixel, others whole rows."""
         pixel = np.arange(y.shape[1] * y.shape[2])
         first, last = np.minimum(pixel, max(len(pixel) - strip, 0)), pixel

@@ -359,7 +359,7 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;
   f.most4 = round4(f.live > f.resting ? f.live : f.resting);
-  f.pixels = round4(f.live) + round4(f.resting) > MCG_WIDE ? MCG_PIXELS_WIDE : MCG_PIXELS;
+  f.pixels = round4(f.live) + round4(f.resting) > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS;
   f.bytes = (int8_t *)(f.columns + f.pixels * (round4(f.live) + round4(f.resting)));
   f.in_place = f.live == p->in_c && p->order == NULL && (p->in_c & 3) == 0 && p->stride_h == 1 && p->stride_w == 1 &&
                p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;

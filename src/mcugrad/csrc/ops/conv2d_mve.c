@@ -8,12 +8,13 @@
 #include "conv2d_mve.h"
 
 #include "fixed.h"
+#include "ops/conv2d_strip.h"
 #include "ops/mve.h"
 #include "ops/rows.h"
 
 #if MCG_MVE
 
-#define STRIP 16 /* pixels that are gathered together, at most; conv2d.py gives room for 12 */
+#define STRIP 16 /* pixels that are gathered together, at most; conv2d.py gives room for 12, or 8 of many inputs */
 #define VECTOR 16
 #define SHORT (3 * VECTOR) /* inputs whose weights of two outputs stay in registers */
 
@@ -272,10 +273,12 @@ int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t 
   for (int32_t o = 0; o < p->out_c; ++o) {
     if (p->shift[o] < 33) return 0;
   }
-  const int32_t room = 12 * (((live + 3) & ~3) + ((resting + 3) & ~3)), pixels = room / (live + resting);
+  const int32_t inputs = ((live + 3) & ~3) + ((resting + 3) & ~3);
+  const int32_t room = 2 * inputs * (inputs > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS);
+  const int32_t pixels = room / (live + resting);
   const conv_t f = {p, r, x, weight, rest, bias, (int8_t *)scratch, live, resting, pixels < STRIP ? pixels : STRIP};
-  if (taps == 1 && p->order == NULL && !mcg_slides(p, r, x, y) && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
-      p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0) {
+  if (taps == 1 && p->order == NULL && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
+      p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0 && !mcg_overlap(p, r, x, y)) {
     in_place(&f, y);
     return 1;
   }

@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-#define MCG_PIXELS 6       /* of the largest strip */
-#define MCG_PIXELS_WIDE 4  /* where a pixel has more inputs than ... */
-#define MCG_WIDE 384       /* ... these, which bounds the scratch */
+#define MCG_PIXELS 6         /* of the largest strip */
+#define MCG_PIXELS_OF_MANY 4 /* where a pixel has more inputs than ... */
+#define MCG_MANY_INPUTS 384  /* ... these, which bounds the scratch */
 
 /* Groups of inputs that conv2d_strip.S unrolls; the first group of the live inputs stands before the loop. */
 #define MCG_STRIP_UNROLLED 4

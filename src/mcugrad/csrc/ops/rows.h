@@ -25,7 +25,7 @@ static inline int mcg_meet(const int8_t *a, int32_t n, const int8_t *b, int32_t 
 }
 
 /* The same of a convolution's input and output. */
-static inline int mcg_slides(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *y) {
+static inline int mcg_overlap(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *y) {
   return mcg_meet(x, r->x_rows * p->in_w * p->in_c, y, r->y_rows * p->out_w * p->out_c);
 }
 

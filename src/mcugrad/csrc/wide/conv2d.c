@@ -190,7 +190,7 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
   const int32_t taps = p->kernel_h * p->kernel_w, row = p->in_w * p->in_c;
   const conv_t f = {p, r, x, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live)};
   if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c, 0)) return 0;
-  const int32_t direct = in_place(&f) && !mcg_slides(p, r, x, y);
+  const int32_t direct = in_place(&f) && !mcg_overlap(p, r, x, y);
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
     const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);
     rows = mcg_at_most(r->last - oy, r->y_rows - slot);

@@ -40,12 +40,12 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int
   const mcg_axis_t down = {0, 1, p->kernel_h}, right = {0, 1, p->kernel_w};
   mcg_windows_t s = {.top = -p->pad_top, .left = -p->pad_left, .step_h = p->stride_h, .step_w = p->stride_w};
   mcg_lines_t l;
-  if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* columns would be read after they are written */
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, p->in_c - c);
     const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, r->x_rows, n, p->x_zero};
     output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n), 2 * p->y_zero + 1};
     mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
+    if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* or columns would be read after they are written */
     to.start = mcg_load_some(bias + c, n) - s.sum * (128 + p->x_zero);
     for (int32_t ox = 0; ox < p->out_w; ox += to.across) {
       to.across = mcg_windows_across(&s, p->out_w - ox);
