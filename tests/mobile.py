@@ -23,7 +23,7 @@ from mcugrad.ops.spatial import Window
 from mcugrad.passes import TRAIN, run
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.head import attach_head
-from mcugrad.training.scheme import Update, UpdateScheme, resolve
+from mcugrad.training.scheme import Update, UpdateScheme, layers, resolve
 
 Q = Quant((0.05,), 3)
 
@@ -84,11 +84,15 @@ def chain(size: int, *kernels: tuple[int, int]) -> Graph:
     return net.graph(x)
 
 
-def training(bits: int = 4) -> Graph:
-    net = Net(16, 3)
+def training(bits: int = 4, size: int = 16, everything: bool = False) -> Graph:
+    """A stem and two inverted bottlenecks whose last layers learn, or all of them."""
+    net = Net(size, 3)
     x = net.block(net.block(net.conv(net.x, 8, 3, 2), 16, 8), 16, 8)
     forward = attach_head(net.graph(net.build.one(global_average(x.type), x, name="pool")), 4)
-    scheme = UpdateScheme("test", weights={"conv4": Update(0.5), "conv5": Update()}, biases=4, residual_bits=bits, centred=True)
+    some = {"conv4": Update(0.5), "conv5": Update()}
+    every = {name: Update() for name in layers(forward)}
+    weights, biases = (every, len(every)) if everything else (some, 4)
+    scheme = UpdateScheme("test", weights=weights, biases=biases, residual_bits=bits, centred=True)
     return run(differentiate(forward, TrainingPlan(resolve(scheme, forward))), TRAIN)
 
 

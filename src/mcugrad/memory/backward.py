@@ -128,11 +128,16 @@ class Backward:
         return known
 
     def _edges(self) -> list[int]:
-        """Nodes at which a block of the backward pass may begin: chains before which no more of it is alive than beside."""
+        """Nodes at which a block of the backward pass begins: chains before which no more of it is alive than beside, and
+        those after a chain that cannot run in rows."""
         chains = [i for i, n in enumerate(self.graph.nodes) if isinstance(n.op, Chain)]
         alive = [self._gradients(i, i) for i in chains]
         inner = [
-            c for i, c in enumerate(chains) if i == 0 or (i + 1 < len(chains) and alive[i] <= min(alive[i - 1], alive[i + 1]))
+            c
+            for i, c in enumerate(chains)
+            if i == 0
+            or not cuttable(self.graph.nodes[chains[i - 1]])
+            or (i + 1 < len(chains) and alive[i] <= min(alive[i - 1], alive[i + 1]))
         ]
         return [*inner, len(self.graph.nodes)] if chains else []
 
