@@ -13,8 +13,9 @@ from mcugrad.errors import McugradError
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
 from mcugrad.importers.model import TFLITE
-from mcugrad.prepare import CALIBRATION_SAMPLES, prepare
+from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.report.curve import learning_curve
+from mcugrad.report.plan import Plans, write_front, write_plan
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
 from mcugrad.training.scheme import RESIDUAL_BITS, UpdateScheme, read_scheme, with_residual_bits
 
@@ -75,15 +76,46 @@ def compile_request(request: Request, folder: str | Path) -> Compiled:
     return _compile(request, imported, calibration, request.classes, Path(folder))
 
 
+def plan_request(
+    request: Request, folder: str | Path, *, front: bool = False, confirm: bool = False, progress: Progress = quiet
+) -> dict[str, Any]:
+    """Plans without building: how every part runs, every byte, estimated instructions; into `folder`.
+
+    front: also what each size of SRAM would cost.  confirm: builds too, and reports the ELF's bytes.  Raises McugradError
+    for wrong input and BudgetError when it does not fit; then nothing is written."""
+    imported = load(request.model)
+    target = request.budget.resolve()
+    scheme = request.update_scheme(imported.name)
+    calibration = _calibration(request.calibrate, imported)
+    prepared = _prepare(request, imported, calibration, request.classes)
+    graph = training_graph(prepared, scheme, rate=request.rate, seed=request.seed)
+    plans = Plans(graph, prepared.name, target, request.input_mode, request.seed)
+    with fresh_folder(Path(folder)) as work:
+        points = plans.front(progress) if front else []
+        if front:
+            write_front(plans, points, work)
+        result = write_plan(plans, plans.best(), work)
+        if confirm:
+            built = compile_model(prepared, scheme, work / "firmware", request.budget, rate=request.rate, seed=request.seed)
+            facts = built.facts()
+            result = {**result, "sram": {**facts["sram"], "rest": 0, "budget": target.sram}, "firmware": facts["elf"]}
+    found = {**result, "scheme": scheme.name, "notes": list(prepared.notes), "folder": str(folder)}
+    return {**found, "pareto": points} if front else found
+
+
 def _calibration(path: str | Path | None, imported: Imported) -> Calibration | None:
     return None if path is None else calibration_samples(path, CALIBRATION_SAMPLES, input_shape(imported))
+
+
+def _prepare(request: Request, imported: Imported, calibration: Calibration | None, classes: int | None) -> Prepared:
+    return prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
 
 
 def _compile(
     request: Request, imported: Imported, calibration: Calibration | None, classes: int | None, folder: Path
 ) -> Compiled:
     scheme = request.update_scheme(imported.name)
-    prepared = prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
+    prepared = _prepare(request, imported, calibration, classes)
     if imported.format == TFLITE and isinstance(request.model, str | Path):
         prepared = replace(prepared, source=replace(prepared.source, data=Path(request.model).read_bytes()))
     return compile_model(prepared, scheme, folder, request.budget, rate=request.rate, seed=request.seed)

@@ -88,6 +88,42 @@ def check(model: Model, as_json: Json = False, seed: NoSeed = 0) -> None:
     raise McugradError(f"{model} has {len(report.blockers)} blocker(s); see above for the remedies")
 
 
+@app.command()
+def plan(
+    model: Model,
+    output: Out = None,
+    scheme: Scheme = "head",
+    classes: Classes = None,
+    keep_head: KeepHead = False,
+    target: Target = "cortex-m7",
+    sram: Sram = None,
+    calibrate: Calibrate = None,
+    residual_bits: Bits = None,
+    input_mode: InputMode = "auto",
+    pareto: Annotated[bool, typer.Option("--pareto", help="Also what each size of SRAM would cost in instructions.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build the firmware too, and report the bytes of its ELF.")] = False,
+    compiler: CompilerName = "zig",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """How it would run in the memory it may use: modes, every byte over time, and an estimate of its cost."""
+    from mcugrad.api import Request, plan_request
+    from mcugrad.report.plan import print_plan
+
+    request = Request(
+        model, scheme, classes, keep_head, target, sram, None, calibrate, None, residual_bits, input_mode, compiler, seed
+    )
+    bar, show = progress_bar()
+    with bar:
+        folder = run_folder("plan", model.stem, output)
+        result = plan_request(request, folder, front=pareto, confirm=build, progress=show)
+    warn(result["notes"])
+    if as_json:
+        emit_json(result)
+    else:
+        print_plan(result, out)
+
+
 @app.command("compile")
 def compile_command(
     model: Model,

@@ -17,6 +17,8 @@ from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
 from mcugrad.ir import Array
+from mcugrad.ops.backprop import Chain
+from mcugrad.ops.piece import Piece
 from mcugrad.program import Program
 
 SCHEDULES = ("halving", "cosine", "constant")
@@ -239,7 +241,7 @@ _SATURATION_NOTE = (
 
 def saturated_share(program: Program, learned: Learned) -> float:
     """Clamped elements of the stored gradients, as a share of all those of the steps whose backward pass ran."""
-    made = program.graph.producers()
-    stored = [made[count].outputs[made[count].outputs.index(count) - 1] for count in program.counts]
-    elements = sum(v.type.elements for v in stored) * learned.full_steps
+    nodes = (n.op.inner(n) if isinstance(n.op, Piece) else n for n in program.graph.nodes)
+    stored = sum(v.type.elements for n in nodes if isinstance(n.op, Chain) for v in n.outputs[::2])
+    elements = stored * learned.full_steps
     return learned.saturated / elements if elements else 0.0

@@ -24,7 +24,7 @@ WEIGHTY = 0.04  # of the cap that these values must take for that to be tried
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run blocks [first, last) of the backward pass.
+    """One way to run blocks [first, last) of the backward pass, nodes [start, stop).
 
     own: most bytes alive meanwhile, without what the forward pass left for the blocks that follow (earlier layers).
     saved: bytes that it leaves for these blocks.  instructions: beyond those of the plain way.
@@ -32,11 +32,18 @@ class Way:
 
     first: int
     last: int
+    start: int
+    stop: int
     mode: Mode
     reruns: tuple[Rerun, ...]
     own: int
     saved: int
     instructions: int
+
+    @property
+    def rows(self) -> int | None:
+        """Rows per round."""
+        return next((r.rows for r in self.reruns), None)
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,8 @@ class Backward:
             or not cuttable(self.graph.nodes[chains[i - 1]])
             or (i + 1 < len(chains) and alive[i] <= min(alive[i - 1], alive[i + 1]))
         ]
-        return [*inner, len(self.graph.nodes)] if chains else []
+        last = max((i for i, n in enumerate(self.graph.nodes) if isinstance(n.op, Chain | Update)), default=0)
+        return [*inner, last + 1] if chains else []
 
     def _gradients(self, start: int, stop: int, touched: Iterable[Value] = ()) -> int:
         """Bytes across nodes [start, stop) that neither the forward pass nor the caller wrote."""
@@ -205,7 +213,7 @@ class Backward:
         saved = sum(self.lives.size[v] for v in self._forward_reads(nodes) - later if v in self.lives.size)
         extra = sum(macs for _, macs in facts.values()) - sum(self._facts(n)[1] for n in plain)
         cost = int(INSTRUCTIONS_PER_MAC * extra) + INSTRUCTIONS_PER_PIECE * (len(nodes) - len(plain))
-        return Way(first, last, mode, reruns, peak + self._gradients(start, stop, touched), saved, cost)
+        return Way(first, last, start, stop, mode, reruns, peak + self._gradients(start, stop, touched), saved, cost)
 
     def _facts(self, node: Node) -> tuple[int, int]:
         """Bytes of scratch memory, and multiply-accumulates; the same for nodes that differ only in their values."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import groupby
 
 from mcugrad.ir import Graph, Value
 from mcugrad.memory.certificate import live
@@ -127,10 +128,21 @@ def row_runs(graph: Graph) -> list[list[int]]:
 
 
 def narrow_places(graph: Graph) -> dict[int, list[Value]]:
-    """Places between two nodes where no more bytes cross than at those beside it, and the values that do."""
+    """Places between two nodes where no more bytes cross than where something else crosses next, and the values that do."""
     crossing = crossing_values(graph)
-    size = [sum(v.type.nbytes for v in values) for values in crossing]
-    return {c: crossing[c] for c in range(1, len(size) - 1) if size[c] <= min(size[c - 1], size[c + 1]) and crossing[c]}
+    found: dict[int, list[Value]] = {}
+    at = 0
+    for same, places in groupby(range(len(crossing)), lambda c: frozenset(crossing[c])):
+        stop = at + len(list(places))
+        beside = [crossing[c] for c in (at - 1, stop) if 0 <= c < len(crossing)]
+        if same and all(_bytes(crossing[at]) <= _bytes(values) for values in beside if values):
+            found |= {c: crossing[c] for c in range(at, stop)}
+        at = stop
+    return found
+
+
+def _bytes(values: list[Value]) -> int:
+    return sum(v.type.nbytes for v in values)
 
 
 def crossing_values(graph: Graph) -> list[list[Value]]:

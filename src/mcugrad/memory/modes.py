@@ -19,7 +19,7 @@ from mcugrad.passes.recompute import recompute
 TRIES = 3
 """Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
 
-__all__ = ["Block", "Mode", "Planned", "Scheduled", "Way", "plan", "smallest_peak"]
+__all__ = ["Block", "Mode", "Planned", "Planner", "Scheduled", "Way", "plan", "smallest_peak"]
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,8 @@ class Planned:
 
 
 def plan(graph: Graph, *, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0) -> Planned:
-    """Modes, schedule and addresses of a graph; inference runs the first steps of the same schedule.
-
-    Without a cap (`sram_for_arena`, bytes) layerwise.  Under one, the smallest arena that row streaming reaches while its
-    extra calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do; where
-    none do, the backward pass computes forward values again and runs in rows, with the fewest extra instructions.
-    input_rows: True pulls the input row by row, None does so only where nothing else fits.
-    Raises BudgetError that says by how much the smallest plan misses the cap, and ScheduleError when the input cannot be
-    pulled row by row.
-    """
-    if input_rows:
-        arrange(graph, [(0, 1)], input_rows=True)
-    search = _Search(graph, sram_for_arena, seed)
-    choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
-    for attempt in (search.forward_only, search.with_reruns):
-        for rows in choices:
-            for planned in attempt(rows):
-                if sram_for_arena is None or planned.arena <= sram_for_arena:
-                    return planned
-                search.tried.append(planned)
-    best = min(search.tried, key=lambda p: p.arena)
-    raise BudgetError(_too_big(best, sram_for_arena or 0, graph), best.arena)
+    """`Planner(graph, input_rows, seed).plan(sram_for_arena)`."""
+    return Planner(graph, input_rows, seed).plan(sram_for_arena)
 
 
 def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
@@ -82,36 +63,77 @@ def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
     return Forward(graph, can_pull(graph) if input_rows is None else input_rows).floor()
 
 
-class _Search:
-    """Plans of one graph worth placing, the cheapest first; `cap` bytes, or None."""
+class Planner:
+    """Plans of one graph under any number of caps.
 
-    def __init__(self, graph: Graph, cap: int | None, seed: int) -> None:
-        self.graph, self.cap, self.seed = graph, cap, seed
-        self.tried: list[Planned] = []
+    input_rows: True pulls the input row by row, None does so only where nothing else fits.  Raises ScheduleError when the
+    input cannot be pulled row by row."""
 
-    def forward_only(self, rows: bool) -> Iterator[Planned]:
-        """The backward pass as it stands."""
-        forward = Forward(self.graph, rows)
-        if self.cap is None or not self._can_rerun() or (forward.rest() <= self.cap and forward.floor() <= self.cap):
-            yield from (_place(self.graph, blocks, rows, self.seed) for blocks in forward.candidates(self.cap))
+    def __init__(self, graph: Graph, input_rows: bool | None = False, seed: int = 0) -> None:
+        if input_rows:
+            arrange(graph, [(0, 1)], input_rows=True)
+        self.graph, self.seed = graph, seed
+        self.choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
+        self.forward: dict[bool, Forward] = {}
+        self.backward: dict[bool, Backward] = {}
+
+    def plan(self, cap: int | None = None) -> Planned:
+        """Modes, schedule and addresses; inference runs the first steps of the same schedule.
+
+        Without a cap (bytes of arena) layerwise.  Under one, the smallest arena that row streaming reaches while its extra
+        calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do; where none
+        do, the backward pass computes forward values again and runs in rows, with the fewest extra instructions.
+        Raises BudgetError that says by how much the smallest plan misses the cap."""
+        tried: list[Planned] = []
+        for attempt in (self._forward_only, self._with_reruns):
+            for rows in self.choices:
+                for planned in attempt(cap, rows):
+                    if cap is None or planned.arena <= cap:
+                        return planned
+                    tried.append(planned)
+        best = min(tried, key=lambda p: p.arena)
+        raise BudgetError(_too_big(best, cap or 0, self.graph), best.arena)
+
+    def floor(self) -> int:
+        """A cap below which no plan is likely to fit, bytes: the least that is alive at once."""
+        if not self._can_rerun():
+            return min(self._forward(rows).floor() for rows in self.choices)
+        return min(min(self._forward(rows).floor(), self._backward(rows).floor) for rows in self.choices)
+
+    def _forward(self, rows: bool) -> Forward:
+        if rows not in self.forward:
+            self.forward[rows] = Forward(self.graph, rows)
+        return self.forward[rows]
+
+    def _backward(self, rows: bool) -> Backward:
+        if rows not in self.backward:
+            self.backward[rows] = Backward(self.graph, rows)
+        return self.backward[rows]
+
+    def _forward_only(self, cap: int | None, rows: bool) -> Iterator[Planned]:
+        """The backward pass as it stands, the cheapest plans first."""
+        forward = self._forward(rows)
+        if cap is None or not self._can_rerun() or (forward.rest() <= cap and forward.floor() <= cap):
+            yield from (_place(self.graph, blocks, rows, self.seed) for blocks in forward.candidates(cap))
 
     def _can_rerun(self) -> bool:
         return any(n.op.phase == "backward" for n in self.graph.nodes)
 
-    def with_reruns(self, rows: bool) -> Iterator[Planned]:
+    def _with_reruns(self, cap: int | None, rows: bool) -> Iterator[Planned]:
         """Parts of the backward pass rerun; under a lower cap where the plans before were too large for their live peak."""
-        if self.cap is None or not self._can_rerun():
+        if cap is None or not self._can_rerun():
             return
-        backward, cap = Backward(self.graph, rows), self.cap
+        backward, goal, least = self._backward(rows), cap, 1 << 62
         for _ in range(TRIES):
-            least: Planned | None = None
-            for planned in islice(self._under(backward, cap, rows), TRIES):
+            arenas: list[int] = []
+            for planned in islice(self._under(backward, goal, rows), TRIES):
                 yield planned
-                least = planned if least is None or planned.arena < least.arena else least
-            if least is None:
+                arenas.append(planned.arena)
+            if not arenas:
                 break
-            cap -= max(least.arena - self.cap, 4)
-        if not self.tried or min(p.arena for p in self.tried) > backward.floor:
+            least = min(least, *arenas)
+            goal -= max(min(arenas) - cap, 4)
+        if least > backward.floor:
             yield from islice(self._under(backward, backward.floor, rows), 1)
 
     def _under(self, backward: Backward, cap: int, rows: bool) -> Iterator[Planned]:
@@ -120,7 +142,7 @@ class _Search:
         for choice in ways:
             graph = recompute(self.graph, choice.reruns)
             forward = Forward(graph, rows)
-            if forward.floor() <= cap or choice is ways[-1]:
+            if (forward.rest() <= cap and forward.floor() <= cap) or choice is ways[-1]:
                 verify(graph)
                 blocks = next(iter(forward.candidates(cap)))
                 yield _place(graph, blocks, rows, self.seed, choice.chosen)

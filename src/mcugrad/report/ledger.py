@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mcugrad.build import Firmware
@@ -59,20 +60,26 @@ def trainable(program: Program) -> int:
 
 
 def layer_rows(program: Program) -> list[dict[str, Any]]:
-    """One row per node of the program: what it is, its output, cost and memory."""
-    rows = []
+    """One row per node of the program: what it is, its output, cost and memory; pieces of one node share a row."""
+    rows: dict[tuple[str | None, str], dict[str, Any]] = {}
     for node in program.graph.nodes:
         value = node.outputs[0] if node.outputs else None
-        rows.append(
-            {
-                "name": value.name if value else "",
-                "op": node.op.name,
-                "phase": node.op.phase,
-                "output": str(value.type) if value else "",
-                "macs": node.op.work(node).macs,
-                "bytes": value.type.nbytes if value else 0,
-                "offset": program.plan.offsets.get(value) if value else None,
-                "origin": value.origin if value else "",
-            }
-        )
-    return rows
+        name = re.sub(PIECE, "", value.name) if value and node.op.scratch_group else value.name if value else ""
+        row = {
+            "name": name,
+            "op": node.op.name,
+            "phase": node.op.phase,
+            "output": str(value.type) if value else "",
+            "macs": node.op.work(node).macs,
+            "bytes": value.type.nbytes if value else 0,
+            "offset": program.plan.offsets.get(value) if value else None,
+            "origin": value.origin if value else "",
+        }
+        known = rows.setdefault((node.op.scratch_group, name or f"node {len(rows)}"), {**row, "macs": 0, "calls": 0})
+        known["macs"] += row["macs"]
+        known["calls"] += 1
+    return list(rows.values())
+
+
+PIECE = r"\.(to|from|sum)\d+(_\d+)?$"
+"""What passes.recompute appends to the name of a value for each round."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,21 @@ def draw_memory_map(program: Scheduled, path: Path, title: str = "") -> Path:
 
 
 def _times(program: Scheduled) -> list[float]:
-    """Where each step begins on the time axis, and where all end: a streamed segment is as wide as its nodes are many."""
-    nodes: dict[int | None, set[object]] = {}
-    steps: dict[int | None, int] = {}
-    for step in program.schedule:
-        nodes.setdefault(step.segment, set()).add(step.outputs)
-        steps[step.segment] = steps.get(step.segment, 0) + 1
+    """Where each step begins on the time axis, and where all end: what runs in rows is as wide as its nodes are many."""
+    keys = [_part(step) for step in program.schedule]
+    nodes: dict[int | str | None, set[object]] = {}
+    for key, step in zip(keys, program.schedule, strict=True):
+        nodes.setdefault(key, set()).add(step.outputs[0].name.rpartition(".")[0] if isinstance(key, str) else step.outputs)
+    steps = Counter(keys)
     times = [0.0]
-    for step in program.schedule:
-        times.append(times[-1] + (1 if step.segment is None else 2 * len(nodes[step.segment]) / steps[step.segment]))
+    for key in keys:
+        times.append(times[-1] + (1 if key is None else 2 * len(nodes[key]) / steps[key]))
     return [*times, times[-1] + 1]
+
+
+def _part(step: Step | LoadRows) -> int | str | None:
+    """The segment or rounds that a step is part of."""
+    return step.node.op.scratch_group if isinstance(step, Step) and step.segment is None else step.segment
 
 
 def _phases(graph: Graph) -> dict[str, str]:
