@@ -22,6 +22,20 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
 
 int32_t mcg_conv2d_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                                const mcg_weight_step_t *step);
+int32_t mcg_conv2d_update_windows(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                                  const mcg_weight_step_t *step);
+
+/* Moves elements at ... at + n - 1 of a weight by grad, which then holds their changes; row + i, or row + order[i], are the
+ * elements of the random numbers. */
+int32_t mcg_weight_run_wide(const mcg_weight_step_t *s, int32_t at, int32_t n, int32_t k, uint32_t key, uint32_t row,
+                            const uint16_t *order, int32_t *grad);
+
+/* Moves and centres channels first ... first + n - 1 of a depthwise weight; shift: k less base[c]. */
+int32_t mcg_depthwise_step_wide(const mcg_weight_step_t *s, int32_t first, int32_t n, const int32_t *grad, int32_t shift,
+                                uint32_t key);
+
+int32_t mcg_depthwise_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                                  const mcg_weight_step_t *step);
 
 /* These leave nothing. */
 void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const int8_t *b, int8_t *y);

@@ -2,6 +2,7 @@
  * dW[tap][c] = sum of (x - x_zero - mu_c) * h, which fits int16 times int8; taps in the padding contribute nothing.
  */
 #include "backward.h"
+#include "wide.h"
 
 #define CHANNELS 4
 
@@ -63,6 +64,7 @@ static MCG_NOINLINE void tap_packed(const tap_t *t, int32_t channels, int32_t c,
 /* x [in_h][in_w][C], h [out_h][out_w][C], mu [C] or null, scratch int32 [kh][kw][4] */
 void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                           const mcg_weight_step_t *step, void *scratch) {
+  if (MCG_WIDE && mcg_depthwise_update_wide(p, x, h, mu, step)) return;
   int32_t *grad = (int32_t *)scratch;
   for (int32_t c = 0; c < p->in_c; c += CHANNELS) {
     const int32_t n = mcg_min(CHANNELS, p->in_c - c);

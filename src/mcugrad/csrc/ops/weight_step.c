@@ -5,6 +5,7 @@
 #include "weight_step.h"
 
 #include "backward.h"
+#include "wide.h"
 
 #define BOUNDED 16384 /* positions whose gradients stay within 2^30 */
 
@@ -117,6 +118,13 @@ static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad
   }
 }
 
+static void move_run(const run_t *run, int32_t bits, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
+  if (bits == 8) move_all_8(run, n, grad);
+  else if (bits == 0) move_all_0(run, n, grad, row, order);
+  else if (run->k > 0 && run->k <= 31 && (run->at | n) % 2 == 0) move_pairs_4(run, n, grad, row, order);
+  else move_all_4(run, n, grad, row, order);
+}
+
 /* sum of the changes [n], each times its channel's mean */
 static int64_t weigh(const int16_t *mu, int32_t n, const int32_t *change) {
   int64_t sum = 0;
@@ -140,17 +148,8 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
   const run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
-  switch (p->residual_bits) {
-    case 8: move_all_8(&run, n, grad); break;
-    case 4:
-      if (run.k > 0 && run.k <= 31 && (at | n) % 2 == 0) {
-        move_pairs_4(&run, n, grad, full, order);
-      } else {
-        move_all_4(&run, n, grad, full, order);
-      }
-      break;
-    default: move_all_0(&run, n, grad, full, order); break;
-  }
+  const int moved = MCG_WIDE && mcg_weight_run_wide(step, at, n, run.k, run.key, full, order, grad);
+  if (!moved) move_run(&run, p->residual_bits, n, grad, full, order);
   return mu == NULL ? 0 : weigh(mu + first, n, grad);
 }
 
@@ -213,6 +212,7 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   const int32_t shift = common_shift(step);
+  if (MCG_WIDE && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
   for (int32_t c = first; c < first + n; ++c) {
     int32_t change = 0;
     run.k = p->base[c] + shift;

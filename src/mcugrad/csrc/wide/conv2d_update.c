@@ -82,7 +82,9 @@ int32_t mcg_conv2d_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int
   u.p = p, u.mu = mu, u.step = step;
   u.positions = p->in_h * p->in_w, u.groups = mcg_groups(u.positions);
   const int32_t most = mcg_at_most(OUTPUTS, TURNED / (64 * u.groups) * MCG_WIDTH);
-  if (!mcg_is_pointwise(p) || most == 0 || u.positions * MCG_WIDE_VECTORS * MCG_WIDTH > TURNED) return 0;
+  if (!mcg_is_pointwise(p) || most == 0 || u.positions * MCG_WIDE_VECTORS * MCG_WIDTH > TURNED) {
+    return mcg_conv2d_update_windows(p, x, h, mu, step);
+  }
   for (u.first = 0; u.first < p->out_c; u.first += most) {
     u.outputs = mcg_at_most(most, p->out_c - u.first);
     turn(&u, h);

@@ -42,7 +42,7 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int
   mcg_lines_t l;
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, p->in_c - c);
-    const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, r->x_rows, n, p->x_zero};
+    const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, r->x_rows, p->in_w * p->in_c, n, p->x_zero};
     output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n), 2 * p->y_zero + 1};
     mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
     if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* or columns would be read after they are written */

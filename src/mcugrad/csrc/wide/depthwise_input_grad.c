@@ -109,7 +109,7 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
     b.rows = mcg_min(rows, p->in_h - b.row);
     for (b.first = 0; b.first < p->in_c; b.first += MCG_WIDTH) {
       b.n = mcg_min(MCG_WIDTH, p->in_c - b.first);
-      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, b.n, 0};
+      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, p->out_w * p->out_c, b.n, 0};
       g.h = from, g.weight = weight + b.first;
       fill_all(&g);
       mcg_chain_block(chain, &b);

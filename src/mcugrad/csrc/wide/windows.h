@@ -15,7 +15,10 @@
 /* n channels of a value; what lies outside reads as `zero`. */
 typedef struct {
   const int8_t *x; /* at the first of the channels */
-  int32_t height, width, pixel, rows, n, zero;
+  int32_t height, width;
+  int32_t pixel;   /* bytes from one to the next */
+  int32_t rows, pitch;
+  int32_t n, zero;
 } mcg_source_t;
 
 /* Windows of `height` rows and `quads` times four columns; window (i, j) begins at row top + i * step_h and column
@@ -55,7 +58,7 @@ MCG_INLINE void mcg_fill_line_of(const mcg_source_t *s, int32_t n, int32_t row, 
   if (row >= 0 && row < s->height) {
     const int32_t first = left < 0 ? mcg_at_most(-left, end) : 0;
     const mcg_wide_t *const inner = line + first, *const outer = line + mcg_at_most(s->width - left, end);
-    const int8_t *at = mcg_row(s->x, row, s->rows, s->width * pixel) + (left + first) * pixel;
+    const int8_t *at = mcg_row(s->x, row, s->rows, s->pitch) + (left + first) * pixel;
     for (; line < inner; ++line) v = v >> 8 | outside, *line = (mcg_wide_t)v;
     for (; line < outer; ++line, at += pixel) {
       const mcg_bytes_t pixels = mcg_load_bytes(at, n) ^ -128;

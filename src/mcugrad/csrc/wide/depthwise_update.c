@@ -1,0 +1,118 @@
+/* Weight gradient of a depthwise convolution, 16 channels at a time, and their step at once.
+ *
+ * A line of x, of every stride-th column from one of the first on, meets four neighbours of a row of h in one mcg_dot4;
+ * x is 0 outside, as an unsigned byte, and what the zero point and the mean take off follows from the sum of h over the
+ * positions whose tap lies inside.
+ */
+#include "ops/backward.h"
+#include "wide.h"
+#include "windows.h"
+
+#define TAPS 256
+#define QUADS 1024 /* of h: four neighbours of 16 channels */
+
+typedef struct {
+  const mcg_conv2d_t *p;
+  int32_t across;              /* quads of a row of h */
+  mcg_wide_t h[QUADS];         /* [out_h][across] */
+  mcg_wide_t line[MCG_LINES];
+  mcg_wide_t products[TAPS];   /* sums of (x + 128) * h */
+  mcg_wide_t sums[TAPS];       /* of h */
+  uint32_t inside[TAPS];       /* [kernel_w][across]: a byte 1 where the tap of an output lies inside */
+} update_t;
+
+/* Columns of tap kx: the remainder of the stride that they share, and how many of it lie before that of output 0. */
+typedef struct {
+  int32_t remainder, before;
+} column_t;
+
+static column_t column_of(const mcg_conv2d_t *p, int32_t kx) {
+  const int32_t at = kx - p->pad_left, stride = p->stride_w;
+  const column_t c = {((at % stride) + stride) % stride, at >= 0 ? at / stride : -((stride - 1 - at) / stride)};
+  return c;
+}
+
+static void load_h(update_t *u, const int8_t *h, int32_t n) {
+  const mcg_conv2d_t *p = u->p;
+  for (int32_t oy = 0; oy < p->out_h; ++oy, h += p->out_w * p->out_c) {
+    for (int32_t q = 0; q < u->across; ++q) {
+      u->h[oy * u->across + q] = mcg_four_terms(h + 4 * q * p->out_c, p->out_c, n, mcg_at_most(4, p->out_w - 4 * q));
+    }
+  }
+}
+
+static void mark_inside(update_t *u) {
+  const mcg_conv2d_t *p = u->p;
+  for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
+    const mcg_span_t span = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
+    for (int32_t q = 0; q < u->across; ++q) {
+      uint32_t word = 0;
+      for (int32_t i = 0; i < 4; ++i) word |= (uint32_t)(4 * q + i >= span.first && 4 * q + i < span.last) << (8 * i);
+      u->inside[kx * u->across + q] = word;
+    }
+  }
+}
+
+/* sums [kernel_h][kernel_w] += row oy of h, where the taps are inside */
+static void add_sums(update_t *u, int32_t oy) {
+  const mcg_conv2d_t *p = u->p;
+  const mcg_wide_t *h = u->h + oy * u->across;
+  const int32_t top = oy * p->stride_h - p->pad_top;
+  for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
+    mcg_wide_t sum = {0};
+    for (int32_t q = 0; q < u->across; ++q) sum = mcg_dot4(sum, mcg_splat((int32_t)u->inside[kx * u->across + q]), h[q]);
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+      if (top + ky >= 0 && top + ky < p->in_h) u->sums[ky * p->kernel_w + kx] += sum;
+    }
+  }
+}
+
+/* products [kernel_h][kernel_w] += input row iy at the columns of one remainder */
+static void add_products(update_t *u, const mcg_source_t *x, int32_t iy, int32_t remainder) {
+  const mcg_conv2d_t *p = u->p;
+  const mcg_source_t some = {x->x + remainder * x->pixel, x->height, (x->width - remainder + p->stride_w - 1) / p->stride_w,
+                             p->stride_w * x->pixel, x->rows, x->pitch, x->n, x->zero};
+  const int32_t left = column_of(p, 0).before - 1, most = column_of(p, p->kernel_w - 1).before;
+  mcg_fill_line(&some, iy, left, most - left + 4 * u->across, u->line);
+  for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    const int32_t oy = mcg_reader(iy, ky, p->stride_h, p->pad_top, p->out_h);
+    for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
+      const column_t c = column_of(p, kx);
+      if (c.remainder != remainder) continue;
+      const mcg_wide_t *h = u->h + oy * u->across, *line = u->line + 3 + c.before - left;
+      mcg_wide_t sum = u->products[ky * p->kernel_w + kx];
+      for (int32_t q = 0; q < u->across; ++q) sum = mcg_dot4(sum, line[4 * q], h[q]);
+      u->products[ky * p->kernel_w + kx] = sum;
+    }
+  }
+}
+
+/* Channels c ... c + n - 1. */
+static void channels(update_t *u, const int8_t *x, const int8_t *h, const int16_t *mu, const mcg_weight_step_t *step,
+                     int32_t c, int32_t n) {
+  const mcg_conv2d_t *p = u->p;
+  const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, p->in_h, p->in_w * p->in_c, n, -128};
+  int32_t grad[TAPS * MCG_WIDTH];
+  const int32_t taps = p->kernel_h * p->kernel_w;
+  mcg_wide_t middle = mcg_splat(128 + p->x_zero);
+  for (int32_t j = 0; mu != NULL && j < n; ++j) middle[j] += mu[c + j];
+  for (int32_t tap = 0; tap < taps; ++tap) u->products[tap] = u->sums[tap] = (mcg_wide_t){0};
+  load_h(u, h + c, n);
+  for (int32_t oy = 0; oy < p->out_h; ++oy) add_sums(u, oy);
+  for (int32_t iy = 0; iy < p->in_h; ++iy) {
+    for (int32_t r = 0; r < mcg_min(p->stride_w, p->in_w); ++r) add_products(u, &from, iy, r);
+  }
+  for (int32_t tap = 0; tap < taps; ++tap) mcg_store_some(grad + tap * n, u->products[tap] - u->sums[tap] * middle, n);
+  mcg_depthwise_step(step, c, n, grad);
+}
+
+int32_t mcg_depthwise_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                                  const mcg_weight_step_t *step) {
+  update_t u;
+  u.p = p, u.across = mcg_groups(p->out_w);
+  if (p->dilation_h != 1 || p->dilation_w != 1 || p->kernel_h * p->kernel_w > TAPS || u.across * p->kernel_w > TAPS) return 0;
+  if (u.across * p->out_h > QUADS || 4 * u.across + p->kernel_w + 8 > MCG_LINES) return 0;
+  mark_inside(&u);
+  for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) channels(&u, x, h, mu, step, c, mcg_min(MCG_WIDTH, p->in_c - c));
+  return 1;
+}
