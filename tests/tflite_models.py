@@ -13,7 +13,16 @@ NUMPY = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "UINT8
 NONE, RELU, RELU_N1_TO_1, RELU6, TANH = range(5)
 SAME, VALID = range(2)
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5, "DEQUANTIZE": 3}
-FIRST = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "STRIDED_SLICE", "PACK", "RELU_0_TO_1", "RELU_N1_TO_1"}
+FIRST = {"HARD_SWISH", "ELU"} | {
+    "RESHAPE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "SHAPE",
+    "STRIDED_SLICE",
+    "PACK",
+    "RELU_0_TO_1",
+    "RELU_N1_TO_1",
+}
 
 
 class Net:

@@ -22,20 +22,15 @@ from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
 from mcugrad.passes.clean import CLEAN
 from mcugrad.passes.run import run
 
-RELU = "use ReLU or ReLU6"
-BRANCH = "join branches by addition"
-GATING = "only residual additions combine branches; remove attention or gating"
 CONTROL = "export a network without data-dependent control flow"
 REMEDIES = {
-    **dict.fromkeys(("HARD_SWISH", "LEAKY_RELU", "PRELU", "ELU", "GELU", "TANH"), RELU),
-    **dict.fromkeys(("CONCATENATION", "SPLIT", "SPLIT_V", "STRIDED_SLICE", "SLICE", "GATHER", "UNPACK", "PACK"), BRANCH),
-    **dict.fromkeys(("MUL", "SUB", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"), GATING),
+    **dict.fromkeys(("GATHER", "UNPACK", "PACK"), "use a slice or a concatenation"),
+    **dict.fromkeys(("DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"), "use sums and products"),
     **dict.fromkeys(("IF", "WHILE", "CALL", "CALL_ONCE"), CONTROL),
-    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV"), "end the network before it upsamples"),
-    **dict.fromkeys(("BATCH_TO_SPACE_ND", "SPACE_TO_BATCH_ND"), "they stand for a dilated convolution: use dilation 1"),
+    **dict.fromkeys(("RESIZE_BILINEAR", "TRANSPOSE_CONV"), "upsample by nearest neighbours, then convolve"),
+    **dict.fromkeys(("BATCH_TO_SPACE_ND", "SPACE_TO_BATCH_ND"), "they stand for a dilated convolution: convert it as one"),
     **dict.fromkeys(("ARG_MAX", "TOPK_V2"), "export the model up to its logits"),
     **dict.fromkeys(("LSTM", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"), "use a convolutional network"),
-    "TRANSPOSE": "keep the channels last throughout the model",
 }
 DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
 

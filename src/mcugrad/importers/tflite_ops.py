@@ -11,12 +11,27 @@ from mcugrad.importers.limits import NO_LIMITS, Limits
 from mcugrad.importers.onnx_fold import reshaped
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import NO_PADDING, Blocked, bounded_activation
+from mcugrad.importers.tflite_more import (
+    ACTIVATIONS,
+    FUNCTIONS,
+    arithmetic,
+    concat,
+    cut,
+    limits_of,
+    prelu,
+    resize,
+    softmax,
+    split,
+    strided,
+    table,
+    transpose,
+)
 from mcugrad.importers.tflite_read import TfliteNode
 from mcugrad.importers.tflite_state import Act, Padding, State
 from mcugrad.ir import Value
-from mcugrad.ops.add import Add
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.place import Pad
 from mcugrad.ops.pool import AvgPool, MaxPool
 from mcugrad.ops.spatial import Window
 
@@ -24,16 +39,7 @@ Handler = Callable[[State, TfliteNode], None]
 Pair = tuple[int, int]
 
 SAME = 0
-ACTIVATIONS: dict[int, Limits] = {0: NO_LIMITS, 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 LIMITS = {"RELU": ACTIVATIONS[1], "RELU_N1_TO_1": ACTIVATIONS[2], "RELU6": ACTIVATIONS[3], "RELU_0_TO_1": (0.0, 1.0)}
-
-
-def _limits(node: TfliteNode) -> Limits:
-    """The fused activation."""
-    kind = node.attributes.get("FusedActivationFunction", 0)
-    if kind not in ACTIVATIONS:
-        raise Blocked("its fused activation is TANH or SIGN_BIT", "use ReLU or ReLU6")
-    return ACTIVATIONS[kind]
 
 
 def _window(node: TfliteNode, size: Pair, kernel: Pair, before: Padding = NO_PADDING) -> Window:
@@ -67,7 +73,7 @@ def conv(state: State, node: TfliteNode) -> None:
     op: Conv2d | DepthwiseConv2d = Conv2d(window, groups=groups)
     if groups == channels == shape[0] > 1:
         op = DepthwiseConv2d(window)
-    value = state.layer(node, op, x, lambda weight: weight, _limits(node))
+    value = state.layer(node, op, x, lambda weight: weight, limits_of(node))
     state.acts[node.outputs[0]] = Act(value, value.type.shape)
 
 
@@ -81,7 +87,7 @@ def depthwise(state: State, node: TfliteNode) -> None:
     window = _window(node, (height, width), (shape[1], shape[2]), act.padding)
     single = shape[3] == channels > 1
     op = DepthwiseConv2d(window) if single else Conv2d(window, groups=channels)
-    value = state.layer(node, op, x, lambda weight: weight.transpose(3, 1, 2, 0), _limits(node))
+    value = state.layer(node, op, x, lambda weight: weight.transpose(3, 1, 2, 0), limits_of(node))
     state.acts[node.outputs[0]] = Act(value, value.type.shape)
 
 
@@ -97,21 +103,9 @@ def fully_connected(state: State, node: TfliteNode) -> None:
     x = act.value if rows == 1 else state.reshaped(act.value, (1, 1, rows, shape[1]))
     kernel = (x.type.shape[1], x.type.shape[2]) if rows == 1 else (1, 1)
     whole = (shape[0], *kernel, x.type.shape[3])
-    value = state.layer(node, Conv2d(Window(kernel)), x, lambda weight: weight.reshape(whole), _limits(node))
+    value = state.layer(node, Conv2d(Window(kernel)), x, lambda weight: weight.reshape(whole), limits_of(node))
     keep = node.attributes.get("KeepNumDims", 0) and act.shape[-1:] == shape[1:]
     state.acts[node.outputs[0]] = Act(value, (*act.shape[:-1], shape[0]) if keep else (rows, shape[0]))
-
-
-def add(state: State, node: TfliteNode) -> None:
-    if any(i not in state.acts for i in node.inputs):
-        raise Blocked("an addition of a constant", "fold it into the bias of the layer before, as the converter does")
-    a, b = (state.act(i) for i in node.inputs)
-    if a.shape != b.shape:
-        raise Blocked(f"an addition that broadcasts {list(a.shape)} and {list(b.shape)}", "bring both sides to one shape")
-    state.require_alike(node, a.value, b.value)
-    second = state.reshaped(b.value, a.value.type.shape)
-    value = state.activated(node, Add(), a.value, second, name="add", limits=_limits(node))
-    state.acts[node.outputs[0]] = Act(value, a.shape)
 
 
 def pool(state: State, node: TfliteNode) -> None:
@@ -124,7 +118,7 @@ def pool(state: State, node: TfliteNode) -> None:
     window = _window(node, size, kernel)
     op = AvgPool(window) if node.op == "AVERAGE_POOL_2D" else MaxPool(window)
     value = state.emit(op, x, name="pool", origin=state.origin(node))
-    value = _kept(state, node, value, _limits(node))
+    value = _kept(state, node, value, limits_of(node))
     state.acts[node.outputs[0]] = Act(value, value.type.shape)
 
 
@@ -200,57 +194,71 @@ def _viewed(state: State, node: TfliteNode, shape: tuple[int, ...]) -> tuple[int
 
 
 def pad(state: State, node: TfliteNode) -> None:
-    """Zero padding: of height and width, kept until a convolution takes it; of channels, a layer that copies."""
+    """Padding with one number; zeros around height and width wait for a convolution that takes them."""
     x = state.map(state.act(node.inputs[0]))
     pads = state.numbers(node.inputs[1])
-    batch = pads.shape != (4, 2) or pads.min() < 0 or pads[0].any()
-    if batch or (len(node.inputs) > 2 and not _is_zero(state, node)):
-        raise Blocked(f"padding by {pads.tolist()}", "only zero padding of height, width and channels is supported")
+    if pads.shape != (4, 2) or pads.min() < 0 or pads[0].any():
+        raise Blocked(f"padding by {pads.tolist()}", "only padding of height, width and channels is supported")
     (top, bottom), (left, right), (front, back) = pads[1:].tolist()
     _, h, w, c = x.type.shape
-    shape, padding = (1, h + top + bottom, w + left + right, front + c + back), (top, left, bottom, right)
+    shape, value = (1, h + top + bottom, w + left + right, front + c + back), _pad_value(state, node)
     bounded_activation(shape)
-    if shape[3] == c:
-        state.acts[node.outputs[0]] = Act(x, shape, padding)
+    if shape[3] == c and value == 0:
+        state.acts[node.outputs[0]] = Act(x, shape, (top, left, bottom, right))
         return
-    op = Conv2d(Window((1, 1), padding=padding), x.type.quant)
-    value = state.unit_layer("pad", op, x, shape[3], state.origin(node), skip=front)
-    state.notes.append(f"padding of channels at {node.name} becomes a 1x1 convolution that copies {c} channels into {shape[3]}")
-    state.acts[node.outputs[0]] = Act(value, shape)
+    op = Pad((top, left, front), (bottom, right, back), value)
+    state.acts[node.outputs[0]] = Act(state.emit(op, x, name="pad", origin=state.origin(node)), shape)
 
 
-def _is_zero(state: State, node: TfliteNode) -> bool:
-    """Whether PADV2 pads with real zero."""
-    value, tensor = state.numbers(node.inputs[2]), state.tensor(node.inputs[0])
-    return value.size == 1 and float(value.reshape(-1)[0]) == (float(tensor.zero[0]) if tensor.zero.size else 0.0)
+def _pad_value(state: State, node: TfliteNode) -> float:
+    """The real number that PADV2 pads with; 0 for PAD."""
+    if len(node.inputs) < 3:
+        return 0.0
+    value = state.numbers(node.inputs[2])
+    if value.size != 1:
+        raise Blocked(f"padding with {value.size} numbers", AGAIN)
+    tensor, number = state.tensor(node.inputs[0]), float(value.reshape(-1)[0])
+    return number if not tensor.scale.size else (number - float(tensor.zero[0])) * float(tensor.scale[0])
 
 
 def end(state: State, node: TfliteNode) -> None:
-    """SOFTMAX and LOGISTIC are dropped at the end of the model: the head works on logits."""
-    if node.outputs[0] not in state.tail:
-        raise Blocked(f"{node.op} inside the model", "attention and gating are not supported; it may only be the last operator")
-    state.acts[node.outputs[0]] = state.act(node.inputs[0])
-    state.ends.append(node.op)
-    state.notes.append(f"the {node.op} at the end ({node.name}) is dropped: the head works on logits")
+    """SOFTMAX and LOGISTIC are dropped at the end of a classifier: the head works on logits.  Elsewhere they are computed."""
+    act = state.act(node.inputs[0])
+    flat = math.prod(act.shape) == max(act.shape)
+    if node.outputs[0] in state.tail and flat:
+        state.acts[node.outputs[0]] = act
+        state.ends.append(node.op)
+        state.notes.append(f"the {node.op} at the end ({node.name}) is dropped: the head works on logits")
+    elif node.op == "LOGISTIC":
+        table(state, node)
+    else:
+        softmax(state, node)
 
 
 HANDLERS: dict[str, Handler] = {
-    "ADD": add,
+    **dict.fromkeys(("ADD", "MUL", "SUB"), arithmetic),
     "AVERAGE_POOL_2D": pool,
+    "CONCATENATION": concat,
     "CONV_2D": conv,
     "DEPTHWISE_CONV_2D": depthwise,
     "DEQUANTIZE": dequantize,
     "EXPAND_DIMS": view,
+    **dict.fromkeys(FUNCTIONS, table),
     "FULLY_CONNECTED": fully_connected,
     "LOGISTIC": end,
-    "LOG_SOFTMAX": end,
     "MAX_POOL_2D": pool,
     "MEAN": mean,
     "PAD": pad,
     "PADV2": pad,
     "QUANTIZE": quantize,
     **dict.fromkeys(LIMITS, clamp),
+    "PRELU": prelu,
     "RESHAPE": view,
+    "RESIZE_NEAREST_NEIGHBOR": resize,
+    "SLICE": cut,
     "SOFTMAX": end,
+    **dict.fromkeys(("SPLIT", "SPLIT_V"), split),
     "SQUEEZE": view,
+    "STRIDED_SLICE": strided,
+    "TRANSPOSE": transpose,
 }

@@ -28,15 +28,23 @@ CONV = ("Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor", "
 OPTIONS = {  # operator: its options and the fields that are read
     "ADD": ("AddOptions", ("FusedActivationFunction",)),
     "AVERAGE_POOL_2D": ("Pool2DOptions", POOL),
+    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
     "CONV_2D": ("Conv2DOptions", CONV),
     "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", CONV),
     "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "KeepNumDims", "WeightsFormat")),
+    "GELU": ("GeluOptions", ("Approximate",)),
+    "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "MAX_POOL_2D": ("Pool2DOptions", POOL),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "MUL": ("MulOptions", ("FusedActivationFunction",)),
     "RESHAPE": ("ReshapeOptions", ("NewShape",)),
+    "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", ("AlignCorners", "HalfPixelCenters")),
     "SQUEEZE": ("SqueezeOptions", ("SqueezeDims",)),
+    "STRIDED_SLICE": ("StridedSliceOptions", ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask")),
+    "SUB": ("SubOptions", ("FusedActivationFunction",)),
 }
 VECTORS = {"NewShape", "SqueezeDims"}
+REALS = {"Alpha"}
 
 
 def _names(enumeration: Any) -> dict[int, str]:
@@ -229,7 +237,13 @@ def _attributes(table: Any, op: str) -> dict[str, Any]:
         return {}
     options = getattr(tflite, kind)()
     options.Init(union.Bytes, union.Pos)
-    return {f: _list(options, f) if f in VECTORS else int(getattr(options, f)()) for f in fields}
+    return {f: _field(options, f) for f in fields}
+
+
+def _field(options: Any, field: str) -> Any:
+    if field in VECTORS:
+        return _list(options, field)
+    return float(getattr(options, field)()) if field in REALS else int(getattr(options, field)())
 
 
 def _list(options: Any, field: str) -> list[int]:

@@ -17,14 +17,18 @@ from mcugrad.importers.tflite_read import ABSENT, Array, Source, Tensor, TfliteN
 from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.add import Add
 from mcugrad.ops.clamp import Clamp
+from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.lut import Lut
+from mcugrad.ops.mul import Mul
+from mcugrad.ops.place import Pad
 from mcugrad.ops.reshape import Reshape
-from mcugrad.ops.spatial import Window
 
 Padding = tuple[int, int, int, int]
 Order = Callable[[Array], Array]  # a stored weight, or its scales, in OHWI order
 Layer = Conv2d | DepthwiseConv2d
+Settled = Layer | Add | Concat | Lut | Mul  # ops whose output has a grid of its own
 
 MAX_NUMBERS = 16
 TAIL = {"SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
@@ -147,8 +151,9 @@ class State:
             )
         act = self.acts[index]
         if act.padding != NO_PADDING and not padded:
-            x, op = act.value, DepthwiseConv2d(Window((1, 1), padding=act.padding), act.value.type.quant)
-            act = self.acts[index] = Act(self.unit_layer("pad", op, x, x.type.shape[3], x.origin), act.shape)
+            top, left, bottom, right = act.padding
+            op = Pad((top, left, 0), (bottom, right, 0))
+            act = self.acts[index] = Act(self.emit(op, act.value, name="pad", origin=act.value.origin), act.shape)
         return act
 
     def map(self, act: Act) -> Value:
@@ -175,13 +180,29 @@ class State:
         bounded_activation(type_.shape)
         return self.builder.one(op, *inputs, name=name, origin=origin)
 
+    def operand(self, index: int) -> Value:
+        """An activation or a constant as [1,H,W,C], missing leading axes of length 1."""
+        shape = self.tensor(index).shape if index not in self.acts else self.acts[index].shape
+        if len(shape) > 4 or (len(shape) == 4 and shape[0] != 1):
+            raise Blocked(f"an operand of shape {list(shape)}", "only [1, H, W, C] at batch 1 is supported")
+        whole = (1,) * (4 - len(shape)) + shape
+        if index in self.acts:
+            return self.reshaped(self.act(index).value, whole)
+        tensor, quant = self.tensor(index), self.quant(index)
+        self.spend(math.prod(shape))
+        origin = f"{self.source.name}:{tensor.name}"
+        if quant is None:
+            return self.builder.param("constant", TensorType(whole, "f32"), self.real(index).reshape(whole), origin)
+        data = self.constant(index).astype(np.int64) - INTEGER[tensor.dtype]
+        return self.builder.param("constant", TensorType(whole, "s8", quant), data.reshape(whole), origin)
+
     def require_alike(self, node: TfliteNode, *values: Value) -> None:
         """All float, or all integer: raises Blocked for a mixture."""
         kinds = {v.type.quant is None for v in values} | {self.quant(node.outputs[0]) is None}
         if len(kinds) > 1:
             raise Blocked("it mixes float and integer activations", "convert the model to full integer, or keep it float")
 
-    def activated(self, node: TfliteNode, op: Layer | Add, *inputs: Value, name: str, limits: Limits) -> Value:
+    def activated(self, node: TfliteNode, op: Settled, *inputs: Value, name: str, limits: Limits) -> Value:
         """The node at the file's output quantization, and its fused activation."""
         quant = self.quant(node.outputs[0])
         first = None if quant is None else grids(quant, limits)[0]
