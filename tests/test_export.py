@@ -21,7 +21,7 @@ from graphs import random_network, random_training
 from kernels import Case, cases
 from mcugrad import Course, Request, cli
 from mcugrad.errors import McugradError
-from mcugrad.exporters.compare import compare, device_logits
+from mcugrad.exporters.compare import compare, device_logits, real_input
 from mcugrad.exporters.graph import DOMAIN
 from mcugrad.exporters.learned import Learned, canonical, read_run
 from mcugrad.exporters.onnx import CLASSES_KEY, onnx_model
@@ -357,6 +357,54 @@ def test_a_run_that_did_not_come_from_tflite_is_refused(onnx_run: Path, tmp_path
     assert not any(tmp_path.iterdir())
 
 
+# PyTorch
+
+
+@pytest.fixture(scope="module")
+def torch_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a PyTorch module with batch norms, in which two layers and the biases of three learned."""
+    torch = pytest.importorskip("torch")
+    import torch_models
+
+    folder = tmp_path_factory.mktemp("torch")
+    module, x = torch_models.build("efficientnet_lite0")
+    torch.export.save(torch.export.export(module, (x,)), folder / "net.pt2")
+    torch.save(module.state_dict(), folder / "before.pt")
+    np.savez(folder / "data.npz", **blobs((32, 32, 3)))
+    (folder / "part.toml").write_text("biases = 3\n[weights]\nconv18 = 1.0\nconv17 = 1.0\n", encoding="utf-8")
+    request = Request(folder / "net.pt2", str(folder / "part.toml"), rate=0.05)
+    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
+    return folder / "run"
+
+
+def test_a_state_dict_has_the_users_names_and_changes_only_what_learned(torch_run: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import torch_models
+
+    found = mcugrad.export(torch_run, "torch", tmp_path / "out.pt", torch_run.parent / "data.npz")["agreement"]
+    after = torch.load(tmp_path / "out.pt", weights_only=True)
+    before = torch.load(torch_run.parent / "before.pt", weights_only=True)
+    assert set(after) >= {k for k in before if "num_batches" not in k}
+    moved = {k for k in after if after[k].shape != before[k].shape or not torch.equal(after[k], before[k])}
+    assert moved and all(k.startswith(("features.6.", "features.7.", "fc.")) for k in moved), moved
+    assert torch.equal(after["features.7.1.running_mean"], torch.zeros(64))
+    module = torch_models.efficientnet_lite0(CLASSES).eval()
+    module.load_state_dict(after)
+    learned = read_run(torch_run)
+    with torch.no_grad():
+        logits = module(torch.from_numpy(np.moveaxis(real_input(learned, learned.x), -1, 1).copy())).numpy()
+    assert compare(device_logits(learned, learned.x), logits, "torch").top1 >= 0.9
+    assert found["runtime"] == "PyTorch" and found["top1"] >= 0.9
+    with pytest.raises(McugradError, match="exists and mcugrad did not write it"):
+        mcugrad.export(torch_run, "torch", torch_run.parent / "before.pt")
+    mcugrad.export(torch_run, "torch", tmp_path / "out.pt")
+
+
+def test_a_run_that_did_not_come_from_pytorch_has_no_state_dict(onnx_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(McugradError, match=r"came from net\.onnx \(onnx\), not from PyTorch: use --to onnx"):
+        mcugrad.export(onnx_run, "torch", tmp_path / "out.pt")
+
+
 # The training graph
 
 
@@ -452,7 +500,7 @@ def test_nothing_of_someone_else_is_replaced_and_own_files_are(onnx_run: Path, t
 
 
 def test_an_unknown_format_is_refused(onnx_run: Path) -> None:
-    with pytest.raises(McugradError, match="--to coreml: use onnx, tflite, graph"):
+    with pytest.raises(McugradError, match="--to coreml: use onnx, tflite, torch, graph"):
         mcugrad.export(onnx_run, "coreml")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from mcugrad.data import Calibration, Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
-from mcugrad.importers.model import TFLITE
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
@@ -116,8 +115,6 @@ def _compile(
 ) -> Compiled:
     scheme = request.update_scheme(imported.name)
     prepared = _prepare(request, imported, calibration, classes)
-    if imported.format == TFLITE and isinstance(request.model, str | Path):
-        prepared = replace(prepared, source=replace(prepared.source, data=Path(request.model).read_bytes()))
     return compile_model(prepared, scheme, folder, request.budget, rate=request.rate, seed=request.seed)
 
 

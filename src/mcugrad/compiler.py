@@ -20,6 +20,7 @@ from mcugrad.errors import BudgetError, McugradError
 from mcugrad.fit import INPUT_MODES, Line, Shortage, advice
 from mcugrad.folder import fresh_folder
 from mcugrad.graphfile import save_graph
+from mcugrad.importers.model import PYTORCH, TFLITE
 from mcugrad.ir import Graph
 from mcugrad.memory.modes import Scheduled
 from mcugrad.memory.problem import build as problem
@@ -37,7 +38,7 @@ PREPROCESS = "preprocess.json"
 NETWORK = "network.npz"  # the training graph with its contents
 SAMPLES = "samples.npz"  # calibration inputs x int8 [N,H,W,C] and labels y
 KEPT_SAMPLES = 32
-MODEL_FILE = "source.tflite"  # the model itself, where an export is made from it
+MODEL_FILES = {TFLITE: "source.tflite", PYTORCH: "source.pt2"}  # the model itself, where an export is made from it
 PARAMETERS = "parameters.bin"  # the parameter block at the end of a training run
 DEVICES = ("host", "vm", "qemu")
 
@@ -133,14 +134,15 @@ def _moved(firmware: Firmware, folder: Path) -> Firmware:
 
 
 def _write_facts(program: Program, prepared: Prepared, firmware: Firmware, folder: Path) -> None:
-    source = {"file": prepared.source.file, "format": prepared.source.format, "samples": prepared.raw}
+    own = prepared.source
+    source = {"file": own.file, "format": own.format, "classifier": own.classifier, "samples": prepared.raw}
     report = {**facts(program, firmware), "layers": layer_rows(program), "notes": list(prepared.notes), "source": source}
     (folder / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
     (folder / PREPROCESS).write_text(json.dumps(prepared.preprocess.to_dict(), indent=1), encoding="utf-8")
     save_graph(program.graph, folder / NETWORK)
     np.savez_compressed(folder / SAMPLES, x=prepared.x[:KEPT_SAMPLES], y=prepared.y[:KEPT_SAMPLES])
     if prepared.source.data is not None:
-        (folder / MODEL_FILE).write_bytes(prepared.source.data)
+        (folder / MODEL_FILES[prepared.source.format]).write_bytes(prepared.source.data)
     (folder / "graph-forward.txt").write_text(str(prepared.graph), encoding="utf-8")
     (folder / "graph-training.txt").write_text(str(program.graph), encoding="utf-8")
     scheduled = Scheduled(program.graph, program.schedule, program.plan)

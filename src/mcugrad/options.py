@@ -71,7 +71,7 @@ Halving = Annotated[
 ]
 Skip = Annotated[float, typer.Option(help="No backward pass from this probability on; above 1: never skip.")]
 Balanced = Annotated[bool, typer.Option("--balanced", help="Learn from every class equally often, however rare it is.")]
-ExportTo = Annotated[Literal["onnx", "tflite", "graph"], typer.Option(help="graph: the training graph, for a viewer.")]
+ExportTo = Annotated[Literal["onnx", "tflite", "torch", "graph"], typer.Option(help="graph: the training graph, for a viewer.")]
 Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
 

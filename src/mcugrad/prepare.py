@@ -31,10 +31,12 @@ SYNTHETIC_NOTE = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network came from: its file's name and format, and the file itself where an export needs it."""
+    """Where a network came from: its file's name and format, its classifier's place in it, and the file itself where
+    learned weights can go back into it."""
 
     file: str
     format: str
+    classifier: str = ""
     data: bytes | None = None
 
 
@@ -89,7 +91,8 @@ def prepare(
     backbone = _quantized(imported, preprocess, calibration)
     graph = _with_head(backbone, imported, classes, keep_head)
     verify(graph)
-    source = Source(imported.report.name, imported.format)
+    classifier = imported.classifier.origin if imported.classifier else ""
+    source = Source(imported.report.name, imported.format, classifier, imported.data)
     blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), (), source)
     if calibration is None:
         notes.append(SYNTHETIC_NOTE)

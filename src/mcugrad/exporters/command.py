@@ -15,11 +15,12 @@ from mcugrad.exporters.learned import Learned, read_run
 from mcugrad.exporters.onnx import onnx_model
 from mcugrad.exporters.onnx_build import MARK
 from mcugrad.exporters.tflite import tflite_model
+from mcugrad.exporters.torch import saved
 from mcugrad.folder import write_fresh
 from mcugrad.ir import Array
 
-FORMATS = ("onnx", "tflite", "graph")
-SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "graph": ".graph.onnx"}
+FORMATS = ("onnx", "tflite", "torch", "graph")
+SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "torch": ".pt", "graph": ".graph.onnx"}
 SAMPLES = 200  # of --data, evenly spaced
 
 
@@ -28,7 +29,7 @@ def export_run(
 ) -> dict[str, Any]:
     """Writes the model of a training run with the weights it learned; what was written and compared as JSON values.
 
-    to: onnx (QDQ), tflite (where the run came from TFLite), or graph (the training graph, for viewers).  out: default:
+    to: onnx (QDQ), tflite or torch (where the run came from there), or graph (the training graph, for viewers).  out: default:
     beside the run.  data: samples to compare on (default: the run's own calibration samples).  Raises McugradError for
     what is no trained run, a source that does not suit `to`, and a file it must not replace; then nothing is written."""
     if to not in FORMATS:
@@ -61,7 +62,7 @@ def export_run(
 def _model(learned: Learned, to: str) -> bytes:
     if to == "graph":
         return graph_model(learned.training, learned.name)
-    return onnx_model(learned) if to == "onnx" else tflite_model(learned)
+    return {"onnx": onnx_model, "tflite": tflite_model, "torch": saved}[to](learned)
 
 
 def _samples(learned: Learned, data: str | Path | None) -> tuple[Array, Array | None, str]:
@@ -77,6 +78,6 @@ def _samples(learned: Learned, data: str | Path | None) -> tuple[Array, Array | 
 
 
 def _agreement(learned: Learned, model: bytes, to: str, x: Array, y: Array | None) -> Agreement:
-    names = {"onnx": "onnxruntime", "tflite": "LiteRT"}
+    names = {"onnx": "onnxruntime", "tflite": "LiteRT", "torch": "PyTorch"}
     exported = RUNNERS[to](model, learned, x)
     return compare(device_logits(learned, x), exported, names[to], y)

@@ -118,4 +118,24 @@ def _fed(learned: Learned, x: Array, dtype: np.dtype[Any]) -> Array:
     return ((x.astype(np.float64) - quant.zero) * quant.scale[0]).astype(np.float32)
 
 
-RUNNERS: dict[str, Callable[[bytes, Learned, Array], Array]] = {"onnx": run_onnx, "tflite": run_tflite}
+def run_torch(_model: bytes, learned: Learned, x: Array) -> Array:
+    """float64 [N,K] logits of the exported program with the learned state dict, by PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        raise NoRuntime("PyTorch is not installed: pip install 'mcugrad[torch]'") from None
+    from mcugrad.exporters.torch import source, state_dict
+
+    program, state = source(learned), state_dict(learned)
+    assert learned.original is not None, "source() has read it"
+    module = torch.export.load(learned.original).module()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name in state:
+            tensor.data = torch.from_numpy(state[name].copy())
+    images = np.moveaxis(real_input(learned, x), -1, 1).reshape(len(x), *program.shapes[program.input])
+    with torch.no_grad():
+        rows = [module(torch.from_numpy(image.copy())).numpy().reshape(-1) for image in images]
+    return np.stack(rows).astype(np.float64)
+
+
+RUNNERS: dict[str, Callable[[bytes, Learned, Array], Array]] = {"onnx": run_onnx, "tflite": run_tflite, "torch": run_torch}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.compiler import MODEL_FILE, NETWORK, PARAMETERS, PREPROCESS, REPORT, SAMPLES
+from mcugrad.compiler import MODEL_FILES, NETWORK, PARAMETERS, PREPROCESS, REPORT, SAMPLES
 from mcugrad.errors import McugradError
 from mcugrad.graphfile import load_graph
 from mcugrad.ir import Array, Builder, Graph, Node, Param, Quant, Value
@@ -28,8 +28,9 @@ AGAIN = "give a folder written by `mcugrad train`"
 class Learned:
     """A run: `graph` infers, with the learned weights; `training` is the whole step with the same contents.
 
-    file, format: the model it came from.  original: a copy of that file, kept for TFLite.  changed: parameters of `graph`
-    that the run could change.  x int8 [N,H,W,C], y [N]: calibration samples.  state: the parameter block of the device.
+    file, format: the model it came from, classifier: where its own classifier stands, original: a copy of that file, kept
+    for TFLite and PyTorch.  changed: parameters of `graph` that the run could change.  x int8 [N,H,W,C], y [N]: calibration
+    samples.  state: the parameter block of the device.
     classes: names, or none.  raw: element type of the samples before `preprocess`."""
 
     folder: Path
@@ -37,6 +38,7 @@ class Learned:
     training: Graph
     file: str
     format: str
+    classifier: str
     original: Path | None
     changed: frozenset[str]
     preprocess: Preprocess
@@ -81,12 +83,12 @@ def read_run(folder: Path) -> Learned:
         raise McugradError(f"{folder / PARAMETERS} does not hold what {TRAINING} says was learned: train again, or {AGAIN}")
     training = training.with_params(state)
     samples = _samples(folder / SAMPLES)
-    kept = folder / MODEL_FILE
     try:
         source = report["source"]
+        kept = folder / MODEL_FILES.get(source["format"], "")
         return Learned(
-            folder, canonical(inference_graph(training)), training, source["file"], source["format"],
-            kept if kept.exists() else None, frozenset(state), Preprocess.from_dict(_json(folder / PREPROCESS, folder)),
+            folder, canonical(inference_graph(training)), training, source["file"], source["format"], source["classifier"],
+            kept if kept.is_file() else None, frozenset(state), Preprocess.from_dict(_json(folder / PREPROCESS, folder)),
             tuple(said.get("classes", ())), source["samples"], samples["x"], samples["y"], block, sha256,
         )  # fmt: skip
     except (KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from mcugrad.preprocess import Preprocess
 Array = NDArray[Any]
 
 SHOWN_BLOCKERS = 20
-TFLITE = "tflite"
+TFLITE, PYTORCH = "tflite", "pytorch"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Imported:
     """A model as mcugrad sees it.
 
     `graph` has one input and one output, the features; it is float (f32) or already quantized (s8).  `classifier` is
-    None when the model does not end in a fully connected layer.  `preprocess` is None when the file says nothing.
+    None when the model does not end in a fully connected layer.  `preprocess` is None when the file says nothing.  `data`:
+    the file itself, where learned weights can go back into its format.
     """
 
     graph: Graph
@@ -112,6 +113,7 @@ class Imported:
     preprocess: Preprocess | None
     classifier: Classifier | None
     report: Report
+    data: bytes | None = None
 
 
 def layer_table(nodes: Iterable[Node]) -> tuple[Layer, ...]:

@@ -37,7 +37,7 @@ DEFAULT_REMEDY = "replace it by convolution, ReLU6, addition or pooling"
 
 def load_tflite(path: Path) -> Imported:
     """The model in `path`; raises McugradError for an unreadable file, and for blockers, naming all of them."""
-    return _Import(read(path)).result()
+    return replace(_Import(read(path)).result(), data=path.read_bytes())
 
 
 def check_tflite(path: Path) -> Report:

@@ -5,42 +5,43 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mcugrad.errors import McugradError
-from mcugrad.importers.model import Imported, Report
+from mcugrad.importers.model import PYTORCH, Imported, Report
 from mcugrad.importers.onnx import Translation
 from mcugrad.importers.onnx_read import Source, check_order
 from mcugrad.importers.torch_ops import source
 from mcugrad.importers.torch_read import AGAIN, read
 
-FORMAT = "pytorch"
-
 
 def load_pt2(path: Path) -> Imported:
     """The exported program in `path`; raises McugradError for an unreadable file, and for blockers, naming all of them."""
-    return Translation(_read(path.name, path), FORMAT).result()
+    return replace(Translation(_read(path.name, path), PYTORCH).result(), data=path.read_bytes())
 
 
 def check_pt2(path: Path) -> Report:
     """Layers and blockers of the program in `path`; raises McugradError for an unreadable file only."""
-    return Translation(_read(path.name, path), FORMAT).report
+    return Translation(_read(path.name, path), PYTORCH).report
 
 
 def load_module(module: Any, example: Any) -> Imported:
     """A torch.nn.Module, as it runs on `example` (one tensor, cut to batch 1) in evaluation mode.
 
     Raises McugradError when torch cannot export it, and for blockers."""
-    return Translation(_exported(module, example), FORMAT).result()
+    name, file = _exported(module, example)
+    return replace(Translation(_read(name, file), PYTORCH).result(), data=file.getvalue())
 
 
 def check_module(module: Any, example: Any) -> Report:
     """Layers and blockers of a torch.nn.Module; raises McugradError when torch cannot export it."""
-    return Translation(_exported(module, example), FORMAT).report
+    return Translation(_read(*_exported(module, example)), PYTORCH).report
 
 
-def _exported(module: Any, example: Any) -> Source:
+def _exported(module: Any, example: Any) -> tuple[str, io.BytesIO]:
+    """The module's name and what torch.export.save wrote."""
     name, file = type(module).__name__, io.BytesIO()
     try:
         import torch
@@ -58,7 +59,7 @@ def _exported(module: Any, example: Any) -> Source:
             f"{name}: torch.export cannot trace this module ({first}): remove data-dependent control flow, or write it with "
             "torch.onnx.export and load that file"
         ) from None
-    return _read(name, file)
+    return name, file
 
 
 def _read(name: str, file: Any) -> Source:

@@ -42,7 +42,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Program:
-    """The exported graph: the one input, constants by name in the graph, static shapes of all tensors."""
+    """The exported graph: the one input, constants by name in the graph, static shapes of all tensors.
+
+    names: what each constant is called in the user's module.  stored: all parameters and buffers by that name."""
 
     name: str
     input: str
@@ -50,6 +52,8 @@ class Program:
     calls: tuple[Call, ...]
     constants: Mapping[str, Array]
     shapes: Mapping[str, tuple[int, ...]]
+    names: Mapping[str, str]
+    stored: Mapping[str, Array]
 
 
 def read(name: str, file: Path | BinaryIO) -> Program:
@@ -99,18 +103,19 @@ class _Archive:
             raise McugradError(f"{len(nodes):,} nodes, more than the {MAX_NODES:,} this reads: simplify the model")
         shapes = {key: _sizes(meta["sizes"]) for key, meta in graph["tensor_values"].items()}
         stored, inputs = self._stored(), []
-        constants = {}
+        constants, names = {}, {}
         for spec in signature["input_specs"]:
             (kind, entry), *_ = spec.items()
             if kind == "user_input":
                 inputs.append(entry["arg"]["as_tensor"]["name"])
             else:
                 key = next(entry[k] for k in ("parameter_name", "buffer_name", "tensor_constant_name") if k in entry)
-                constants[entry["arg"]["name"]] = stored[key]
+                constants[entry["arg"]["name"]], names[entry["arg"]["name"]] = stored[key], key
         if len(inputs) != 1:
             raise McugradError(f"one input is expected, this model has {len(inputs)}: export a module that takes one tensor")
         outputs = [o["user_output"]["arg"]["as_tensor"]["name"] for o in signature["output_specs"] if "user_output" in o]
-        return Program(self.name, inputs[0], tuple(outputs), tuple(map(_call, nodes)), constants, shapes)
+        calls = tuple(map(_call, nodes))
+        return Program(self.name, inputs[0], tuple(outputs), calls, constants, shapes, names, stored)
 
     def _stored(self) -> dict[str, Array]:
         """Parameters, buffers and other constants by their names in the module."""
