@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.zoo_code import Network
 from benchmarks.zoo_data import calibration, machine_sounds, samples, spread
 from benchmarks.zoo_models import ENTRIES, INTEGER, Entry
 from benchmarks.zoo_reference import LiteRt, exported_agreement, integer_agreement, twin_logits
@@ -40,18 +41,20 @@ CHOSEN = "what learns"
 
 def measure(entry: Entry) -> dict[str, Any]:
     """The row of an entry.  Raises McugradError when its files are not there or it cannot be built."""
+    network = Network(entry) if entry.builder is not None else None
     start = time.monotonic()
-    report = check(entry.path)
+    report = network.imported().report if network else check(entry.path)
     report.require()
-    imported = load(entry.path)
+    imported = network.imported() if network else load(entry.path)
     if entry.feed is not None:
         imported = replace(imported, preprocess=entry.feed)
     row: dict[str, Any] = {
-        "model": entry.name, "source": entry.source, "file": entry.path.name, "params": report.params, "macs": report.macs,
+        "model": entry.name, "source": entry.source, "file": entry.builder or entry.path.name,
+        "params": report.params, "macs": report.macs,
         "check_seconds": round(time.monotonic() - start, 2),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        row |= anomaly(entry, imported) if entry.auc else own_head(entry, imported)
+        row |= anomaly(entry, imported) if entry.auc else own_head(entry, imported, network)
         if entry.learns is not None:
             row |= learning(entry, imported, Path(scratch) / "build")
     return {**row, "seconds": round(time.monotonic() - start, 1)}
@@ -66,12 +69,13 @@ def is_float(imported: Imported) -> bool:
     return imported.graph.inputs[0].type.dtype == "f32"
 
 
-def own_head(entry: Entry, imported: Imported) -> dict[str, Any]:
+def own_head(entry: Entry, imported: Imported, network: Network | None) -> dict[str, Any]:
     """Agreement on real samples and, where its own task is known, accuracy of the model as it came."""
     data = samples(entry.own or entry.learns or "", shape_of(imported))
     prepared = prepare(imported, keep_head=True, calibration=fitting(imported, calibration(data)))
     scored = entry.own is not None and len(data.classes) == prepared.classes
-    x, y = (data.x, data.y) if scored else spread(data.x, data.y, SAMPLES)
+    everything = data.test if entry.epochs else (data.x, data.y)
+    x, y = everything if scored else spread(*everything, SAMPLES)
     q = prepared.quantize(x)
     real = twin_logits(prepared, q)
     some = np.linspace(0, len(q) - 1, min(SAMPLES, len(q))).round().astype(int)
@@ -79,8 +83,9 @@ def own_head(entry: Entry, imported: Imported) -> dict[str, Any]:
     if not scored:
         return row
     accuracy = {"set": entry.own, "samples": len(x), "int8": float((real.argmax(1) == y).mean()), "published": entry.published}
-    if is_float(imported) and entry.path.suffix == ".tflite":
-        accuracy["float"] = float((LiteRt(entry.path)(prepared.preprocess.apply(x)).argmax(1) == y).mean())
+    if is_float(imported):
+        floats = network.logits if network else LiteRt(entry.path)
+        accuracy["float"] = float((floats(prepared.preprocess.apply(x)).argmax(1) == y).mean())
     return {**row, "own": accuracy}
 
 

@@ -18,7 +18,12 @@ from mcugrad.prepare import CALIBRATION_SAMPLES
 DATA = ROOT.parent / "shared" / "data"
 Array = NDArray[Any]
 
-LARGE = {"cifar10": (4000, 1000), "imagenette128": (64, 200)}  # how much of a set's training and test split is used
+DIGITS = {"digits": 0, "digits, turned": 1}
+LARGE = {
+    "cifar10": (4000, 1000),
+    "cifar10, 16x16": (4000, 1000),
+    "imagenette128": (64, 200),
+}  # how much of a set's training and test split is used
 FRAMES, BANDS, HOP = 5, 128, 4  # windows of the anomaly benchmark: 5 frames of 128 bands, every fourth
 FILES = {
     "vww01": "vww01/data.npz",
@@ -33,6 +38,7 @@ FILES = {
     "cifar10": "cifar10",
     "flowers12": "flowers12",
     "trashnet128": "trashnet128",
+    "cifar10, 16x16": "cifar10",
     "imagenette128": "imagenette128",
 }
 
@@ -47,7 +53,9 @@ def place(name: str) -> Path:
 
 @cache
 def samples(name: str, shape: tuple[int, int, int]) -> Dataset:
-    """A labelled set for models that read `shape` [H,W,C]; where none is stored, a fifth of each class is held out."""
+    """A labelled set for models that read `shape` [H,W,C]; where no split is stored, a fifth of each class is held out."""
+    if name in DIGITS:
+        return _digits(DIGITS[name], shape)
     path = place(name)
     if path.is_dir() or name not in _SHAPED:
         return _part(load_data(path, input_shape=shape), *LARGE.get(name, (None, None)))
@@ -55,6 +63,16 @@ def samples(name: str, shape: tuple[int, int, int]) -> Dataset:
         x, y, split, classes = _SHAPED[name](file)
     x = np.ascontiguousarray(x).reshape(len(x), *shape)
     return Dataset(x, y.astype(np.int64), split, tuple(str(c) for c in classes), str(path))
+
+
+def _digits(turns: int, shape: tuple[int, int, int]) -> Dataset:
+    """The 8x8 digits of scikit-learn (0 to 16), turned by that many quarters; every fifth is held out."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x = np.rot90(x.reshape(-1, 8, 8), turns, (1, 2)).reshape(len(x), *shape).astype(np.int16)
+    split = (np.arange(len(x)) % 5 == 0).astype(np.uint8)
+    return Dataset(x, y.astype(np.int64), split, tuple(map(str, range(10))), "scikit-learn's digits")
 
 
 def _part(data: Dataset, *sizes: int | None) -> Dataset:

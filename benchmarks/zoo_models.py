@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.models import ROOT
 from mcugrad.preprocess import Input, Preprocess
 
 FILES = ROOT.parent / "shared" / "models"
-INTEGER, REAL, PICKLE = "TFLite int8", "TFLite float", "int8 pickle"
+INTEGER, REAL, PICKLE, TORCH = "TFLite int8", "TFLite float", "int8 pickle", "PyTorch"
 MFCC = 0.584703  # scale of the keyword model's int8 features, zero point 83
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row.  file: below the folder of models.  feed: how raw samples become the input, where the file does not say.
+    """A row.  file: below the folder of models; builder: in its place one of tests/torch_models.py, trained on `own` for
+    `epochs` first.  feed: how raw samples become the input, where the file does not say.  own: set on which the model's own
+    head is scored (published: its accuracy in percent); auc: a reconstruction error scores its files instead.
 
-    own: set on which the model's own head is scored (published: its accuracy in percent).  learns: set that the training
-    build adapts to, with its own head (keep_head) or a new one, in `steps` steps at `rate`.  scheme: a shipped one; None:
-    biases of the last layers, and weights.  auc: a reconstruction error scores files instead."""
+    learns: set that the training build adapts to, with its own head (keep_head) or a new one, in `steps` steps at `rate`;
+    scheme: a shipped one; None: biases of the last layers, and weights."""
 
     name: str
     file: str
@@ -36,6 +38,8 @@ class Entry:
     steps: int = 1500
     rate: float | None = None
     auc: bool = False
+    builder: str | None = None
+    epochs: int = 0
 
     @property
     def path(self) -> Path:
@@ -46,10 +50,18 @@ def _float(scale: float, mean: float = 0.0) -> Preprocess:
     return Preprocess(Input.FLOAT, scale=scale, mean=(mean,))
 
 
+def _code(
+    name: str, builder: str, own: str | None, feed: Preprocess, epochs: int = 0, keep_head: bool = True, **more: Any
+) -> Entry:
+    return Entry(name, "", TORCH, own, feed=feed, keep_head=keep_head, builder=builder, epochs=epochs, **more)
+
+
 VWW = {"conv22": 1.0, "conv24": 1.0, "conv26": 1.0}
 RESNET = {"conv5": 1.0, "conv6": 1.0, "conv7": 1.0, "conv8": 1.0}
 KEYWORDS = {"conv4": 1.0, "conv6": 1.0, "conv8": 1.0}
 MLPERF = "mlperf_tiny"
+UNIT = _float(1 / 255)
+IMAGENET = Preprocess(Input.FLOAT, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 ENTRIES = (
     Entry("VWW MobileNetV1 0.25", f"{MLPERF}/vww_96_int8.tflite", INTEGER, "vww01", 85.2,
@@ -68,11 +80,23 @@ ENTRIES = (
     Entry("anomaly autoencoder", f"{MLPERF}/ad01_int8.tflite", INTEGER, "toycar", auc=True),
     Entry("anomaly autoencoder", f"{MLPERF}/ad01_fp32.tflite", REAL, "toycar", 89.6, auc=True),
     Entry("streaming wake word", f"{MLPERF}/str_ww_ref_model.tflite", INTEGER,
-          learns="speech commands, 30 frames", biases=8, weights={"*": 1.0}, steps=6000),
+          learns="speech commands, 30 frames", biases=8, steps=12000, rate=0.001),
     Entry("micro_speech", "tflite_micro/micro_speech_quantized.tflite", INTEGER,
-          learns="speech commands", biases=1, weights={"*": 1.0}, steps=6000),
+          learns="speech commands", biases=1, steps=12000, rate=0.001),
     Entry("MicroNets VWW2", "wake_vision/wv_quality_micronets_vww2_50_50_INT8.tflite", INTEGER, "vww01",
-          learns="vww01", keep_head=True, biases=12, steps=2000),
+          learns="vww01", biases=12, steps=4000, rate=0.02),
     Entry("MCUNet-5FPS", "tiny_training/mcunet-5fps.pkl", PICKLE, "imagenette128", learns="flowers12", scheme="99kb"),
     Entry("MobileNetV2 0.35", "tiny_training/mbv2-w0.35.pkl", PICKLE, "imagenette128", learns="flowers12", scheme="99kb"),
+    _code("ResNet-20", "resnet20", "cifar10 clean", IMAGENET, published=91.7, learns="cifar10", keep_head=True, biases=7,
+          weights={"conv18": 1.0, "conv17": 1.0, "conv16": 1.0}, rate=5e-4, steps=3000),
+    _code("MobileNetV2, small", "mobilenet_v2", "cifar10", UNIT, 12, learns="trashnet128", biases=8),
+    _code("MobileNetV3-Small, small", "mobilenet_v3_small", "cifar10", UNIT, 12, learns="trashnet128", biases=6),
+    _code("EfficientNet-Lite0, small", "efficientnet_lite0", "cifar10", UNIT, 12, learns="trashnet128", biases=8),
+    _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 12),
+    _code("DenseNet, small", "densenet", "cifar10, 16x16", UNIT, 12, learns="trashnet128", biases=4),
+    _code("1-D CNN, vibration", "vibration_1d", "bearing", _float(1 / 2048), 12, learns="bearing, loads 1-3",
+          keep_head=True, biases=3,
+          weights={"*": 1.0}, rate=1e-3, steps=3000),
+    _code("MLP", "mlp", "digits", _float(1 / 16), 30, learns="digits, turned", keep_head=True,
+          biases=2, weights={"*": 1.0}, rate=0.005, steps=3000),
 )  # fmt: skip

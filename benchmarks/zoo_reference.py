@@ -91,7 +91,7 @@ def as_learned(prepared: Prepared) -> Learned:
     """The network before any learning, as an export sees it."""
     source = prepared.source
     return Learned(
-        Path(), prepared.graph, prepared.graph, source.file, source.format, None, frozenset(), prepared.preprocess, (),
+        Path(), prepared.graph, prepared.graph, source.file, source.format, "", None, frozenset(), prepared.preprocess, (),
         prepared.raw, prepared.x, prepared.y, b"", "",
     )  # fmt: skip
 
