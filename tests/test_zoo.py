@@ -16,15 +16,25 @@ from benchmarks.zoo_table import HEADS, zoo_table
 
 from mcugrad.compiler import Budget, compile_model
 from mcugrad.devices.base import NEVER_SKIP
-from mcugrad.importers import check, load
+from mcugrad.importers import Imported, check, load
 from mcugrad.prepare import prepare
 from mcugrad.trainer import loss_of
 from mcugrad.training.scheme import Update, UpdateScheme
 
-THERE = [e for e in ENTRIES if e.path.exists()]
-pytestmark = pytest.mark.skipif(not THERE, reason="the shared models are not beside the project")
+THERE = [e for e in ENTRIES if e.builder is not None or e.path.exists()]
+UNTRAINABLE = {"anomaly autoencoder", "SqueezeNet, small"}  # no classifier whose features a new head could read
 CLASSES = 3
 SAMPLES = 6
+
+
+def loaded(entry: Entry) -> Imported:
+    """The model; from code untrained."""
+    if entry.builder is None:
+        return load(entry.path)
+    pytest.importorskip("torch")
+    import torch_models
+
+    return load(*torch_models.build(entry.builder))
 
 
 def synthetic_data(entry: Entry, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,16 +50,16 @@ def test_the_model_is_checked_in_under_two_seconds(entry: Entry) -> None:
     import time
 
     start = time.process_time()
-    report = check(entry.path)
-    assert report.ok and report.params > 1000 and report.macs > 10_000
-    assert time.process_time() - start < 2
+    report = check(entry.path) if entry.builder is None else loaded(entry).report
+    assert report.ok and report.params > 1000 and report.macs > 1000
+    assert entry.builder is not None or time.process_time() - start < 2
 
 
-@pytest.mark.parametrize("entry", [e for e in THERE if not e.auc], ids=key)
+@pytest.mark.parametrize("entry", [e for e in THERE if e.name not in UNTRAINABLE], ids=key)
 def test_a_few_steps_lower_the_loss_and_give_the_same_bits_in_the_virtual_mcu(entry: Entry, tmp_path: Path) -> None:
     from mcugrad.data import Calibration
 
-    imported = load(entry.path)
+    imported = loaded(entry)
     _, *shape = imported.graph.inputs[0].type.shape
     x, y = synthetic_data(entry, tuple(shape))
     prepared = prepare(imported, classes=CLASSES, calibration=Calibration(x, y, "synthetic"))
