@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Builder, Graph, Node, Op, Quant, TensorType, Value
+from mcugrad.loss import Loss
 from mcugrad.ops.add import Add, Sub
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.concat import Concat
@@ -28,7 +29,6 @@ from mcugrad.ops.upsample import Upsample
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, input_means, temporary_head
 from mcugrad.training.head import attach_head, attach_logits
-from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import Selection, Update, UpdateScheme, layers, resolve
 
 Array = NDArray[Any]

@@ -14,16 +14,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from its own row and from those above; the longest name that matches decides.
 ROWS = (
-    ("errors", "quant.affine", "data", "preprocess", "npz", "images", "digits", "targets", "toolchain", "folder"),
+    ("errors", "quant.affine", "loss", "data", "preprocess", "npz", "images", "digits", "targets", "toolchain", "folder"),
     ("ir", "layout"),
     ("ops",),
     ("importers", "quant", "training", "passes"),
-    ("prepare",),
+    ("prepare", "own_output"),
     ("memory",),
     ("program", "graphfile"),
     ("emit", "devices", "build"),
     ("report.ledger", "report.memory_map"),
     ("fit", "compiler"),
+    ("metrics",),
     ("trainer",),
     ("search",),
     ("exporters",),

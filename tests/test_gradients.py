@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from graphs import STAGES, TAILS, Network, calibrated, everything, network_with_loss, random_network, random_scheme
 from mcugrad.ir import Graph, Node, Result, Value, interpret
+from mcugrad.loss import Loss
 from mcugrad.ops.backprop import GradQuantize, passes
 from mcugrad.ops.correlate import correlate_weight
 from mcugrad.ops.head import HEAD_ONE, Head, HeadUpdate
@@ -18,7 +19,6 @@ from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.update import BiasStep, WeightStep
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, temporary_head
-from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import resolve
 
 Array = NDArray[Any]

@@ -14,13 +14,14 @@ from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.emit.c import write
 from mcugrad.errors import McugradError
 from mcugrad.ir import GraphError, interpret
+from mcugrad.loss import Loss
 from mcugrad.memory.modes import plan
 from mcugrad.ops.loss import StopIfEasy
 from mcugrad.passes import TRAIN, run
 from mcugrad.program import Machine, Program, lower
 from mcugrad.targets import get_target
 from mcugrad.training.autodiff import TrainingPlan, differentiate
-from mcugrad.training.losses import Loss, ending
+from mcugrad.training.losses import ending
 from mcugrad.training.scheme import HEAD_ONLY, resolve
 
 STEPS = 5

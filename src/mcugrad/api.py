@@ -12,6 +12,7 @@ from mcugrad.data import Calibration, Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
+from mcugrad.loss import Loss
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
@@ -24,7 +25,9 @@ class Request:
     """Everything that decides a build; sizes in bytes, None: the default of the target, the data or the scheme.
 
     model: a path, or what `mcugrad.load` gave; calibrate: a path.  scheme: a name or the path of a .toml file.
-    rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.
+    rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.  loss: softmax, sigmoid, mse or
+    autoencoder.
+
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -40,8 +43,10 @@ class Request:
     input_mode: str = "auto"
     compiler: str = "zig"
     seed: int = 0
+    loss: str = "softmax"
 
     def __post_init__(self) -> None:
+        Loss.named(self.loss)
         if self.rate is not None and not 0 < self.rate < 16:
             raise McugradError(f"--lr must be above 0 and below 16, got {self.rate}")
         if self.residual_bits is not None and self.residual_bits not in RESIDUAL_BITS:
@@ -71,7 +76,7 @@ def compile_request(request: Request, folder: str | Path) -> Compiled:
     Raises McugradError for wrong input (nothing is written then) and BudgetError when it does not fit."""
     request.budget.resolve()
     imported = load(request.model)
-    calibration = _calibration(request.calibrate, imported)
+    calibration = _calibration(request.calibrate, imported, Loss.named(request.loss))
     return _compile(request, imported, calibration, request.classes, Path(folder))
 
 
@@ -85,7 +90,7 @@ def plan_request(
     imported = load(request.model)
     target = request.budget.resolve()
     scheme = request.update_scheme(imported.name)
-    calibration = _calibration(request.calibrate, imported)
+    calibration = _calibration(request.calibrate, imported, Loss.named(request.loss))
     prepared = _prepare(request, imported, calibration, request.classes)
     graph = training_graph(prepared, scheme, rate=request.rate, seed=request.seed)
     plans = Plans(graph, prepared.name, target, request.input_mode, request.seed)
@@ -102,12 +107,13 @@ def plan_request(
     return {**found, "pareto": points} if front else found
 
 
-def _calibration(path: str | Path | None, imported: Imported) -> Calibration | None:
-    return None if path is None else calibration_samples(path, CALIBRATION_SAMPLES, input_shape(imported))
+def _calibration(path: str | Path | None, imported: Imported, loss: Loss) -> Calibration | None:
+    return None if path is None else calibration_samples(path, CALIBRATION_SAMPLES, input_shape(imported), loss=loss)
 
 
 def _prepare(request: Request, imported: Imported, calibration: Calibration | None, classes: int | None) -> Prepared:
-    return prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
+    loss, keep = Loss.named(request.loss), request.keep_head
+    return prepare(imported, classes=classes, keep_head=keep, calibration=calibration, loss=loss, seed=request.seed)
 
 
 def _compile(
@@ -136,13 +142,13 @@ def train_request(
     data, folder, course = Path(data), Path(folder), course or Course(seed=request.seed)
     imported = load(request.model)
     samples = read_samples(request, imported, data, progress)
-    calibration = _calibration(request.calibrate or data, imported)
+    calibration = _calibration(request.calibrate or data, imported, Loss.named(request.loss))
     if calibration is not None and calibration.x.dtype != samples.x.dtype:
         raise McugradError(
             f"{calibration.origin} holds {calibration.x.dtype}, {data} holds {samples.x.dtype}: calibrate with samples of the "
             "kind it learns from"
         )
-    classes = None if request.keep_head else request.classes or len(samples.classes)
+    classes = None if request.keep_head else request.classes or _outputs(samples)
     with fresh_folder(folder) as work:
         compiled = _compile(request, imported, calibration, classes, work)
         result, learned = train(compiled, samples, course, on, progress)
@@ -154,6 +160,11 @@ def train_request(
     return result
 
 
+def _outputs(samples: Dataset) -> int:
+    """Outputs that a new head needs: classes, or the numbers of a target."""
+    return samples.y.shape[1] if samples.y.ndim == 2 else len(samples.classes)
+
+
 def read_samples(request: Request, imported: Imported, data: Path, progress: Progress) -> Dataset:
     """The data set, its labels in the range of the head."""
     known = imported.classifier.bias.shape[0] if request.keep_head and imported.classifier else request.classes
@@ -161,4 +172,5 @@ def read_samples(request: Request, imported: Imported, data: Path, progress: Pro
     def show(done: int, total: int) -> None:
         progress("reading", done, total)
 
-    return load_data(data, input_shape=input_shape(imported), num_classes=known, seed=request.seed, progress=show)
+    shape, loss = input_shape(imported), Loss.named(request.loss)
+    return load_data(data, input_shape=shape, num_classes=known, loss=loss, seed=request.seed, progress=show)

@@ -26,6 +26,7 @@ from mcugrad.options import (
     InputMode,
     Json,
     KeepHead,
+    LossName,
     Model,
     NoSeed,
     On,
@@ -139,6 +140,7 @@ def compile_command(
     residual_bits: Bits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
+    loss: LossName = "softmax",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -147,7 +149,7 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(
-        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
+        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed, loss
     )
     bar, _ = progress_bar()
     with bar:
@@ -183,6 +185,7 @@ def train(
     residual_bits: Bits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
+    loss: LossName = "softmax",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -194,7 +197,7 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(
-        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed
+        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed, loss
     )
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()

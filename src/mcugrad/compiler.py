@@ -22,6 +22,7 @@ from mcugrad.folder import fresh_folder
 from mcugrad.graphfile import save_graph
 from mcugrad.importers.model import PYTORCH, TFLITE
 from mcugrad.ir import Graph
+from mcugrad.loss import Loss
 from mcugrad.memory.modes import Scheduled
 from mcugrad.memory.problem import build as problem
 from mcugrad.memory.schedule import layerwise
@@ -35,6 +36,7 @@ from mcugrad.training.scheme import UpdateScheme
 
 REPORT = "report.json"
 PREPROCESS = "preprocess.json"
+TARGET = "target.json"
 NETWORK = "network.npz"  # the training graph with its contents
 SAMPLES = "samples.npz"  # calibration inputs x int8 [N,H,W,C] and labels y
 KEPT_SAMPLES = 32
@@ -138,6 +140,8 @@ def _write_facts(program: Program, prepared: Prepared, firmware: Firmware, folde
     source = {"file": own.file, "format": own.format, "classifier": own.classifier, "samples": prepared.raw}
     report = {**facts(program, firmware), "layers": layer_rows(program), "notes": list(prepared.notes), "source": source}
     (folder / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if prepared.targets.loss is not Loss.SOFTMAX:
+        (folder / TARGET).write_text(json.dumps(prepared.targets.to_dict(), indent=1), encoding="utf-8")
     (folder / PREPROCESS).write_text(json.dumps(prepared.preprocess.to_dict(), indent=1), encoding="utf-8")
     save_graph(program.graph, folder / NETWORK)
     np.savez_compressed(folder / SAMPLES, x=prepared.x[:KEPT_SAMPLES], y=prepared.y[:KEPT_SAMPLES])

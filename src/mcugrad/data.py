@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .errors import McugradError
 from .images import MODES, decode, image_files, resize
-from .npz import TEST, TRAIN, Array, check_bytes, check_magic, class_names, labels, read_npz, samples, stored_split
+from .loss import Loss
+from .npz import TEST, TRAIN, Array, check_bytes, check_magic, class_names, groups, read_npz, samples, stored_split, targets
 from .preprocess import Input, Layout, Preprocess, quantize
 
 __all__ = [
@@ -33,35 +34,42 @@ Progress = Callable[[int, int], None]  # samples decoded, samples in all
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled samples: x [N, ...] raw and channels-last, y int64 [N], split uint8 [N] (0 train, 1 test).
+    """Samples: x [N, ...] raw and channels-last, y int64 [N] or targets [N, K], split uint8 [N] (0 train, 1 test).
 
-    x is uint8 (images), int8, int16 or float32; notes are warnings meant for the user.
+    x is uint8 (images), int8, int16 or float32; notes are warnings meant for the user.  group [N]: samples that are parts
+    of one thing, such as windows of a recording, and are judged together.
     """
 
     x: Array
-    y: NDArray[np.int64]
+    y: Array
     split: NDArray[np.uint8]
     classes: tuple[str, ...]
     origin: str
     notes: tuple[str, ...] = ()
+    group: NDArray[np.int64] | None = None
 
     @property
-    def train(self) -> tuple[Array, NDArray[np.int64]]:
+    def train(self) -> tuple[Array, Array]:
         """x and y of the training split, in stored order (folders are sorted by class: shuffle before streaming)."""
         return self.x[self.split == TRAIN], self.y[self.split == TRAIN]
 
     @property
-    def test(self) -> tuple[Array, NDArray[np.int64]]:
+    def test(self) -> tuple[Array, Array]:
         """x and y of the held-out split, in stored order."""
         return self.x[self.split == TEST], self.y[self.split == TEST]
+
+    @property
+    def test_group(self) -> NDArray[np.int64] | None:
+        """Groups of the held-out split."""
+        return None if self.group is None else self.group[self.split == TEST]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Samples x [N, ...] from which ranges are observed; y int64 [N], or None where the data has no labels."""
+    """Samples x [N, ...] from which ranges are observed; y as in a Dataset, or None where the data has no labels."""
 
     x: Array
-    y: NDArray[np.int64] | None
+    y: Array | None
     origin: str
     notes: tuple[str, ...] = ()
 
@@ -82,35 +90,41 @@ def load_data(
     input_shape: Shape | None = None,
     resize: bool = True,
     num_classes: int | None = None,
+    loss: Loss = Loss.SOFTMAX,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
     """An image folder or an .npz as a Dataset whose samples have input_shape ([H, W, C], no batch axis).
 
     resize=False forbids changing an image's size or channels.  Without a stored split, a stratified 80/20 split is
-    drawn from the seed and noted.  num_classes is the model's; labels beyond it are an error.
+    drawn from the seed and noted.  num_classes is the model's; labels beyond it are an error.  loss: what y must be.
     Raises McugradError, naming the place and the remedy, for anything that cannot be used.
     """
     path = _existing(path)
     notes: list[str] = []
+    group = None
     if path.is_dir():
+        _check_folder(loss, path)
         files = _scan(path)
         x = _decode_all(files.paths, input_shape, resize, progress)
         y = np.array(files.labels, np.int64)
         stored = None if files.splits is None else np.array(files.splits, np.uint8)
         classes = files.classes
     else:
-        arrays = read_npz(path, required=("x", "y"))
+        arrays = read_npz(path, required=("x",) if loss is Loss.AUTOENCODER else ("x", "y"))
         x, notes = _fit(samples(arrays["x"], path), input_shape, resize, path)
-        y = labels(arrays["y"], len(x), path)
-        classes = class_names(arrays.get("classes"), y, path)
+        y = targets(arrays.get("y"), len(x), loss, path)
+        classes = class_names(arrays.get("classes"), y, path) if loss is Loss.SOFTMAX else ()
         stored = stored_split(arrays, len(x), path)
-    _check_range(y, len(classes), num_classes, path)
+        group = groups(arrays.get("group"), len(x), path)
+    if loss is Loss.SOFTMAX:
+        _check_range(y, len(classes), num_classes, path)
     if stored is None:
-        stored = stratified(y, seed)
+        stored = stratified(y if y.ndim == 1 else np.zeros(len(y), np.int64), seed)
         notes.append(f"{path}: no split stored: {TEST_FRACTION:.0%} of each class held out with seed {seed}")
-    notes += _complaints(y, stored, classes, path)
-    return Dataset(x, y, stored, classes, str(path), tuple(notes))
+    if loss is Loss.SOFTMAX:
+        notes += _complaints(y, stored, classes, path)
+    return Dataset(x, y, stored, classes, str(path), tuple(notes), group)
 
 
 def calibration_samples(
@@ -118,6 +132,7 @@ def calibration_samples(
     n: int,
     input_shape: Shape | None = None,
     *,
+    loss: Loss = Loss.SOFTMAX,
     resize: bool = True,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -137,10 +152,17 @@ def calibration_samples(
         return Calibration(x, y, str(path))
     arrays = read_npz(path, required=("x",))
     x = samples(arrays["x"], path)
-    y = labels(arrays["y"], len(x), path) if "y" in arrays else None
+    y = targets(arrays["y"], len(x), loss, path) if "y" in arrays else None
     kept = _spread(stored_split(arrays, len(x), path), len(x), n)
     x, notes = _fit(x[kept], input_shape, resize, path)
     return Calibration(x, None if y is None else y[kept], str(path), tuple(notes))
+
+
+def _check_folder(loss: Loss, path: Path) -> None:
+    if loss in (Loss.SIGMOID, Loss.MSE):
+        raise McugradError(
+            f"{path}: a folder of images holds one class per image: store the targets of --loss {loss.value} as .npz"
+        )
 
 
 def _existing(path: str | Path) -> Path:

@@ -135,7 +135,9 @@ def _on_mcu(
         agree(device, twin, test_q[:AGREEMENT_SAMPLES])
         counters = device.counters()
         after = accuracy(device, test_q, test_y)
-    return learned, report(compiled, learned, (before, after), state, counters.forward if counters else None)
+    return learned, report(
+        compiled, learned, ({"accuracy": before}, {"accuracy": after}), state, counters.forward if counters else None
+    )
 
 
 def _float_ceiling(scene: Scene, course: Course, progress: Progress) -> float:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import McugradError
+from .loss import Loss
 
 TRAIN, TEST = 0, 1
 MAX_CLASSES = 1000
 MAX_BYTES = 4 << 30
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
-KEYS = ("x", "y", "split", "classes")
+KEYS = ("x", "y", "split", "classes", "group")
 
 Array = NDArray[Any]
 
@@ -76,6 +77,35 @@ def labels(y: Array, n: int, path: Path) -> NDArray[np.int64]:
         i = int(y.argmax() if y.min() >= 0 else y.argmin())
         raise McugradError(f"{path}: label {y[i]} of sample {i} is out of range: number the classes from 0")
     return y.astype(np.int64)
+
+
+def targets(y: Array | None, n: int, loss: Loss, path: Path) -> Array:
+    """What samples are to become under a loss: labels int64 [n], 0 or 1 each int64 [n,K], numbers float64 [n,K].
+
+    An autoencoder needs none; labels, where there are some, tell normal (0) from not.  Raises McugradError for others."""
+    if y is None:
+        return np.zeros(n, np.int64)
+    if loss in (Loss.SOFTMAX, Loss.AUTOENCODER):
+        return labels(y, n, path)
+    rows = y.reshape(n, -1) if len(y) == n and y.ndim in (1, 2) else y
+    if rows.ndim != 2 or rows.shape[0] != n or not rows.size:
+        raise McugradError(f"{path}: y has shape {list(y.shape)} for {n} samples: give [samples, outputs]")
+    if loss is Loss.SIGMOID:
+        if rows.dtype != np.bool_ and not np.isin(rows, (0, 1)).all():
+            raise McugradError(f"{path}: y must hold 0 or 1 for each label of each sample: --loss sigmoid tells labels apart")
+        return rows.astype(np.int64)
+    if not np.issubdtype(rows.dtype, np.number) or not np.isfinite(rows.astype(np.float64)).all():
+        raise McugradError(f"{path}: y is {rows.dtype} and must hold finite numbers, [samples, outputs]")
+    return rows.astype(np.float64)
+
+
+def groups(numbers: Array | None, n: int, path: Path) -> NDArray[np.int64] | None:
+    """int64 [n]: what each sample is a part of, such as a recording; None where the data does not say."""
+    if numbers is None:
+        return None
+    if numbers.shape != (n,) or not np.issubdtype(numbers.dtype, np.integer):
+        raise McugradError(f"{path}: group is {numbers.dtype} {list(numbers.shape)}: give one whole number per sample")
+    return numbers.astype(np.int64)
 
 
 def class_names(names: Array | None, y: NDArray[np.int64], path: Path) -> tuple[str, ...]:

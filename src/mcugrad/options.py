@@ -61,6 +61,10 @@ Bits = Annotated[
 ]
 InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
 CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
+LossName = Annotated[
+    Literal["softmax", "sigmoid", "mse", "autoencoder"],
+    typer.Option("--loss", help="One class, labels each on its own, numbers, or the sample itself."),
+]
 On = Annotated[Literal["host", "vm", "qemu"], typer.Option(help="The same C here (fast), the virtual MCU, or QEMU.")]
 SearchMethod = Annotated[
     Literal["fisher", "contribution", "evolution"], typer.Option(help="Gains by gradients, or by short trainings.")

@@ -11,14 +11,18 @@ from mcugrad.data import Calibration
 from mcugrad.errors import McugradError
 from mcugrad.importers import Imported
 from mcugrad.ir import Array, Graph, verify
+from mcugrad.loss import Loss
+from mcugrad.ops.head import Head
+from mcugrad.own_output import own_output
 from mcugrad.passes import TRAIN, run
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.quant.assign import assign
 from mcugrad.quant.observe import image_range, observe
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import EXPONENT_SAMPLES, MEAN_SAMPLES, gradient_exponents, input_means, temporary_head
-from mcugrad.training.head import attach_head
+from mcugrad.training.head import attach_head, attach_logits
 from mcugrad.training.scheme import Selection, UpdateScheme, resolve
+from mcugrad.training.targets import Targets
 
 CALIBRATION_SAMPLES = 64
 """Samples read from calibration data: activation ranges see all, means and exponents the first of them."""
@@ -44,8 +48,8 @@ class Source:
 class Prepared:
     """A quantized network with its head, how raw samples become its input, and calibration inputs.
 
-    x: int8 [N,H,W,C] calibration inputs, y: labels [N] in the head's range; notes: warnings to show.  raw: element type
-    of samples before `preprocess`.
+    x: int8 [N,H,W,C] calibration inputs, y: their labels [N] in the head's range, or targets int32 [N,K]; notes: warnings
+    to show.  raw: element type of samples before `preprocess`.  aim: how targets are written (None: class labels).
     """
 
     name: str
@@ -56,6 +60,12 @@ class Prepared:
     notes: tuple[str, ...]
     source: Source = Source("", "")
     raw: str = "uint8"
+    aim: Targets | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """How targets are written; class labels unless something else was prepared."""
+        return self.aim or Targets.of(self.graph, Loss.SOFTMAX)
 
     @property
     def classes(self) -> int:
@@ -80,27 +90,34 @@ def prepare(
     classes: int | None = None,
     keep_head: bool = False,
     calibration: Calibration | None = None,
+    loss: Loss = Loss.SOFTMAX,
     seed: int = 0,
 ) -> Prepared:
     """Quantizes a float model, attaches the head and quantizes the calibration samples.
 
-    Raises McugradError for a float model without calibration data, a model without a head to keep, and labels that the
-    head does not have."""
+    keep_head: a classifier goes on from its own last layer; under a squared error, and where the last layer is no plain
+    linear one, the model keeps its own output, as an autoencoder always does.  Raises McugradError for a float model without
+    calibration data, and for labels that the head does not have."""
     notes = list(imported.report.notes)
     preprocess = imported.preprocess or _default_preprocess(imported, calibration)
+    if loss is Loss.AUTOENCODER or (keep_head and (loss is Loss.MSE or imported.classifier is None)):
+        imported = own_output(imported, None if calibration is None else preprocess.apply(calibration.x[:CALIBRATION_SAMPLES]))
+        keep_head = True
     backbone = _quantized(imported, preprocess, calibration)
-    graph = _with_head(backbone, imported, classes, keep_head)
+    graph = _with_head(backbone, imported, classes, keep_head, loss)
     verify(graph)
     classifier = imported.classifier.origin if imported.classifier else ""
     source = Source(imported.report.name, imported.format, classifier, imported.data)
-    blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), (), source)
+    numbers = None if calibration is None else calibration.y
+    aim = Targets.of(graph, loss, numbers if loss is Loss.MSE else None)
+    blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), (), source, aim=aim)
     if calibration is None:
         notes.append(SYNTHETIC_NOTE)
         x = synthetic(CALIBRATION_SAMPLES, blank.input_shape, seed)
-        y = np.random.default_rng(seed).integers(0, blank.classes, len(x))
+        y = _guesses(blank.targets, len(x), seed)
     else:
         x = blank.quantize(calibration.x)
-        y = _labels(calibration, blank.classes, seed)
+        y = _labels(calibration, blank.targets, seed)
         notes += calibration.notes
         blank = replace(blank, raw=calibration.x.dtype.name)
     return replace(blank, x=x, y=y, notes=tuple(notes))
@@ -129,28 +146,39 @@ def _quantized(imported: Imported, preprocess: Preprocess, calibration: Calibrat
     return assign(imported.graph, ranges)
 
 
-def _with_head(graph: Graph, imported: Imported, classes: int | None, keep_head: bool) -> Graph:
+def _with_head(graph: Graph, imported: Imported, classes: int | None, keep_head: bool, loss: Loss) -> Graph:
     own = imported.classifier
     if keep_head:
         if own is None:
-            raise McugradError(f"{imported.name} has no classifier of its own to keep: use --classes N")
+            return attach_logits(graph)
         if classes not in (None, own.bias.shape[0]):
             raise McugradError(f"--keep-head keeps {own.bias.shape[0]} classes, --classes says {classes}: give one of them")
         return attach_head(graph, own.bias.shape[0], own.weight, own.bias)
     if classes is None:
         raise McugradError("how many classes? Give --classes N for a new head, or --keep-head for the model's own")
-    return attach_head(graph, classes)
+    return attach_head(graph, classes, least=2 if loss is Loss.SOFTMAX else 1)
 
 
-def _labels(calibration: Calibration, classes: int, seed: int) -> Array:
+def _guesses(targets: Targets, n: int, seed: int) -> Array:
+    """Random labels or targets, where the data has none."""
+    rng = np.random.default_rng(seed)
+    if targets.loss is Loss.SOFTMAX:
+        return rng.integers(0, targets.outputs, n)
+    if targets.loss is Loss.SIGMOID:
+        return rng.integers(0, 2, (n, targets.outputs))
+    return targets.encode(rng.normal(targets.mean, targets.spread, (n, targets.outputs)), n)
+
+
+def _labels(calibration: Calibration, targets: Targets, seed: int) -> Array:
+    classes = targets.outputs
     if calibration.y is None:
-        return np.random.default_rng(seed).integers(0, classes, len(calibration.x))
-    if calibration.y.max(initial=0) >= classes:
+        return _guesses(targets, len(calibration.x), seed)
+    if targets.loss is Loss.SOFTMAX and calibration.y.max(initial=0) >= classes:
         raise McugradError(
             f"{calibration.origin}: label {calibration.y.max()} does not exist in a head of {classes} classes: "
             f"give --classes {calibration.y.max() + 1} or more"
         )
-    return calibration.y
+    return targets.encode(calibration.y, len(calibration.x))
 
 
 def synthetic(n: int, shape: tuple[int, int, int], seed: int) -> Array:
@@ -184,16 +212,19 @@ def training_graph(
 
     compare: execute the graph before and after every pass.  Raises McugradError when the scheme does not fit the model."""
     selection = resolve(scheme, prepared.graph)
-    plan = TrainingPlan(selection, default_rate(selection, prepared.graph) if rate is None else rate)
+    rate = default_rate(selection, prepared.graph) / prepared.targets.power if rate is None else rate
+    plan = TrainingPlan(selection, rate, loss=prepared.targets.loss)
     plan = replace(plan, **_calibrated(prepared, selection, seed))
     graph = differentiate(prepared.graph, plan)
     control = np.array([seed, 0, 0, 1 << 16], np.int64)
-    feeds = {prepared.graph.inputs[0].name: prepared.x[:1], "label": prepared.y[:1], "control": control}
+    feeds = {prepared.graph.inputs[0].name: prepared.x[:1], "label": np.atleast_1d(prepared.y[0]), "control": control}
     return run(graph, TRAIN, feeds if compare else None)
 
 
 def _calibrated(prepared: Prepared, selection: Selection, seed: int) -> dict[str, Any]:
-    head = temporary_head((prepared.graph.nodes[-1].inputs[1].type.shape[0], prepared.classes), seed)
-    n = EXPONENT_SAMPLES
-    exponents = gradient_exponents(prepared.graph, selection, prepared.x[:n], prepared.y[:n], head)
+    last, head = prepared.graph.nodes[-1], None
+    if isinstance(last.op, Head):
+        head = temporary_head((last.inputs[1].type.shape[0], prepared.classes), seed)
+    n, loss = EXPONENT_SAMPLES, prepared.targets.loss
+    exponents = gradient_exponents(prepared.graph, selection, prepared.x[:n], prepared.y[:n], head, loss)
     return {"exponents": exponents, "means": input_means(prepared.graph, selection, prepared.x[:MEAN_SAMPLES])}

@@ -17,6 +17,8 @@ from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
 from mcugrad.ir import Array
+from mcugrad.loss import Loss
+from mcugrad.metrics import measure
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.piece import Piece
 from mcugrad.program import Program
@@ -125,8 +127,20 @@ def loss_of(p_label: int) -> float:
     return -math.log((p_label + 0.5) / 32768)
 
 
-def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress = quiet) -> Learned:
-    """Trains `device` on int8 inputs x [N,H,W,C] with labels y [N]; it starts from the parameters it holds."""
+def learn(
+    device: Device,
+    x: Array,
+    y: Array,
+    course: Course,
+    progress: Progress = quiet,
+    score: Callable[[int], float] = loss_of,
+    chance: float | None = None,
+) -> Learned:
+    """Trains `device` on int8 inputs x [N,H,W,C] with labels y [N] or targets y [N,K], from the parameters it holds.
+
+    score: the loss that a step's p_label stands for.  chance: the loss of a guess (default: among as many classes as y has).
+    Raises McugradError when learning diverges."""
+    guess = math.log(max(int(y.max()) + 1, 2)) if chance is None else chance
     total = course.length(len(x))
     order = course.order(y, total)
     device.set_control(seed=course.seed, step=0, skip=course.threshold)
@@ -138,13 +152,13 @@ def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress
         if isinstance(device, Host):
             results += device.train_many(x[chosen], y[chosen].astype(np.int32))
         else:
-            results += [device.train_step(x[i], int(y[i])) for i in chosen]
+            results += [device.train_step(x[i], y[i]) for i in chosen]
         progress("learning", last, total)
-        _stop_if_diverging(results, int(y.max()) + 1)
+        _stop_if_diverging([score(r.p_label) for r in _ends(results)], len(results), guess)
     seconds = time.perf_counter() - start
     counted = [r.instructions for r in results if r.instructions is not None]
     return Learned(
-        tuple(loss_of(r.p_label) for r in results),
+        tuple(score(r.p_label) for r in results),
         tuple(r.progress for r in results),
         sum(r.saturated for r in results),
         tuple(counted) if len(counted) == len(results) else None,
@@ -152,16 +166,20 @@ def learn(device: Device, x: Array, y: Array, course: Course, progress: Progress
     )
 
 
-def _stop_if_diverging(results: list[StepResult], classes: int) -> None:
+def _ends(results: list[StepResult]) -> list[StepResult]:
+    """The first and the last steps, by which divergence is seen; none as long as they overlap."""
+    return [] if len(results) < 2 * DIVERGED_WINDOW else [*results[:DIVERGED_WINDOW], *results[-DIVERGED_WINDOW:]]
+
+
+def _stop_if_diverging(ends: list[float], steps: int, chance: float) -> None:
     """Raises McugradError when the last losses are far above chance, and not because they began there."""
-    if len(results) < 2 * DIVERGED_WINDOW:
+    if not ends:
         return
-    windows = results[:DIVERGED_WINDOW], results[-DIVERGED_WINDOW:]
-    first, last = (sum(loss_of(r.p_label) for r in window) / DIVERGED_WINDOW for window in windows)
-    chance = math.log(max(classes, 2))
+    first, last = (sum(window) / DIVERGED_WINDOW for window in (ends[:DIVERGED_WINDOW], ends[DIVERGED_WINDOW:]))
+    chance = chance or first
     if last > max(DIVERGED * chance, first + chance):
         raise McugradError(
-            f"learning diverges: after {len(results)} steps the mean loss is {last:.2f}, that of a guess "
+            f"learning diverges: after {steps} steps the mean loss is {last:.2f}, that of a guess "
             f"{chance:.2f}: lower the rate (--lr), or calibrate with samples like those it learns from (--calibrate)"
         )
 
@@ -198,13 +216,18 @@ def train(
     (x, y), (test_x, test_y) = data.train, data.test
     if not len(x) or not len(test_x):
         raise McugradError(f"{data.origin}: needs training and test samples, has {len(x)} and {len(test_x)}")
-    x, test_x = compiled.prepared.quantize(x), compiled.prepared.quantize(test_x)
+    prepared = compiled.prepared
+    if course.balanced and prepared.targets.loss is not Loss.SOFTMAX:
+        raise McugradError("--balanced needs one class per sample: leave it out, or use --loss softmax")
+    x, test_x = prepared.quantize(x), prepared.quantize(test_x)
+    y, score = prepared.targets.encode(y, len(x)), prepared.targets.loss_of(prepared.graph)
+    chance = prepared.targets.chance
     with compiled.device("host") as twin, compiled.device(on) as device:
-        before = accuracy(twin, test_x, test_y)
-        learned = learn(device, x, y, course, progress)
+        before = measure(twin, prepared, test_x, test_y, data.test_group)
+        learned = learn(device, x, y, course, progress, score, chance)
         state = device.read_params()
         twin.write_params(state)
-        after = accuracy(twin, test_x, test_y)
+        after = measure(twin, prepared, test_x, test_y, data.test_group)
         agree(device, twin, test_x[:AGREEMENT_SAMPLES])
         counters = device.counters()
     (compiled.folder / PARAMETERS).write_bytes(state)
@@ -212,16 +235,23 @@ def train(
 
 
 def report(
-    compiled: Compiled, learned: Learned, accuracies: tuple[float, float], state: bytes, forward: int | None
+    compiled: Compiled,
+    learned: Learned,
+    metrics: tuple[dict[str, float], dict[str, float]],
+    state: bytes,
+    forward: int | None,
 ) -> dict[str, Any]:
     """What a run measured, as nested JSON values.
 
-    accuracies: before and after.  state: the parameters at the end.  forward: instructions of an inference."""
+    metrics: before and after, by name.  state: the parameters at the end.  forward: instructions of an inference."""
     step, mean = learned.step_instructions()
     sram = compiled.facts()["sram"]
     share = saturated_share(compiled.program, learned)
+    moved = {name: {"before": metrics[0][name], "after": metrics[1][name]} for name in metrics[0]}
     return {
-        "accuracy": {"before": accuracies[0], "after": accuracies[1]},
+        **moved,
+        "metrics": list(moved),
+        "loss": compiled.prepared.targets.loss.value,
         "losses": list(learned.losses),
         "steps": {"total": len(learned.losses), "full": learned.full_steps},
         "saturated": {"elements": learned.saturated, "share": share},

@@ -28,8 +28,10 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
 
 def print_training(result: dict[str, Any], out: Console) -> None:
     """What learning brought and cost, for people."""
-    accuracy, instructions, steps = result["accuracy"], result["instructions"], result["steps"]
-    out.print(f"accuracy on held-out data: {accuracy['before']:.1%} before, {accuracy['after']:.1%} after")
+    instructions, steps = result["instructions"], result["steps"]
+    for name in result["metrics"]:
+        before, after = (_figure(name, result[name][when]) for when in ("before", "after"))
+        out.print(f"{name} on held-out data: {before} before, {after} after")
     out.print(f"{steps['total']:,} steps, {steps['full']:,} with a backward pass; {result['samples_per_second']:,} per second")
     if instructions["forward"] is not None:
         out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")
@@ -37,3 +39,8 @@ def print_training(result: dict[str, Any], out: Console) -> None:
         out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
     out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
     out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
+
+
+def _figure(name: str, value: float) -> str:
+    """A share as a percentage, other figures as they are."""
+    return f"{value:.1%}" if name in ("accuracy", "exact") else f"{value:.4g}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mcugrad.ir import Array, Builder, Graph, GraphError, Node, Op, Param, TensorType, Value
+from mcugrad.loss import Loss
 from mcugrad.ops.adapt import AdaptExponent
 from mcugrad.ops.backprop import GradMask, GradQuantize, GradSum, grad_quant
 from mcugrad.ops.head import HEAD_ONE, HeadInputGrad, HeadUpdate
@@ -16,7 +17,7 @@ from mcugrad.ops.loss import SampleScale, StopIfEasy, StopIfZero
 from mcugrad.ops.reshape import GradLoad
 from mcugrad.ops.update import RESIDUAL, BiasGrad, BiasStep, WeightStep
 from mcugrad.quant.affine import log2_shift
-from mcugrad.training.losses import Loss, ending
+from mcugrad.training.losses import ending
 from mcugrad.training.scheme import Selection, layer_of, layers, split
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from mcugrad.ir import Array, Graph, Node, interpret
+from mcugrad.loss import Loss
 from mcugrad.ops.backprop import GradQuantize, grad_quant
 from mcugrad.passes.train import prune
 from mcugrad.training.autodiff import TrainingPlan, differentiate
-from mcugrad.training.losses import Loss
 from mcugrad.training.scheme import Selection, layers
 
 HEAD_RANGE = 300

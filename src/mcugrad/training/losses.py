@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
-from mcugrad.errors import McugradError
 from mcugrad.ir import Graph, GraphError, TensorType
+from mcugrad.loss import Loss
 from mcugrad.ops.head import HEAD_ONE, Head
 from mcugrad.ops.loss import SoftmaxCrossEntropy
 from mcugrad.ops.losses import HEAD_FRACTION, Logits, MeanSquaredError, SigmoidCrossEntropy, label_bits
-
-
-class Loss(Enum):
-    """softmax: one class is right.  sigmoid: each label is true or not.  mse: numbers.  autoencoder: the sample itself."""
-
-    SOFTMAX = "softmax"
-    SIGMOID = "sigmoid"
-    MSE = "mse"
-    AUTOENCODER = "autoencoder"
-
-    @staticmethod
-    def named(name: str) -> Loss:
-        """Raises McugradError for a name that is none."""
-        try:
-            return Loss(name)
-        except ValueError:
-            raise McugradError(f"unknown loss {name!r}: use {', '.join(loss.value for loss in Loss)}") from None
 
 
 @dataclass(frozen=True)
