@@ -214,7 +214,13 @@ def test_saturated_gradients_are_noted(tmp_path: Path, here: Path) -> None:
     assert stored > 0
     learned = Learned((1.0,) * 100, (0,) * 100, 0, None, 1.0)
     for clamped, noted in ((int(stored * 100 * SATURATED), False), (stored * 10, True)):
-        found = report(compiled, replace(learned, saturated=clamped), (0.1, 0.2), compiled.program.initial_state(), None)
+        found = report(
+            compiled,
+            replace(learned, saturated=clamped),
+            ({"accuracy": 0.1}, {"accuracy": 0.2}),
+            compiled.program.initial_state(),
+            None,
+        )
         assert bool(found["notes"]) == noted
     assert found["saturated"] == {"elements": stored * 10, "share": 0.1}
     assert "10.00% of the gradient elements were clamped" in found["notes"][0]

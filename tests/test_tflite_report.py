@@ -126,7 +126,7 @@ def test_an_autoencoder_is_told_what_can_be_trained(tmp_path):
     net = Net((1, 40))
     report = check(net.save(tmp_path / "m.tflite", net.dense(net.dense(net.input, 6), 40)))
     assert report.ok
-    assert "an autoencoder. Training it as one needs a mean-squared-error loss" in report.notes[0]
+    assert "an autoencoder. --loss autoencoder trains it as one" in report.notes[0]
     assert "a classifier on its 6 features" in report.notes[0]
 
 

@@ -190,7 +190,7 @@ class _Import:
         outputs, inputs = len(classifier.bias), features.inputs[0].type.elements
         if not self.state.ends and outputs == inputs:
             self.state.notes.append(
-                f"{outputs} outputs for {inputs} inputs: an autoencoder. Training it as one needs a mean-squared-error loss, "
-                f"which mcugrad does not have yet; --classes N trains a classifier on its {features.outputs[0].type.elements} "
-                "features instead, and --keep-head would take the outputs for classes"
+                f"{outputs} outputs for {inputs} inputs: an autoencoder. --loss autoencoder trains it as one; --classes N "
+                f"trains a classifier on its {features.outputs[0].type.elements} features, --keep-head would take the outputs "
+                "for classes"
             )
