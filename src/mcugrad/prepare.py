@@ -108,8 +108,7 @@ def prepare(
     verify(graph)
     classifier = imported.classifier.origin if imported.classifier else ""
     source = Source(imported.report.name, imported.format, classifier, imported.data)
-    numbers = None if calibration is None else calibration.y
-    aim = Targets.of(graph, loss, numbers if loss is Loss.MSE else None)
+    aim = Targets.of(graph, loss, None if calibration is None else _numbers(calibration, preprocess, loss))
     blank = Prepared(imported.name, graph, preprocess, np.zeros(0), np.zeros(0), (), source, aim=aim)
     if calibration is None:
         notes.append(SYNTHETIC_NOTE)
@@ -157,6 +156,13 @@ def _with_head(graph: Graph, imported: Imported, classes: int | None, keep_head:
     if classes is None:
         raise McugradError("how many classes? Give --classes N for a new head, or --keep-head for the model's own")
     return attach_head(graph, classes, least=2 if loss is Loss.SOFTMAX else 1)
+
+
+def _numbers(calibration: Calibration, preprocess: Preprocess, loss: Loss) -> Array | None:
+    """float [N,K]: what the outputs are to become under a squared error."""
+    if loss is Loss.AUTOENCODER:
+        return np.stack([np.asarray(x, np.float64).reshape(-1) for x in preprocess.apply(calibration.x)])
+    return calibration.y if loss is Loss.MSE else None
 
 
 def _guesses(targets: Targets, n: int, seed: int) -> Array:

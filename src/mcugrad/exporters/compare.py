@@ -14,6 +14,7 @@ from mcugrad.errors import McugradError
 from mcugrad.exporters.learned import Learned, quant_of
 from mcugrad.ir import Array
 from mcugrad.ops.head import HEAD_ONE, Head
+from mcugrad.ops.losses import Logits
 
 STEPS = 255  # of an 8-bit grid over the range of the logits: one of them is 1 LSB
 
@@ -58,11 +59,12 @@ def compare(device: Array, exported: Array, runtime: str, labels: Array | None =
 def device_logits(learned: Learned, x: Array) -> Array:
     """float64 [N,K] logits of the host twin, in real units, for int8 inputs x: the bits of the device."""
     last = learned.graph.nodes[-1]
-    if not isinstance(last.op, Head):
-        raise McugradError(f"{last.where}: only networks that end in a classifier can be compared yet")
+    if not isinstance(last.op, Head | Logits):
+        raise McugradError(f"{last.where}: only networks that end in logits can be compared")
+    step = quant_of(last.inputs[0]).scale[0] / (HEAD_ONE if isinstance(last.op, Head) else 1)
     with Host.load(build_host(learned.folder)) as twin:
         twin.write_params(learned.state)
-        return twin.infer_many(np.ascontiguousarray(x)) * (quant_of(last.inputs[0]).scale[0] / HEAD_ONE)
+        return twin.infer_many(np.ascontiguousarray(x)) * step
 
 
 def real_input(learned: Learned, x: Array) -> Array:

@@ -11,6 +11,7 @@ from mcugrad.exporters.onnx_build import Pieces, float_info, image
 from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
 from mcugrad.importers.onnx import PREPROCESS_KEY
 from mcugrad.ops.head import Head
+from mcugrad.ops.losses import Logits
 from mcugrad.preprocess import Input, Preprocess
 
 CLASSES_KEY = "mcugrad.classes"
@@ -31,7 +32,7 @@ def onnx_model(learned: Learned) -> bytes:
         handler(pieces, node)
     (last,) = graph.outputs
     output = OUTPUT if last not in pieces.stored else pieces.real(last)
-    shape = [1, last.type.elements] if isinstance(graph.nodes[-1].op, Head) else image(last)
+    shape = [1, last.type.elements] if isinstance(graph.nodes[-1].op, Head | Logits) else image(last)
     metadata = {PREPROCESS_KEY: json.dumps(float_preprocess(learned).to_dict())}
     if learned.classes:
         metadata[CLASSES_KEY] = json.dumps(list(learned.classes))

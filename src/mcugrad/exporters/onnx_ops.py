@@ -17,6 +17,7 @@ from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.head import HEAD_ONE, Head
+from mcugrad.ops.losses import Logits
 from mcugrad.ops.lut import Lut
 from mcugrad.ops.mul import Mul
 from mcugrad.ops.place import Pad, Slice
@@ -116,6 +117,13 @@ def _head(pieces: Pieces, node: Node) -> None:
     pieces.node("Gemm", [flat, *constants], OUTPUT, transB=1)
 
 
+def _logits(pieces: Pieces, node: Node) -> None:
+    """The model's own output, flat in the order of the device."""
+    (x,) = node.inputs
+    last = _channels_last(pieces, pieces.real(x), x, f"{x.name}_rows")
+    pieces.node("Flatten", [last], OUTPUT, axis=1)
+
+
 def _concat(pieces: Pieces, node: Node) -> None:
     (y,), op = node.outputs, node.op
     assert isinstance(op, Concat)
@@ -180,6 +188,7 @@ HANDLERS: dict[type[Op], Handler] = {
     Conv2d: _conv,
     DepthwiseConv2d: _conv,
     Head: _head,
+    Logits: _logits,
     Lut: _lut,
     MaxPool: _pool("MaxPool"),
     Mul: _plain("Mul"),
