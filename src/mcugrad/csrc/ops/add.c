@@ -1,6 +1,7 @@
 /* Residual addition of two int8 activations. */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/lines_mve.h"
 #include "ops/rows.h"
 #include "wide.h"
 
@@ -38,6 +39,10 @@ void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const in
     int8_t *to = mcg_row_out(y, i, r->y_rows, p->row);
     if (MCG_WIDE) {
       mcg_add_row_wide(p, round, a, b, to);
+      continue;
+    }
+    if (MCG_MVE && packed) {
+      mcg_add_mve(a, b, f1, f2, round + p->y_zero * (1 << ADD_BITS), ADD_BITS, p->row, to);
       continue;
     }
     const int32_t quick = packed ? p->row & ~3 : 0;

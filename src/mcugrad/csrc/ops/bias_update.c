@@ -1,5 +1,6 @@
 /* Gradient and step of a bias: b -= RSH(sum over positions of h, k), kept within +-2^30. */
 #include "backward.h"
+#include "bias_update_mve.h"
 #include "fixed.h"
 #include "port.h"
 
@@ -36,11 +37,18 @@ static MCG_NOINLINE void sum_packed(const int8_t *h, int32_t positions, int32_t 
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch) {
   int32_t *sum = (int32_t *)scratch;
   int32_t packed = 0;
-  for (; MCG_DUAL_MAC && packed + 8 <= channels; packed += 8) sum_packed(h + packed, positions, channels, sum + packed);
-  sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
+  for (; MCG_DUAL_MAC && !MCG_MVE && packed + 8 <= channels; packed += 8) {
+    sum_packed(h + packed, positions, channels, sum + packed);
+  }
+  if (MCG_MVE) mcg_bias_sums_mve(h, positions, channels, sum);
+  else sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
   if (mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
       step->c->halvings - mcg_exponent(step->exponents, step->p->slot) - *step->sample_exponent;
+  if (MCG_MVE) {
+    mcg_bias_step_mve(step, shift, channels, sum);
+    return;
+  }
   for (int32_t c = 0; c < channels; ++c) {
     const int64_t moved = (int64_t)step->bias[c] - mcg_rsh(sum[c], step->p->base[c] + shift);
     step->bias[c] = moved > MCG_BIAS_LIMIT    ? MCG_BIAS_LIMIT

@@ -5,6 +5,7 @@
  * of an operand.
  */
 #include "backward.h"
+#include "chain_mve.h"
 #include "chain_quad.h"
 #include "fixed.h"
 #include "wide.h"
@@ -250,6 +251,7 @@ static MCG_APART void finish_lanes(const mcg_block_t *b, int32_t j, int32_t n, c
 
 /* One stage of channels j ... j + n - 1 of the block; `last`: none follows that reads acc. */
 static void run_stage(const mcg_block_t *b, int32_t j, const mcg_stage_t *s, const int8_t *exponents, int last) {
+  if (MCG_MVE && b->n - j >= 4 && mcg_chain_mve(b, j, s, exponents)) return;
   const int32_t e = mcg_exponent(exponents, s->p->acc_slot), n = mcg_min(4, b->n - j);
   if (s->add != NULL) add_block(b, j, n, s, e - mcg_exponent(exponents, s->p->add_slot));
   const int32_t more = s->out != NULL ? mcg_exponent(exponents, s->p->out_slot) - e : 0;

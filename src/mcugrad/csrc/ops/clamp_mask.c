@@ -1,5 +1,6 @@
 /* One bit per int8 output: did it pass its clamp? */
 #include "kernels.h"
+#include "ops/lines_mve.h"
 #include "ops/rows.h"
 #include "port.h"
 #include "wide.h"
@@ -13,6 +14,10 @@ static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
     return;
   }
   const int8_t *const end = y + n;
+  if (MCG_MVE) {
+    mcg_mask_mve(y, n & ~15, to);
+    y += n & ~15, to += n >> 4 << 1;
+  }
   MCG_ROLLED for (; end - y >= 8; y += 8) {
     const uint32_t low = mcg_passed(mcg_load4(y), 0x08040201u, 0u);
     *to++ = (uint8_t)mcg_passed(mcg_load4(y + 4), 0x80402010u, low);

@@ -1,5 +1,6 @@
 /* Input gradient of a convolution, row by row: a[i] = sum over taps and outputs of w * h. */
 #include "backward.h"
+#include "conv2d_input_grad_mve.h"
 #include "dot.h"
 #include "wide.h"
 
@@ -95,6 +96,10 @@ static void widen_columns(const column_t column[MCG_COLUMNS], int32_t o, int32_t
 static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                       const mcg_chain_t *chain, void *scratch) {
   const int32_t rows = mcg_block_rows(p, POSITIONS), outputs = p->out_c;
+  if (MCG_MVE) {
+    mcg_pointwise_input_grad_mve(p, h, weight, rest, chain, scratch, mcg_min(mcg_round4(outputs), OUTPUTS), rows);
+    return;
+  }
   int16_t *columns = (int16_t *)scratch;
   int32_t *acc = (int32_t *)scratch + 2 * mcg_min(mcg_round4(outputs), OUTPUTS);
   mcg_block_t block = {acc, MCG_COLUMNS, 0, 0, p->in_w, p->in_c, 0, 0};

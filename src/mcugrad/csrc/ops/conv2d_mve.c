@@ -41,11 +41,6 @@ static inline int32_t moved_bias(const conv_t *f, int32_t o, int32_t sum) {
   return (int32_t)((uint32_t)f->bias[o] - (uint32_t)f->p->x_zero * (uint32_t)sum);
 }
 
-static inline int32_t whole_sum(const conv_t *f, int32_t o) {
-  const int32_t sum = mcg_sum_lanes(f->weight + o * f->live, f->live);
-  return f->resting > 0 ? sum + mcg_sum_lanes(f->rest + o * f->resting, f->resting) : sum;
-}
-
 /* 32 - shift of outputs a, b, c, d. */
 static inline int32x4_t shifts(const mcg_conv2d_t *p, int32_t a, int32_t b, int32_t c, int32_t d) {
   return vsubq_s32(vdupq_n_s32(32), mcg_words(p->shift[a], p->shift[b], p->shift[c], p->shift[d]));
@@ -55,7 +50,7 @@ static inline int32x4_t shifts(const mcg_conv2d_t *p, int32_t a, int32_t b, int3
 static MCG_APART void quad(const conv_t *f, const run_t *run, int32_t o) {
   const mcg_conv2d_t *p = f->p;
   const int32_t n = f->live, zero = p->y_zero;
-  const mve_pred16_t some = vctp8q((uint32_t)n);
+  const mve_pred16_t some = mcg_first_bytes(n);
   const int8_t *w = f->weight + o * n, *x = run->x;
   const int8x16_t w0 = vldrbq_z_s8(w, some), w1 = vldrbq_z_s8(w + n, some), w2 = vldrbq_z_s8(w + 2 * n, some);
   const int8x16_t w3 = vldrbq_z_s8(w + 3 * n, some);
@@ -87,72 +82,91 @@ static MCG_APART void quad_whole(const conv_t *f, const run_t *run, int32_t o) {
   }
 }
 
-/* What two pixels times outputs o and o2 share: lanes (o, o2, o, o2), the first two of the first pixel. */
+/* Two pixels times outputs o and o2: lanes (o, o2, o, o2), the first two of the first pixel.  The pixels of a run are taken
+ * two by two, then an odd one together with the one before it (or twice, where there is no other). */
 typedef struct {
   mcg_lanes_t lanes;
   uint32x4_t offsets; /* of the bytes of y */
+  const int8_t *x;
+  int8_t *y;
+  int32_t count, odd, pitch, step; /* pitch, step: from the first pixel to the second */
 } pair_t;
 
-MCG_INLINE pair_t pair_of(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+/* a, b: sums of the weights of outputs o and o2. */
+MCG_INLINE pair_t pair_of(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int32_t a, int32_t b) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t a = moved_bias(f, o, whole_sum(f, o)), b = moved_bias(f, o2, whole_sum(f, o2));
-  const int32_t m = p->multiplier[o], n = p->multiplier[o2], second = run->pixels > 1 ? run->step : 0;
+  const int32_t m = p->multiplier[o], n = p->multiplier[o2], pixels = run->pixels, step = pixels > 1 ? run->step : 0;
+  a = moved_bias(f, o, a), b = moved_bias(f, o2, b);
   const pair_t pair = {{mcg_words(a, b, a, b), mcg_words(m, n, m, n), shifts(p, o, o2, o, o2)},
-                       vreinterpretq_u32_s32(mcg_words(o, o2, o + second, o2 + second))};
+                       vreinterpretq_u32_s32(mcg_words(o, o2, o + step, o2 + step)),
+                       run->x, run->y, pixels >> 1, pixels & 1, pixels > 1 ? run->pitch : 0, step};
   return pair;
 }
 
+/* Whether there is another round, that of an odd pixel. */
+MCG_INLINE int again(pair_t *pair) {
+  if (pair->odd == 0) return 0;
+  pair->odd = 0, pair->count = 1;
+  pair->x -= pair->pitch, pair->y -= pair->step;
+  return 1;
+}
+
 /* The weights of output o, live and resting together, to [SHORT]. */
-static inline void join(const conv_t *f, int32_t o, int8_t *to) {
+static MCG_APART void join(const conv_t *f, int32_t o, int8_t *to) {
   int8_t *const end = mcg_copy_lanes(to, f->weight + o * f->live, f->live);
-  if (f->resting > 0) mcg_copy_lanes(end, f->rest + o * f->resting, f->resting);
+  mcg_copy_lanes(end, f->rest + o * f->resting, f->resting);
 }
 
 /* Outputs o and o2 from at most SHORT inputs in `vectors` vectors, a constant of each call; `last` masks the last one. */
 MCG_INLINE void stay(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int32_t vectors, mve_pred16_t last,
                      int whole) {
-  int8_t w[2 * SHORT];
-  const pair_t pair = pair_of(f, run, o, o2);
-  const int32_t zero = f->p->y_zero, pitch = run->pitch, next = run->pixels > 1 ? pitch : 0;
-  join(f, o, w), join(f, o2, w + SHORT);
-  const int8x16_t a0 = vldrbq_s8(w), b0 = vldrbq_s8(w + SHORT), none = vdupq_n_s8(0);
-  const int8x16_t a1 = vectors == 2 ? vldrbq_z_s8(w + 16, last) : vldrbq_s8(w + 16);
-  const int8x16_t b1 = vectors == 2 ? vldrbq_z_s8(w + SHORT + 16, last) : vldrbq_s8(w + SHORT + 16);
-  const int8x16_t a2 = vectors == 3 ? vldrbq_z_s8(w + 32, last) : none;
-  const int8x16_t b2 = vectors == 3 ? vldrbq_z_s8(w + SHORT + 32, last) : none;
-  const int8_t *x = run->x;
-  int8_t *y = run->y;
-  for (int32_t i = run->pixels;; i -= 2, x += 2 * pitch, y += 2 * run->step) {
-    if (i <= 0) break;
-    if (i == 1 && run->pixels > 1) x -= pitch, y -= run->step;
-    int32_t acc[4];
-    for (int j = 0; j < 2; ++j) {
-      const int8_t *at = x + j * next;
-      int8x16_t v = vldrbq_s8(at);
-      int32_t a = vmladavq_s8(v, a0), b = vmladavq_s8(v, b0);
-      if (vectors > 2) {
-        v = vldrbq_s8(at + 16);
-        a = vmladavaq_s8(a, v, a1), b = vmladavaq_s8(b, v, b1);
-      }
-      v = whole ? vldrbq_s8(at + 16 * (vectors - 1)) : vldrbq_z_s8(at + 16 * (vectors - 1), last);
-      a = vmladavaq_s8(a, v, vectors == 2 ? a1 : a2), b = vmladavaq_s8(b, v, vectors == 2 ? b1 : b2);
-      acc[2 * j] = a, acc[2 * j + 1] = b;
-    }
-    const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
-    vstrbq_scatter_offset_s32(y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
+  int8_t joined[2 * SHORT];
+  const int8_t *v = f->weight + o * f->live, *w = f->weight + o2 * f->live;
+  if (f->resting > 0) {
+    join(f, o, joined), join(f, o2, joined + SHORT);
+    v = joined, w = joined + SHORT;
   }
+  const int32_t end = VECTOR * (vectors - 1), zero = f->p->y_zero;
+  const int8x16_t a0 = vldrbq_s8(v), b0 = vldrbq_s8(w), az = vldrbq_z_s8(v + end, last), bz = vldrbq_z_s8(w + end, last);
+  const int8x16_t a1 = vectors > 2 ? vldrbq_s8(v + VECTOR) : az, b1 = vectors > 2 ? vldrbq_s8(w + VECTOR) : bz;
+  int32_t sum = vaddvaq_s8(vaddvq_s8(a0), az), sum2 = vaddvaq_s8(vaddvq_s8(b0), bz);
+  if (vectors > 2) sum = vaddvaq_s8(sum, a1), sum2 = vaddvaq_s8(sum2, b1);
+  pair_t pair = pair_of(f, run, o, o2, sum, sum2);
+  do {
+    const int8_t *x = pair.x;
+    for (int32_t i = pair.count; i > 0; --i, pair.y += 2 * pair.step) {
+      int32_t acc[4];
+      for (int j = 0; j < 4; j += 2, x += pair.pitch) {
+        int8x16_t u = vldrbq_s8(x);
+        acc[j] = vmladavq_s8(u, a0), acc[j + 1] = vmladavq_s8(u, b0);
+        if (vectors > 2) {
+          u = vldrbq_s8(x + VECTOR);
+          acc[j] = vmladavaq_s8(acc[j], u, a1), acc[j + 1] = vmladavaq_s8(acc[j + 1], u, b1);
+        }
+        u = whole ? vldrbq_s8(x + end) : vldrbq_z_s8(x + end, last);
+        acc[j] = vmladavaq_s8(acc[j], u, az), acc[j + 1] = vmladavaq_s8(acc[j + 1], u, bz);
+      }
+      const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
+      vstrbq_scatter_offset_s32(pair.y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
+    }
+    pair.x = x;
+  } while (again(&pair));
 }
 
 static MCG_APART void stay_2(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  const int32_t n = f->live + f->resting;
-  if (n % VECTOR == 0) stay(f, run, o, o2, 2, vctp8q(VECTOR), 1);
-  else stay(f, run, o, o2, 2, vctp8q((uint32_t)n - VECTOR), 0);
+  stay(f, run, o, o2, 2, mcg_first_bytes(f->live + f->resting - VECTOR), 0);
+}
+
+static MCG_APART void stay_2_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  stay(f, run, o, o2, 2, mcg_first_bytes(VECTOR), 1);
 }
 
 static MCG_APART void stay_3(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  const int32_t n = f->live + f->resting;
-  if (n % VECTOR == 0) stay(f, run, o, o2, 3, vctp8q(VECTOR), 1);
-  else stay(f, run, o, o2, 3, vctp8q((uint32_t)n - 2 * VECTOR), 0);
+  stay(f, run, o, o2, 3, mcg_first_bytes(f->live + f->resting - 2 * VECTOR), 0);
+}
+
+static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  stay(f, run, o, o2, 3, mcg_first_bytes(VECTOR), 1);
 }
 
 /* acc [2 pixels][2 outputs] += n inputs. */
@@ -168,20 +182,42 @@ MCG_INLINE void square(const int8_t *x0, const int8_t *x1, const int8_t *w0, con
   acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
 }
 
-/* Outputs o and o2 from any number of inputs. */
-static MCG_APART void pass(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  const pair_t pair = pair_of(f, run, o, o2);
-  const int8_t *w0 = f->weight + o * f->live, *w1 = f->weight + o2 * f->live, *x = run->x;
-  const int8_t *rest0 = f->rest + o * f->resting, *rest1 = f->rest + o2 * f->resting;
-  const int32_t pitch = run->pitch, next = run->pixels > 1 ? pitch : 0;
-  int8_t *y = run->y;
-  for (int32_t i = run->pixels; i > 0; i -= 2, x += 2 * pitch, y += 2 * run->step) {
-    if (i == 1 && run->pixels > 1) x -= pitch, y -= run->step;
-    int32_t acc[4] = {0, 0, 0, 0};
-    square(x, x + next, w0, w1, f->live, acc);
-    if (f->resting > 0) square(x + f->live, x + f->live + next, rest0, rest1, f->resting, acc);
-    const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
-    vstrbq_scatter_offset_s32(y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, f->p->y_zero));
+/* Outputs o and o2 from any number of inputs; `parted` says whether some of them rest. */
+MCG_INLINE void pass(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int parted) {
+  const int32_t live = f->live, resting = parted ? f->resting : 0, zero = f->p->y_zero;
+  const int8_t *w0 = f->weight + o * live, *w1 = f->weight + o2 * live;
+  const int8_t *rest0 = f->rest + o * resting, *rest1 = f->rest + o2 * resting;
+  int32_t sum = mcg_sum_lanes(w0, live), sum2 = mcg_sum_lanes(w1, live);
+  if (parted) sum += mcg_sum_lanes(rest0, resting), sum2 += mcg_sum_lanes(rest1, resting);
+  pair_t pair = pair_of(f, run, o, o2, sum, sum2);
+  do {
+    for (int32_t i = pair.count; i > 0; --i, pair.x += 2 * pair.pitch, pair.y += 2 * pair.step) {
+      const int8_t *x = pair.x, *x2 = x + pair.pitch;
+      int32_t acc[4] = {0, 0, 0, 0};
+      square(x, x2, w0, w1, live, acc);
+      if (parted) square(x + live, x2 + live, rest0, rest1, resting, acc);
+      const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
+      vstrbq_scatter_offset_s32(pair.y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
+    }
+  } while (again(&pair));
+}
+
+static MCG_APART void pass_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) { pass(f, run, o, o2, 0); }
+
+static MCG_APART void pass_parted(const conv_t *f, const run_t *run, int32_t o, int32_t o2) { pass(f, run, o, o2, 1); }
+
+/* Outputs o and o2 by what suits the number of inputs. */
+static void pair_outputs(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
+  const int32_t n = f->live + f->resting;
+  if (n > SHORT || n <= VECTOR) {
+    if (f->resting > 0) pass_parted(f, run, o, o2);
+    else pass_whole(f, run, o, o2);
+  } else if (n <= 2 * VECTOR) {
+    if (n % VECTOR == 0) stay_2_whole(f, run, o, o2);
+    else stay_2(f, run, o, o2);
+  } else {
+    if (n % VECTOR == 0) stay_3_whole(f, run, o, o2);
+    else stay_3(f, run, o, o2);
   }
 }
 
@@ -197,10 +233,7 @@ static void outputs(const conv_t *f, const run_t *run) {
     return;
   }
   for (int32_t o = 0; o < count; o += 2) {
-    const int32_t second = o + 1 < count ? o + 1 : o;
-    if (n <= VECTOR || n > SHORT) pass(f, run, o, second);
-    else if (n <= 2 * VECTOR) stay_2(f, run, o, second);
-    else stay_3(f, run, o, second);
+    pair_outputs(f, run, o, o + 1 < count ? o + 1 : o);
   }
 }
 
@@ -218,8 +251,27 @@ static int8_t *pick(const mcg_conv2d_t *p, int8_t *to, const int8_t *at, int32_t
   return to;
 }
 
+/* to [pixels][taps][in_c]: neighbouring windows that lie inside, all channels in order. */
+static MCG_APART void inside(const conv_t *f, int32_t top, int32_t left, int32_t pixels, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t n = p->kernel_w * p->in_c, pitch = p->in_w * p->in_c, ring = f->r->x_rows * pitch;
+  const int32_t next = f->live, step = p->stride_w * p->in_c;
+  const int8_t *at = mcg_row(f->x, top, f->r->x_rows, pitch) + left * p->in_c, *const end = f->x + ring;
+  const mve_pred16_t some = mcg_first_bytes(n < VECTOR ? n : VECTOR);
+  for (int32_t ky = p->kernel_h; ky > 0; --ky, at += pitch, to += n) {
+    if (at >= end) at -= ring;
+    const int8_t *from = at;
+    int8_t *pixel = to;
+    if (n <= VECTOR) {
+      for (int32_t i = pixels; i > 0; --i, from += step, pixel += next) vstrbq_p_s8(pixel, vldrbq_z_s8(from, some), some);
+    } else {
+      for (int32_t i = pixels; i > 0; --i, from += step, pixel += next) mcg_copy_lanes(pixel, from, n);
+    }
+  }
+}
+
 /* to [taps][n] = channels first ... first + n - 1 of the order under the window at (top, left) */
-static int8_t *window(const conv_t *f, int32_t top, int32_t left, int32_t first, int32_t n, int8_t *to) {
+static MCG_APART int8_t *window(const conv_t *f, int32_t top, int32_t left, int32_t first, int32_t n, int8_t *to) {
   const mcg_conv2d_t *p = f->p;
   const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h), h = mcg_taps(left, p->kernel_w, p->in_w);
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
@@ -235,19 +287,32 @@ static int8_t *window(const conv_t *f, int32_t top, int32_t left, int32_t first,
   return to;
 }
 
+/* Inputs of the next pixels, from (oy, ox) on, to `to`: those of one pixel, or of neighbours inside.  Returns how many, at
+ * most `most`; last: the last ox whose window lies inside. */
+static int32_t gather(const conv_t *f, int32_t oy, int32_t ox, int32_t most, int32_t last, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
+  if (p->order == NULL && top >= 0 && top + p->kernel_h <= p->in_h && left >= 0 && ox <= last) {
+    const int32_t pixels = most < last + 1 - ox ? most : last + 1 - ox;
+    inside(f, top, left, pixels, to);
+    return pixels;
+  }
+  to = window(f, top, left, 0, p->live, to);
+  if (f->resting > 0) window(f, top, left, p->live, p->in_c - p->live, to);
+  return 1;
+}
+
 /* Output rows [oy, oy + rows), which follow each other at y, a strip at a time. */
 static void strips(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t total = rows * p->out_w, taps = p->kernel_h * p->kernel_w;
-  run_t run = {f->bytes, y, 0, f->live + f->resting, p->out_c};
+  const int32_t total = rows * p->out_w, inputs = f->live + f->resting, room = p->in_w - p->kernel_w + p->pad_left;
+  const int32_t last = room < 0 ? -1 : room / p->stride_w < p->out_w - 1 ? room / p->stride_w : p->out_w - 1;
+  run_t run = {f->bytes, y, 0, inputs, p->out_c};
   for (int32_t done = 0, ox = 0; done < total; done += run.pixels, run.y += run.pixels * p->out_c) {
-    int8_t *to = f->bytes;
     run.pixels = total - done < f->strip ? total - done : f->strip;
-    for (int32_t i = 0; i < run.pixels; ++i) {
-      const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
-      to = window(f, top, left, 0, p->live, to);
-      if (f->resting > 0) to = window(f, top, left, p->live, f->resting / taps, to);
-      if (++ox == p->out_w) ox = 0, ++oy;
+    for (int32_t i = 0, some; i < run.pixels; i += some) {
+      some = gather(f, oy, ox, run.pixels - i, last, f->bytes + i * inputs);
+      if ((ox += some) == p->out_w) ox = 0, ++oy;
     }
     outputs(f, &run);
   }

@@ -3,6 +3,7 @@
  * dW[tap][i] = sum over positions of (x - x_zero - mu_i) * h; taps in the padding contribute nothing.
  */
 #include "backward.h"
+#include "conv2d_update_mve.h"
 #include "weight_step.h"
 #include "wide.h"
 
@@ -151,6 +152,11 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
   const uint16_t *order = step->p->order; /* x may hold the live channels alone, and p have no order */
   MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) {
     s->number[j] = mcg_random_number((uint32_t)(order != NULL ? order[s->first + j] : s->first + j));
+  }
+  if (MCG_MVE) {
+    mcg_pointwise_update_mve(p, x, h, mu, step, &rows, (int8_t *)s->h, (int32_t)((int8_t *)s->x - (int8_t *)s->h),
+                             (int8_t *)s->x, 2 * s->inputs * s->most);
+    return;
   }
   for (int32_t o = 0; o < p->out_c; o += OUTPUTS) {
     const int32_t n = mcg_min(OUTPUTS, p->out_c - o);

@@ -1,7 +1,8 @@
 /* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
-#include "wide.h"
+#include "depthwise_input_grad_mve.h"
 #include "depthwise_span.h"
+#include "wide.h"
 
 #define CHANNELS 4    /* of a block */
 #define POSITIONS 64  /* that a block aims at; ops/depthwise.py sizes the scratch by it */
@@ -152,6 +153,14 @@ static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, cons
   }
 }
 
+/* Bytes of the scratch beyond the gradients of a block of so many rows. */
+static int32_t room(const mcg_conv2d_t *p, int32_t rows) {
+  const int32_t sh = p->stride_h, sw = p->stride_w;
+  const int32_t high = (rows + sh - 2) / sh + (p->kernel_h + sh - 1) / sh;
+  const int32_t wide = (p->in_w + sw - 2) / sw + (p->kernel_w + sw - 1) / sw;
+  return 8 * (p->kernel_h * p->kernel_w + high * wide);
+}
+
 /* h [out_h][out_w][C], weight [kh][kw][C]; scratch: int32 [positions of a block][4], uint32 [taps][2],
  * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
@@ -173,6 +182,10 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
     if (packed) clear_plane(p, &b, &s);
     for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
       b.n = b.pitch = mcg_min(CHANNELS, p->in_c - b.first);
+      if (MCG_MVE && mcg_depthwise_input_grad_mve(p, h, weight, &b, s.wide, room(p, rows))) {
+        mcg_chain_block(chain, &b);
+        continue;
+      }
       if (packed && b.n == CHANNELS) {
         widen_weight(p, weight + b.first, &s);
         fill_plane(p, h + b.first, &s);

@@ -49,6 +49,7 @@ MCG_INLINE void groups(const line_t *l, const channel_t *c, int32_t vectors, int
                        int32_t count) {
   const int32_t pixels = 4 / rows, pitch = l->pitch, zero = l->zero, next = pixels * l->step;
   const mcg_lanes_t lanes = {vdupq_n_s32(c->bias), vdupq_n_s32(c->multiplier), vdupq_n_s32(c->shift)};
+  const uint32x4_t offsets = l->offsets;
   int8x16_t w[MOST];
   for (int32_t i = 0; i < vectors * rows; ++i) w[i] = vldrbq_s8(c->weight + VECTOR * i);
   for (; count > 0; --count, y += next) {
@@ -63,39 +64,43 @@ MCG_INLINE void groups(const line_t *l, const channel_t *c, int32_t vectors, int
       }
     }
     const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
-    vstrbq_scatter_offset_s32(y, l->offsets, mcg_requantize_lanes(sums, &lanes, zero));
+    vstrbq_scatter_offset_s32(y, offsets, mcg_requantize_lanes(sums, &lanes, zero));
   }
 }
 
-/* All outputs of the line; the last group may overlap the one before. */
-MCG_INLINE void line(const line_t *l, const channel_t *c, int32_t vectors, int32_t rows) {
-  const int32_t pixels = 4 / rows, whole = l->count / pixels, rest = l->count - whole * pixels;
-  groups(l, c, vectors, rows, l->x, l->y, whole);
-  if (rest > 0) {
-    const int32_t first = l->count - pixels;
-    groups(l, c, vectors, rows, l->x + first * l->pitch, l->y + first * l->step, 1);
+/* The line of each channel, whose planes are `plane` bytes apart; the last group may overlap the one before. */
+MCG_INLINE void line(const line_t *l, const channel_t *c, int32_t plane, int32_t vectors, int32_t rows) {
+  const int32_t pixels = 4 / rows, whole = l->count / pixels, last = l->count - pixels;
+  const int32_t over = last * l->pitch, under = last * l->step;
+  const int8_t *x = l->x;
+  int8_t *y = l->y;
+  for (const channel_t *const end = c + CHANNELS; c < end; ++c, x += plane, ++y) {
+    groups(l, c, vectors, rows, x, y, whole);
+    if (whole * pixels < l->count) groups(l, c, vectors, rows, x + over, y + under, 1);
   }
 }
 
-static MCG_APART void line_11(const line_t *l, const channel_t *c) { line(l, c, 1, 1); }
-static MCG_APART void line_12(const line_t *l, const channel_t *c) { line(l, c, 1, 2); }
-static MCG_APART void line_21(const line_t *l, const channel_t *c) { line(l, c, 2, 1); }
-static MCG_APART void line_22(const line_t *l, const channel_t *c) { line(l, c, 2, 2); }
-static MCG_APART void line_41(const line_t *l, const channel_t *c) { line(l, c, 4, 1); }
+static MCG_APART void line_11(const line_t *l, const channel_t *c, int32_t plane) { line(l, c, plane, 1, 1); }
+static MCG_APART void line_12(const line_t *l, const channel_t *c, int32_t plane) { line(l, c, plane, 1, 2); }
+static MCG_APART void line_21(const line_t *l, const channel_t *c, int32_t plane) { line(l, c, plane, 2, 1); }
+static MCG_APART void line_22(const line_t *l, const channel_t *c, int32_t plane) { line(l, c, plane, 2, 2); }
+static MCG_APART void line_41(const line_t *l, const channel_t *c, int32_t plane) { line(l, c, plane, 4, 1); }
 
 static void line_of(const block_t *b, const line_t *l, const channel_t *c) {
-  if (b->vectors == 1 && b->rows == 1) line_11(l, c);
-  else if (b->vectors == 1) line_12(l, c);
-  else if (b->vectors == 2 && b->rows == 1) line_21(l, c);
-  else if (b->vectors == 2) line_22(l, c);
-  else line_41(l, c);
+  if (b->vectors == 1 && b->rows == 1) line_11(l, c, b->plane);
+  else if (b->vectors == 1) line_12(l, c, b->plane);
+  else if (b->vectors == 2 && b->rows == 1) line_21(l, c, b->plane);
+  else if (b->vectors == 2) line_22(l, c, b->plane);
+  else line_41(l, c, b->plane);
 }
 
 /* Row `at` of columns [first, last) of the planes = value */
 static void blank(const block_t *b, int32_t at, int32_t first, int32_t last) {
   const int16x8_t value = vdupq_n_s16(b->p->x_zero);
-  int8_t *to = b->planes + first * b->deep + at;
-  for (; first < last; ++first, to += b->deep) vstrbq_scatter_offset_s16(to, b->offsets, value);
+  const int32_t deep = b->deep;
+  const uint16x8_t offsets = b->offsets;
+  int8_t *to = b->planes + first * deep + at;
+  for (int32_t i = last - first; i > 0; --i, to += deep) vstrbq_scatter_offset_s16(to, offsets, value);
 }
 
 /* Input row iy becomes row `at` of the planes. */
@@ -107,11 +112,12 @@ static MCG_APART void fetch(const block_t *b, int32_t iy, int32_t at) {
   }
   const int32_t left = p->pad_left < b->width ? p->pad_left : b->width, deep = b->deep, channels = p->in_c;
   const int32_t right = left + p->in_w < b->width ? left + p->in_w : b->width;
+  const uint16x8_t offsets = b->offsets;
   const int8_t *from = mcg_row(b->x, iy, b->r->x_rows, p->in_w * channels);
   int8_t *to = b->planes + left * deep + at;
   blank(b, at, 0, left);
   for (int32_t i = right - left; i > 0; --i, from += channels, to += deep) {
-    vstrbq_scatter_offset_s16(to, b->offsets, vldrbq_s16(from));
+    vstrbq_scatter_offset_s16(to, offsets, vldrbq_s16(from));
   }
   blank(b, at, right, b->width);
 }
@@ -119,22 +125,19 @@ static MCG_APART void fetch(const block_t *b, int32_t iy, int32_t at) {
 /* Output rows oy ... oy + rows - 1 from row `at` of the planes on. */
 static void compute(const block_t *b, const channel_t channel[CHANNELS], int32_t oy, int32_t at) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t row = p->out_w * p->out_c, few = p->out_w * b->rows < 4;
+  const int32_t row = p->out_w * p->out_c, two = b->rows > 1;
   int8_t *const y = mcg_row_out(b->y, oy, b->r->y_rows, row);
-  const int32_t below = b->rows > 1 ? (int32_t)(mcg_row_out(b->y, oy + 1, b->r->y_rows, row) - y) : p->out_c;
-  const int32_t next = b->rows > 1 ? p->out_c : 2 * p->out_c;
-  line_t l = {b->planes + at, y, p->out_w, p->stride_w * b->deep, p->out_c, p->y_zero,
+  const int32_t below = two ? (int32_t)(mcg_row_out(b->y, oy + 1, b->r->y_rows, row) - y) : p->out_c;
+  const int32_t next = two ? p->out_c : 2 * p->out_c, pitch = p->stride_w * b->deep;
+  line_t l = {b->planes + at, y, p->out_w, pitch, p->out_c, p->y_zero,
               vreinterpretq_u32_s32(mcg_words(0, below, next, next + below))};
-  for (const channel_t *c = channel; c < channel + CHANNELS; ++c, l.x += b->plane, ++l.y) {
-    if (!few) {
-      line_of(b, &l, c);
-      continue;
-    }
-    line_t one = l; /* the same output in all lanes */
-    one.count = 4 / b->rows, one.pitch = 0, one.step = 0;
-    one.offsets = vreinterpretq_u32_s32(b->rows > 1 ? mcg_words(0, below, 0, below) : vdupq_n_s32(0));
-    for (int32_t i = 0; i < p->out_w; ++i, one.x += l.pitch, one.y += l.step) line_of(b, &one, c);
+  if (p->out_w * b->rows >= 4) {
+    line_of(b, &l, channel);
+    return;
   }
+  l.count = 4 / b->rows, l.pitch = 0, l.step = 0; /* the same output in all lanes */
+  l.offsets = vreinterpretq_u32_s32(two ? mcg_words(0, below, 0, below) : vdupq_n_s32(0));
+  for (int32_t i = 0; i < p->out_w; ++i, l.x += pitch, l.y += p->out_c) line_of(b, &l, channel);
 }
 
 /* All rows of the range; where the planes are full, they begin again. */
@@ -155,22 +158,26 @@ static void all_rows(const block_t *b, const channel_t channel[CHANNELS]) {
 static MCG_APART void load_channels(const block_t *b, const int8_t *weight, const int32_t *bias, int32_t c,
                                     channel_t channel[CHANNELS]) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t row = b->vectors * VECTOR;
+  const int32_t row = b->vectors * VECTOR, deep = b->deep, columns = p->kernel_w, channels = p->in_c;
+  const int32_t below = row + p->stride_h, both = b->rows > 1;
   const uint16x8_t offsets = vmulq_n_u16(vidupq_n_u16(0u, 1), sizeof(channel_t));
-  for (int32_t i = 0; i < CHANNELS; ++i) mcg_fill_lanes(channel[i].weight, 0, MOST * VECTOR);
+  for (int32_t i = 0; i < CHANNELS; ++i) mcg_fill_lanes(channel[i].weight, 0, b->rows * row);
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-    for (int32_t kx = 0; kx < p->kernel_w; ++kx, weight += p->in_c) {
-      int8_t *to = channel[0].weight + kx * b->deep + ky;
+    int8_t *to = channel[0].weight + ky;
+    for (int32_t kx = columns; kx > 0; --kx, weight += channels, to += deep) {
       const int16x8_t w = vldrbq_s16(weight);
       vstrbq_scatter_offset_s16(to, offsets, w);
-      if (b->rows > 1) vstrbq_scatter_offset_s16(to + row + p->stride_h, offsets, w);
+      if (both) vstrbq_scatter_offset_s16(to + below, offsets, w);
     }
   }
+  const uint32_t zero = (uint32_t)p->x_zero;
+  const int32_t *multiplier = p->multiplier + c;
+  const uint8_t *shift = p->shift + c;
+  bias += c;
   for (int32_t i = 0; i < CHANNELS; ++i) {
-    const uint32_t sum = (uint32_t)mcg_sum_lanes(channel[i].weight, row);
-    channel[i].bias = (int32_t)((uint32_t)bias[c + i] - (uint32_t)p->x_zero * sum);
-    channel[i].multiplier = p->multiplier[c + i];
-    channel[i].shift = 32 - p->shift[c + i];
+    channel_t *to = &channel[i];
+    to->bias = (int32_t)((uint32_t)bias[i] - zero * (uint32_t)mcg_sum_lanes(to->weight, row));
+    to->multiplier = multiplier[i], to->shift = 32 - shift[i];
   }
 }
 

@@ -1,0 +1,26 @@
+/* Simple functions of a row by MVE. */
+#include "lines_mve.h"
+
+#include "ops/mve.h"
+
+#if MCG_MVE
+
+void mcg_add_mve(const int8_t *a, const int8_t *b, int32_t factor1, int32_t factor2, int32_t offset, int32_t shift, int32_t n,
+                 int8_t *to) {
+  const int32x4_t right = vdupq_n_s32(-shift);
+  for (; n > 0; n -= 4, a += 4, b += 4, to += 4) {
+    const mve_pred16_t some = vctp32q((uint32_t)n);
+    const int32x4_t sum = vmlaq_n_s32(vmulq_n_s32(vldrbq_z_s32(a, some), factor1), vldrbq_z_s32(b, some), factor2);
+    vstrbq_p_s32(to, mcg_clamp8_lanes(vshlq_s32(vaddq_n_s32(sum, offset), right)), some);
+  }
+}
+
+void mcg_mask_mve(const int8_t *y, int32_t n, uint8_t *to) {
+  for (; n > 0; n -= 16, y += 16, to += 2) { /* a bit of the predicate for each byte */
+    const int8x16_t v = vldrbq_s8(y);
+    const uint32_t bits = vcmpltq_m_n_s8(v, 127, vcmpgtq_n_s8(v, -128));
+    to[0] = (uint8_t)bits, to[1] = (uint8_t)(bits >> 8);
+  }
+}
+
+#endif
