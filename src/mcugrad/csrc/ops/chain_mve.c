@@ -62,15 +62,16 @@ static MCG_APART void mask_bits(const lanes_t *l, const uint8_t *from, int32_t c
   mask(l, from, l->next >> 3, &bits);
 }
 
-/* The output, after the mask unless it is null; acc is masked too.  Returns the largest magnitude before the clamp. */
-MCG_INLINE uint32_t store(const lanes_t *l, factors_t f, int8_t *out, const uint8_t *from, int32_t step, const bits_t *bits) {
+/* The output, after the mask if there is one, which acc is given too.  Returns the largest magnitude before the clamp. */
+MCG_INLINE uint32_t store(const lanes_t *l, factors_t f, int8_t *out, int masked, const uint8_t *from, int32_t step,
+                          const bits_t *bits) {
   const int32x4_t low = vdupq_n_s32(-127), high = vdupq_n_s32(127);
   const int32_t pitch = l->pitch, next = l->next;
   int32_t *acc = l->acc;
   uint32x4_t most = vdupq_n_u32(0u);
   for (int32_t i = l->count; i > 0; --i, acc += pitch, out += next, from += step) {
     int32x4_t sum = vldrwq_s32(acc);
-    if (step > 0) {
+    if (masked) {
       sum = vpselq_s32(vdupq_n_s32(0), sum, stopped(from, bits));
       vstrwq_s32(acc, sum);
     }
@@ -81,15 +82,15 @@ MCG_INLINE uint32_t store(const lanes_t *l, factors_t f, int8_t *out, const uint
   return vmaxvq_u32(0u, most);
 }
 
-static MCG_APART uint32_t store_plain(const lanes_t *l, factors_t f, int8_t *out) { return store(l, f, out, NULL, 0, NULL); }
+static MCG_APART uint32_t store_plain(const lanes_t *l, factors_t f, int8_t *out) { return store(l, f, out, 0, NULL, 0, NULL); }
 
 static MCG_APART uint32_t store_bytes(const lanes_t *l, factors_t f, int8_t *out, const uint8_t *from) {
-  return store(l, f, out, from, l->next, NULL);
+  return store(l, f, out, 1, from, l->next, NULL);
 }
 
 static MCG_APART uint32_t store_bits(const lanes_t *l, factors_t f, int8_t *out, const uint8_t *from, int32_t channel) {
   const bits_t bits = bits_of(channel);
-  return store(l, f, out, from, l->next >> 3, &bits);
+  return store(l, f, out, 1, from, l->next >> 3, &bits);
 }
 
 /* How many outputs the clamp changed. */

@@ -140,10 +140,15 @@ static void compute(const block_t *b, const channel_t channel[CHANNELS], int32_t
   for (int32_t i = 0; i < p->out_w; ++i, l.x += pitch, l.y += p->out_c) line_of(b, &l, channel);
 }
 
+/* Bytes of a plane before anything slides: its columns, and what the vectors of the last window read beyond them. */
+static inline int32_t planes_end(const block_t *b) {
+  return (b->width - b->p->kernel_w) * b->deep + b->vectors * VECTOR;
+}
+
 /* All rows of the range; where the planes are full, they begin again. */
 static void all_rows(const block_t *b, const channel_t channel[CHANNELS]) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t room = b->plane - VECTOR - b->width * b->deep;
+  const int32_t room = b->plane - planes_end(b);
   int32_t start = b->r->first, next = 0; /* row 0 of the planes belongs to output row `start`; rows up to `next` are there */
   for (int32_t oy = b->r->first; oy < b->r->last; oy += b->rows) {
     if (oy + b->rows > b->r->last) oy = b->r->last - b->rows;
@@ -204,9 +209,9 @@ int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8
   b.plane = ring * columns + 8 * p->kernel_h * steps; /* an eighth of the scratch */
   b.width = (p->out_w - 1) * p->stride_w + p->kernel_w;
   choose_rows(&b, r->last - r->first > 1 ? 2 : 1);
-  if (b.rows > 1 && (b.vectors > 2 || b.width * b.deep + VECTOR > b.plane)) choose_rows(&b, 1);
-  if (b.vectors > MOST || b.width * b.deep + VECTOR > b.plane) return 0;
+  if (b.rows > 1 && (b.vectors > 2 || planes_end(&b) > b.plane)) choose_rows(&b, 1);
   if (b.vectors == 3) b.vectors = 4;
+  if (b.vectors > MOST || planes_end(&b) > b.plane) return 0;
   if (x == y && !reads_once(&b)) return 0;
   for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
