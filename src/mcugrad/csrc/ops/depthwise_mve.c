@@ -25,6 +25,7 @@ typedef struct {
   int8_t *planes;     /* [8][plane] */
   int32_t plane;      /* bytes */
   int32_t width;      /* columns under all windows of a row, padding included */
+  int32_t first, last; /* those that are not padding */
   int32_t rows, deep; /* output rows that are computed together, and the input rows under them */
   int32_t vectors;
   uint16x8_t offsets; /* of the planes */
@@ -110,16 +111,15 @@ static MCG_APART void fetch(const block_t *b, int32_t iy, int32_t at) {
     blank(b, at, 0, b->width);
     return;
   }
-  const int32_t left = p->pad_left < b->width ? p->pad_left : b->width, deep = b->deep, channels = p->in_c;
-  const int32_t right = left + p->in_w < b->width ? left + p->in_w : b->width;
+  const int32_t deep = b->deep, channels = p->in_c;
   const uint16x8_t offsets = b->offsets;
   const int8_t *from = mcg_row(b->x, iy, b->r->x_rows, p->in_w * channels);
-  int8_t *to = b->planes + left * deep + at;
-  blank(b, at, 0, left);
-  for (int32_t i = right - left; i > 0; --i, from += channels, to += deep) {
+  int8_t *to = b->planes + b->first * deep + at;
+  for (int32_t i = b->last - b->first; i > 0; --i, from += channels, to += deep) {
     vstrbq_scatter_offset_s16(to, offsets, vldrbq_s16(from));
   }
-  blank(b, at, right, b->width);
+  if (b->first > 0) blank(b, at, 0, b->first);
+  if (b->last < b->width) blank(b, at, b->last, b->width);
 }
 
 /* Output rows oy ... oy + rows - 1 from row `at` of the planes on. */
@@ -166,23 +166,29 @@ static MCG_APART void load_channels(const block_t *b, const int8_t *weight, cons
   const int32_t row = b->vectors * VECTOR, deep = b->deep, columns = p->kernel_w, channels = p->in_c;
   const int32_t below = row + p->stride_h, both = b->rows > 1;
   const uint16x8_t offsets = vmulq_n_u16(vidupq_n_u16(0u, 1), sizeof(channel_t));
-  for (int32_t i = 0; i < CHANNELS; ++i) mcg_fill_lanes(channel[i].weight, 0, b->rows * row);
+  const int8x16_t none = vdupq_n_s8(0);
+  int16x8_t sums = vdupq_n_s16(0); /* of at most 64 weights */
+  int16_t sum[CHANNELS];
+  for (int32_t i = 0; i < CHANNELS; ++i) {
+    for (int32_t k = 0; k < b->rows * row; k += VECTOR) vstrbq_s8(channel[i].weight + k, none);
+  }
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
     int8_t *to = channel[0].weight + ky;
     for (int32_t kx = columns; kx > 0; --kx, weight += channels, to += deep) {
       const int16x8_t w = vldrbq_s16(weight);
+      sums = vaddq_s16(sums, w);
       vstrbq_scatter_offset_s16(to, offsets, w);
       if (both) vstrbq_scatter_offset_s16(to + below, offsets, w);
     }
   }
-  const uint32_t zero = (uint32_t)p->x_zero;
-  const int32_t *multiplier = p->multiplier + c;
-  const uint8_t *shift = p->shift + c;
-  bias += c;
-  for (int32_t i = 0; i < CHANNELS; ++i) {
-    channel_t *to = &channel[i];
-    to->bias = (int32_t)((uint32_t)bias[i] - zero * (uint32_t)mcg_sum_lanes(to->weight, row));
-    to->multiplier = multiplier[i], to->shift = 32 - shift[i];
+  vstrhq_s16(sum, sums);
+  for (int32_t i = 0; i < CHANNELS; i += 4) {
+    const uint32x4_t apart = vmulq_n_u32(vidupq_n_u32(0u, 1), sizeof(channel_t));
+    const int32x4_t shift = vreinterpretq_s32_u32(vldrbq_u32(p->shift + c + i));
+    const int32x4_t moved = vmlaq_n_s32(vldrwq_s32(bias + c + i), vldrhq_s32(sum + i), -p->x_zero);
+    vstrwq_scatter_offset_s32(&channel[i].bias, apart, moved);
+    vstrwq_scatter_offset_s32(&channel[i].multiplier, apart, vldrwq_s32(p->multiplier + c + i));
+    vstrwq_scatter_offset_s32(&channel[i].shift, apart, vsubq_s32(vdupq_n_s32(32), shift));
   }
 }
 
@@ -204,10 +210,12 @@ int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8
                           const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t steps = p->kernel_w / 2 + 1, ring = p->in_h < p->kernel_h ? p->in_h : p->kernel_h;
   const int32_t columns = ((p->out_w + 3) & ~3) * p->stride_w + 2 * steps - 2;
-  block_t b = {p, r, NULL, NULL, (int8_t *)scratch, 0, 0, 0, 0, 0, vdupq_n_u16(0u)};
+  block_t b = {p, r, NULL, NULL, (int8_t *)scratch, 0, 0, 0, 0, 0, 0, 0, vdupq_n_u16(0u)};
   if (p->in_c < CHANNELS || p->stride_w > 2) return 0;
   b.plane = ring * columns + 8 * p->kernel_h * steps; /* an eighth of the scratch */
   b.width = (p->out_w - 1) * p->stride_w + p->kernel_w;
+  b.first = p->pad_left < b.width ? p->pad_left : b.width;
+  b.last = b.first + p->in_w < b.width ? b.first + p->in_w : b.width;
   choose_rows(&b, r->last - r->first > 1 ? 2 : 1);
   if (b.rows > 1 && (b.vectors > 2 || planes_end(&b) > b.plane)) choose_rows(&b, 1);
   if (b.vectors == 3) b.vectors = 4;
