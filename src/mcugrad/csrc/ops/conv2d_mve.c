@@ -46,10 +46,10 @@ static inline int32x4_t shifts(const mcg_conv2d_t *p, int32_t a, int32_t b, int3
   return vsubq_s32(vdupq_n_s32(32), mcg_words(p->shift[a], p->shift[b], p->shift[c], p->shift[d]));
 }
 
-/* Outputs o ... o + 3 from at most 16 inputs. */
-static MCG_APART void quad(const conv_t *f, const run_t *run, int32_t o) {
+/* Outputs o ... o + 3 from at most 16 inputs; `whole` says that none are lacking. */
+MCG_INLINE void quad(const conv_t *f, const run_t *run, int32_t o, int whole) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t n = f->live, zero = p->y_zero;
+  const int32_t n = f->live, zero = p->y_zero, pitch = run->pitch, step = run->step;
   const mve_pred16_t some = mcg_first_bytes(n);
   const int8_t *w = f->weight + o * n, *x = run->x;
   const int8x16_t w0 = vldrbq_z_s8(w, some), w1 = vldrbq_z_s8(w + n, some), w2 = vldrbq_z_s8(w + 2 * n, some);
@@ -58,29 +58,23 @@ static MCG_APART void quad(const conv_t *f, const run_t *run, int32_t o) {
                                        moved_bias(f, o + 2, vaddvq_s8(w2)), moved_bias(f, o + 3, vaddvq_s8(w3))),
                              vldrwq_s32(p->multiplier + o), shifts(p, o, o + 1, o + 2, o + 3)};
   int8_t *y = run->y + o;
-  for (int32_t i = run->pixels; i > 0; --i, x += run->pitch, y += run->step) {
-    const int8x16_t v = vldrbq_z_s8(x, some);
+  for (int32_t i = run->pixels; i > 0; --i, x += pitch, y += step) {
+    const int8x16_t v = whole ? vldrbq_s8(x) : vldrbq_z_s8(x, some);
     const int32x4_t acc = mcg_words(vmladavq_s8(v, w0), vmladavq_s8(v, w1), vmladavq_s8(v, w2), vmladavq_s8(v, w3));
     vstrbq_s32(y, mcg_requantize_lanes(acc, &lanes, zero));
   }
 }
 
-/* The same where every vector is whole. */
-static MCG_APART void quad_whole(const conv_t *f, const run_t *run, int32_t o) {
-  const mcg_conv2d_t *p = f->p;
-  const int32_t zero = p->y_zero;
-  const int8_t *w = f->weight + o * VECTOR, *x = run->x;
-  const int8x16_t w0 = vldrbq_s8(w), w1 = vldrbq_s8(w + 16), w2 = vldrbq_s8(w + 32), w3 = vldrbq_s8(w + 48);
-  const mcg_lanes_t lanes = {mcg_words(moved_bias(f, o, vaddvq_s8(w0)), moved_bias(f, o + 1, vaddvq_s8(w1)),
-                                       moved_bias(f, o + 2, vaddvq_s8(w2)), moved_bias(f, o + 3, vaddvq_s8(w3))),
-                             vldrwq_s32(p->multiplier + o), shifts(p, o, o + 1, o + 2, o + 3)};
-  int8_t *y = run->y + o;
-  for (int32_t i = run->pixels; i > 0; --i, x += run->pitch, y += run->step) {
-    const int8x16_t v = vldrbq_s8(x);
-    const int32x4_t acc = mcg_words(vmladavq_s8(v, w0), vmladavq_s8(v, w1), vmladavq_s8(v, w2), vmladavq_s8(v, w3));
-    vstrbq_s32(y, mcg_requantize_lanes(acc, &lanes, zero));
-  }
+/* All outputs, by fours; the last four may overlap those before. */
+MCG_INLINE void quads(const conv_t *f, const run_t *run, int whole) {
+  const int32_t last = f->p->out_c - 4;
+  for (int32_t o = 0; o < last; o += 4) quad(f, run, o, whole);
+  quad(f, run, last, whole);
 }
+
+static MCG_APART void quads_whole(const conv_t *f, const run_t *run) { quads(f, run, 1); }
+
+static MCG_APART void quads_part(const conv_t *f, const run_t *run) { quads(f, run, 0); }
 
 /* Two pixels times outputs o and o2: lanes (o, o2, o, o2), the first two of the first pixel.  The pixels of a run are taken
  * two by two, then an odd one together with the one before it (or twice, where there is no other). */
@@ -153,21 +147,23 @@ MCG_INLINE void stay(const conv_t *f, const run_t *run, int32_t o, int32_t o2, i
   } while (again(&pair));
 }
 
-static MCG_APART void stay_2(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  stay(f, run, o, o2, 2, mcg_first_bytes(f->live + f->resting - VECTOR), 0);
+/* All outputs two by two, an odd one twice. */
+MCG_INLINE void stays(const conv_t *f, const run_t *run, int32_t vectors, mve_pred16_t last, int whole) {
+  const int32_t count = f->p->out_c;
+  for (int32_t o = 0; o < count; o += 2) stay(f, run, o, o + 1 < count ? o + 1 : o, vectors, last, whole);
 }
 
-static MCG_APART void stay_2_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  stay(f, run, o, o2, 2, mcg_first_bytes(VECTOR), 1);
+static MCG_APART void stay_2(const conv_t *f, const run_t *run) {
+  stays(f, run, 2, mcg_first_bytes(f->live + f->resting - VECTOR), 0);
 }
 
-static MCG_APART void stay_3(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  stay(f, run, o, o2, 3, mcg_first_bytes(f->live + f->resting - 2 * VECTOR), 0);
+static MCG_APART void stay_2_whole(const conv_t *f, const run_t *run) { stays(f, run, 2, mcg_first_bytes(VECTOR), 1); }
+
+static MCG_APART void stay_3(const conv_t *f, const run_t *run) {
+  stays(f, run, 3, mcg_first_bytes(f->live + f->resting - 2 * VECTOR), 0);
 }
 
-static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  stay(f, run, o, o2, 3, mcg_first_bytes(VECTOR), 1);
-}
+static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run) { stays(f, run, 3, mcg_first_bytes(VECTOR), 1); }
 
 /* acc [2 pixels][2 outputs] += n inputs. */
 MCG_INLINE void square(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t n, int32_t acc[4]) {
@@ -202,38 +198,30 @@ MCG_INLINE void pass(const conv_t *f, const run_t *run, int32_t o, int32_t o2, i
   } while (again(&pair));
 }
 
-static MCG_APART void pass_whole(const conv_t *f, const run_t *run, int32_t o, int32_t o2) { pass(f, run, o, o2, 0); }
-
-static MCG_APART void pass_parted(const conv_t *f, const run_t *run, int32_t o, int32_t o2) { pass(f, run, o, o2, 1); }
-
-/* Outputs o and o2 by what suits the number of inputs. */
-static void pair_outputs(const conv_t *f, const run_t *run, int32_t o, int32_t o2) {
-  const int32_t n = f->live + f->resting;
-  if (n > SHORT || n <= VECTOR) {
-    if (f->resting > 0) pass_parted(f, run, o, o2);
-    else pass_whole(f, run, o, o2);
-  } else if (n <= 2 * VECTOR) {
-    if (n % VECTOR == 0) stay_2_whole(f, run, o, o2);
-    else stay_2(f, run, o, o2);
-  } else {
-    if (n % VECTOR == 0) stay_3_whole(f, run, o, o2);
-    else stay_3(f, run, o, o2);
-  }
+MCG_INLINE void passes(const conv_t *f, const run_t *run, int parted) {
+  const int32_t count = f->p->out_c;
+  for (int32_t o = 0; o < count; o += 2) pass(f, run, o, o + 1 < count ? o + 1 : o, parted);
 }
 
-/* All outputs of a run; the last may overlap those before. */
+static MCG_APART void pass_whole(const conv_t *f, const run_t *run) { passes(f, run, 0); }
+
+static MCG_APART void pass_parted(const conv_t *f, const run_t *run) { passes(f, run, 1); }
+
+/* All outputs of a run by what suits the number of inputs. */
 static void outputs(const conv_t *f, const run_t *run) {
-  const int32_t n = f->live + f->resting, count = f->p->out_c;
-  if (n <= VECTOR && f->resting == 0 && count >= 4) {
-    for (int32_t o = 0; o < count; o += 4) {
-      const int32_t first = o + 4 > count ? count - 4 : o;
-      if (n == VECTOR) quad_whole(f, run, first);
-      else quad(f, run, first);
-    }
-    return;
-  }
-  for (int32_t o = 0; o < count; o += 2) {
-    pair_outputs(f, run, o, o + 1 < count ? o + 1 : o);
+  const int32_t n = f->live + f->resting, whole = n % VECTOR == 0;
+  if (n <= VECTOR && f->resting == 0 && f->p->out_c >= 4) {
+    if (whole) quads_whole(f, run);
+    else quads_part(f, run);
+  } else if (n <= VECTOR || n > SHORT) {
+    if (f->resting > 0) pass_parted(f, run);
+    else pass_whole(f, run);
+  } else if (n <= 2 * VECTOR) {
+    if (whole) stay_2_whole(f, run);
+    else stay_2(f, run);
+  } else {
+    if (whole) stay_3_whole(f, run);
+    else stay_3(f, run);
   }
 }
 
