@@ -30,25 +30,27 @@ typedef struct {
   mcg_source_t h;
   mcg_block_t *b;
   mcg_windows_t windows;
-  mcg_lines_t lines;
+  mcg_columns_t columns;
 } grad_t;
 
-/* Row `row` of the block at `across` positions; height and quads are constants where that pays. */
-MCG_INLINE void row(const grad_t *g, int32_t height, int32_t quads, int32_t across, mcg_wide_t start, int32_t step,
+/* A row of sums at `across` positions; width and words are constants where that pays. */
+MCG_INLINE void row(const grad_t *g, int32_t width, int32_t words, int32_t across, mcg_wide_t start, int32_t step,
                     int32_t *to) {
-  const mcg_wide_t *line[MCG_TALLEST];
   mcg_wide_t weight[MCG_TALLEST * MCG_TALLEST / 4];
-  for (int32_t k = 0; k < height; ++k) line[k] = g->lines.line[k];
-  for (int32_t k = 0; k < height * quads; ++k) weight[k] = g->windows.weight[k];
-  for (int32_t j = 0; j < across; ++j, to += step) mcg_store_wide(to, mcg_window_sum(line, weight, j, height, quads, start));
+  const mcg_uwide_t *word = g->columns.word;
+  const int32_t pitch = g->columns.columns;
+  for (int32_t k = 0; k < width * words; ++k) weight[k] = g->windows.weight[k];
+  for (int32_t j = 0; j < across; ++j, ++word, to += step) {
+    mcg_store_wide(to, mcg_window_sum(word, pitch, weight, width, words, start));
+  }
 }
 
 static void any_row(const grad_t *g, int32_t across, mcg_wide_t start, int32_t step, int32_t *to) {
-  const int32_t height = g->windows.height, quads = g->windows.quads;
-  if (height == 3 && quads == 1) row(g, 3, 1, across, start, step, to);
-  else if (height == 5 && quads == 2) row(g, 5, 2, across, start, step, to);
-  else if (height == 7 && quads == 2) row(g, 7, 2, across, start, step, to);
-  else row(g, height, quads, across, start, step, to);
+  const int32_t width = g->windows.width, words = g->windows.words;
+  if (width == 3 && words == 1) row(g, 3, 1, across, start, step, to);
+  else if (width == 5 && words == 2) row(g, 5, 2, across, start, step, to);
+  else if (width == 7 && words == 2) row(g, 7, 2, across, start, step, to);
+  else row(g, width, words, across, start, step, to);
 }
 
 static int32_t *sum_at(const grad_t *g, int32_t iy, int32_t ix) {
@@ -75,9 +77,9 @@ static void fill(grad_t *g, const phase_t *y, const phase_t *x) {
   s->top = 1 - y->taps.count, s->left = 1 - x->taps.count, s->step_h = s->step_w = 1;
   for (int32_t j = x->first, across; j < x->last; j += across) {
     across = mcg_windows_across(s, x->last - j);
-    mcg_lines_start(&g->lines, s, y->first, j, across);
+    mcg_columns_start(&g->columns, s, &g->h, y->first, j, across);
     for (int32_t i = y->first; i < y->last; ++i) {
-      mcg_lines_move(&g->lines, s, &g->h, i);
+      mcg_columns_move(&g->columns, s, &g->h, i);
       int32_t *to = sum_at(g, y->at + p->stride_h * i, x->at + p->stride_w * j);
       any_row(g, across, -128 * s->sum, p->stride_w * g->b->pitch, to);
     }
@@ -109,7 +111,7 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
     b.rows = mcg_min(rows, p->in_h - b.row);
     for (b.first = 0; b.first < p->in_c; b.first += MCG_WIDTH) {
       b.n = mcg_min(MCG_WIDTH, p->in_c - b.first);
-      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, p->out_w * p->out_c, b.n, 0};
+      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, b.n, 0};
       g.h = from, g.weight = weight + b.first;
       fill_all(&g);
       mcg_chain_block(chain, &b);

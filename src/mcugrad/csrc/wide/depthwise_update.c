@@ -6,16 +6,17 @@
  */
 #include "ops/backward.h"
 #include "wide.h"
-#include "windows.h"
+#include "product.h"
 
 #define TAPS 256
 #define QUADS 1024 /* of h: four neighbours of 16 channels */
+#define LINE 1024
 
 typedef struct {
   const mcg_conv2d_t *p;
   int32_t across;              /* quads of a row of h */
   mcg_wide_t h[QUADS];         /* [out_h][across] */
-  mcg_wide_t line[MCG_LINES];
+  mcg_wide_t line[LINE];       /* element 3 + j holds columns j ... j + 3 of those of one remainder */
   mcg_wide_t products[TAPS];   /* sums of (x + 128) * h */
   mcg_wide_t sums[TAPS];       /* of h */
   uint32_t inside[TAPS];       /* [kernel_w][across]: a byte 1 where the tap of an output lies inside */
@@ -67,13 +68,23 @@ static void add_sums(update_t *u, int32_t oy) {
   }
 }
 
-/* products [kernel_h][kernel_w] += input row iy at the columns of one remainder */
-static void add_products(update_t *u, const mcg_source_t *x, int32_t iy, int32_t remainder) {
+/* line = n channels of columns left ... of `width`, x at the first, `pixel` bytes apart; 0 outside, as unsigned bytes */
+static void fill_line(mcg_wide_t *line, int32_t columns, const int8_t *x, int32_t left, int32_t width, int32_t pixel,
+                      int32_t n) {
+  mcg_uwide_t v = {0};
+  for (int32_t j = left; j < left + columns + 3; ++j) {
+    v >>= 8;
+    if (j >= 0 && j < width) v |= (mcg_uwide_t)mcg_unsigned(mcg_load_bytes(x + j * pixel, n) ^ -128) << 24;
+    *line++ = (mcg_wide_t)v;
+  }
+}
+
+/* products [kernel_h][kernel_w] += n channels of input row iy, x at the columns of one remainder */
+static void add_products(update_t *u, const int8_t *x, int32_t n, int32_t iy, int32_t remainder) {
   const mcg_conv2d_t *p = u->p;
-  const mcg_source_t some = {x->x + remainder * x->pixel, x->height, (x->width - remainder + p->stride_w - 1) / p->stride_w,
-                             p->stride_w * x->pixel, x->rows, x->pitch, x->n, x->zero};
+  const int32_t width = (p->in_w - remainder + p->stride_w - 1) / p->stride_w;
   const int32_t left = column_of(p, 0).before - 1, most = column_of(p, p->kernel_w - 1).before;
-  mcg_fill_line(&some, iy, left, most - left + 4 * u->across, u->line);
+  fill_line(u->line, most - left + 4 * u->across, x, left, width, p->stride_w * p->in_c, n);
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
     const int32_t oy = mcg_reader(iy, ky, p->stride_h, p->pad_top, p->out_h);
     for (int32_t kx = 0; oy >= 0 && kx < p->kernel_w; ++kx) {
@@ -91,7 +102,6 @@ static void add_products(update_t *u, const mcg_source_t *x, int32_t iy, int32_t
 static void channels(update_t *u, const int8_t *x, const int8_t *h, const int16_t *mu, const mcg_weight_step_t *step,
                      int32_t c, int32_t n) {
   const mcg_conv2d_t *p = u->p;
-  const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, p->in_h, p->in_w * p->in_c, n, -128};
   int32_t grad[TAPS * MCG_WIDTH];
   const int32_t taps = p->kernel_h * p->kernel_w;
   mcg_wide_t middle = mcg_splat(128 + p->x_zero);
@@ -100,7 +110,8 @@ static void channels(update_t *u, const int8_t *x, const int8_t *h, const int16_
   load_h(u, h + c, n);
   for (int32_t oy = 0; oy < p->out_h; ++oy) add_sums(u, oy);
   for (int32_t iy = 0; iy < p->in_h; ++iy) {
-    for (int32_t r = 0; r < mcg_min(p->stride_w, p->in_w); ++r) add_products(u, &from, iy, r);
+    const int8_t *row = x + iy * p->in_w * p->in_c + c;
+    for (int32_t r = 0; r < mcg_min(p->stride_w, p->in_w); ++r) add_products(u, row + r * p->in_c, n, iy, r);
   }
   for (int32_t tap = 0; tap < taps; ++tap) mcg_store_some(grad + tap * n, u->products[tap] - u->sums[tap] * middle, n);
   mcg_depthwise_step(step, c, n, grad);
@@ -111,7 +122,7 @@ int32_t mcg_depthwise_update_wide(const mcg_conv2d_t *p, const int8_t *x, const 
   update_t u;
   u.p = p, u.across = mcg_groups(p->out_w);
   if (p->dilation_h != 1 || p->dilation_w != 1 || p->kernel_h * p->kernel_w > TAPS || u.across * p->kernel_w > TAPS) return 0;
-  if (u.across * p->out_h > QUADS || 4 * u.across + p->kernel_w + 8 > MCG_LINES) return 0;
+  if (u.across * p->out_h > QUADS || 4 * u.across + p->kernel_w + 8 > LINE) return 0;
   mark_inside(&u);
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) channels(&u, x, h, mu, step, c, mcg_min(MCG_WIDTH, p->in_c - c));
   return 1;
