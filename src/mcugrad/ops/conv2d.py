@@ -28,7 +28,7 @@ from mcugrad.ir import (
 )
 from mcugrad.ops.correlate import correlate, correlate_back, correlate_weight
 from mcugrad.ops.example import COARSE, conv_cases, filled, single, vector
-from mcugrad.ops.spatial import Window, nhwc
+from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
 Array = NDArray[Any]
@@ -265,7 +265,7 @@ def segment_fields(channels: tuple[int, ...] | None, live: TensorType, rest: Ten
 
 
 @dataclass(frozen=True)
-class Conv2dInputGrad(Op):
+class Conv2dInputGrad(InputGradRows):
     """a[i] = sum over taps and outputs of w * h: int32 at the exponent of h.  Inputs: h, weight (, rest)."""
 
     window: Window
@@ -303,15 +303,6 @@ class Conv2dInputGrad(Op):
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
-    def cut_rows(self, node: Node) -> int:
-        return self.shape[1] if self.window.reaches_all(self.shape[1], node.inputs[0].type.shape[1]) else 0
-
-    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
-        low, high = self.window.reached(first, last, node.inputs[0].type.shape[1])
-        window = self.window.crop_back(first, last, node.inputs[0].type.shape[1])
-        shape = (1, last - first, *self.shape[2:])
-        return replace(self, window=window, shape=shape), (RowNeed(0, low, high),)
-
     def _scratch(self, h: TensorType) -> int:
         """Four int16 columns of at most 96 weights and the int32 gradients of four channels of a block; or of a row,
         and of one position to bring its channels into order."""
@@ -322,7 +313,7 @@ class Conv2dInputGrad(Op):
 
 
 @dataclass(frozen=True)
-class Conv2dWeightGrad(Op):
+class Conv2dWeightGrad(WeightGradRows):
     """dW[o,tap,i] = sum_p (x - z - mu_i) * h over the live channels: int32.  Inputs: x, h (, mu).
 
     mu: int16 of the live channels.  With `channels`, those of x; a narrow x that holds no others has None."""
@@ -368,14 +359,6 @@ class Conv2dWeightGrad(Op):
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
-
-    def cut_rows(self, node: Node) -> int:
-        return node.inputs[1].type.shape[1]
-
-    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
-        height = node.inputs[0].type.shape[1]
-        window = self.window.crop(first, last, height)
-        return replace(self, window=window), (self.window.need(first, last, height), RowNeed(1, first, last))
 
     def _scratch(self, x: TensorType, h: TensorType) -> int:
         """Gradients of 24 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of up to 24 channels,

@@ -27,7 +27,7 @@ from mcugrad.ir import (
 )
 from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, shift_table
 from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector
-from mcugrad.ops.spatial import Window, nhwc
+from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
 
 Array = NDArray[Any]
@@ -156,7 +156,7 @@ def depthwise_macs(y: TensorType, window: Window) -> int:
 
 
 @dataclass(frozen=True)
-class DepthwiseInputGrad(Op):
+class DepthwiseInputGrad(InputGradRows):
     """a = sum over taps of w * h: int32 at the exponent of h.  Inputs: h, weight."""
 
     window: Window
@@ -195,15 +195,6 @@ class DepthwiseInputGrad(Op):
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight))
         return Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
 
-    def cut_rows(self, node: Node) -> int:
-        return self.shape[1] if self.window.reaches_all(self.shape[1], node.inputs[0].type.shape[1]) else 0
-
-    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
-        low, high = self.window.reached(first, last, node.inputs[0].type.shape[1])
-        window = self.window.crop_back(first, last, node.inputs[0].type.shape[1])
-        shape = (1, last - first, *self.shape[2:])
-        return replace(self, window=window, shape=shape), (RowNeed(0, low, high),)
-
     def _scratch(self) -> int:
         """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on."""
         height, width = self.shape[1:3]
@@ -215,7 +206,7 @@ class DepthwiseInputGrad(Op):
 
 
 @dataclass(frozen=True)
-class DepthwiseWeightGrad(Op):
+class DepthwiseWeightGrad(WeightGradRows):
     """dW[tap,c] = sum_p (x - z - mu_c) * h: int32.  Inputs: x, h (, mu int16[C])."""
 
     window: Window
@@ -243,14 +234,6 @@ class DepthwiseWeightGrad(Op):
 
     def work(self, node: Node) -> Work:
         return Work(depthwise_macs(node.inputs[1].type, self.window))
-
-    def cut_rows(self, node: Node) -> int:
-        return node.inputs[1].type.shape[1]
-
-    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
-        height = node.inputs[0].type.shape[1]
-        window = self.window.crop(first, last, height)
-        return replace(self, window=window), (self.window.need(first, last, height), RowNeed(1, first, last))
 
     def kernel(self, node: Node) -> Kernel:
         x, h = node.inputs[:2]

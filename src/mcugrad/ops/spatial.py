@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, RowNeed, TensorType
+from mcugrad.ir import GraphError, Node, Op, RowNeed, TensorType
 
 Array = NDArray[Any]
 
@@ -98,6 +98,41 @@ class Window:
             tops = [p // y.shape[2] * self.stride[0] - self.padding[0] for p in (first, last)]
             reads = [np.clip(row, 0, x.shape[1]) * x.row_bytes for row in (tops[0], tops[1] + self.kernel[0])]
         return np.stack([*reads, pixel * y.shape[3], (pixel + 1) * y.shape[3]], axis=1)
+
+
+class InputGradRows(Op):
+    """An input gradient of `shape` (inputs: h first) whose rows can be computed apart."""
+
+    window: Window
+    shape: tuple[int, ...]
+
+    def cut_rows(self, node: Node) -> int:
+        return self.shape[1] if self.window.reaches_all(self.shape[1], node.inputs[0].type.shape[1]) else 0
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        outputs = node.inputs[0].type.shape[1]
+        window, shape = self.window.crop_back(first, last, outputs), (1, last - first, *self.shape[2:])
+        return _changed(self, window=window, shape=shape), (RowNeed(0, *self.window.reached(first, last, outputs)),)
+
+
+class WeightGradRows(Op):
+    """A weight gradient (inputs: x, h) to which rows of h contribute apart."""
+
+    window: Window
+
+    def cut_rows(self, node: Node) -> int:
+        return node.inputs[1].type.shape[1]
+
+    def cut(self, node: Node, first: int, last: int) -> tuple[Op, tuple[RowNeed, ...]]:
+        height = node.inputs[0].type.shape[1]
+        window = self.window.crop(first, last, height)
+        return _changed(self, window=window), (self.window.need(first, last, height), RowNeed(1, first, last))
+
+
+def _changed(op: Op, **fields: Any) -> Op:
+    """The op, which is a dataclass, with other fields."""
+    changed: Op = replace(cast(Any, op), **fields)
+    return changed
 
 
 def nhwc(type_: TensorType, what: str = "input") -> tuple[int, int, int]:
