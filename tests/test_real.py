@@ -12,7 +12,7 @@ from mcugrad.data import calibration_samples
 from mcugrad.importers import load
 from mcugrad.ir import interpret
 from mcugrad.layout import parameter_hash
-from mcugrad.prepare import prepare
+from mcugrad.prepare import prepare, training_graph
 from mcugrad.trainer import loss_of
 from mcugrad.training.scheme import read_scheme
 
@@ -48,6 +48,29 @@ def test_twenty_steps_are_the_same_bits_everywhere_within_256_kb(model, scheme, 
             found = [loss_of(device.train_step(sample, int(label)).p_label) for sample, label in zip(x, y, strict=True)]
             assert found == losses, kind
             assert compiled.program.state_hash(device.read_params()) == wanted, kind
+
+
+def test_everything_learns_in_512_kib_with_the_bits_of_the_plain_graph(tmp_path):
+    model = "mbv2-w0.35"
+    prepared = prepare(load(MODELS / f"{model}.pkl"), classes=10)
+    scheme = read_scheme("full", model)
+    compiled = compile_model(prepared, scheme, tmp_path / "out", Budget("cortex-m7", sram=512 << 10, flash=1 << 20))
+    assert compiled.firmware.facts.sram_total <= 512 << 10
+    plain = training_graph(prepared, scheme)
+    assert _macs(compiled.program.graph) <= 1.6 * _macs(plain)
+
+    x, y = prepared.x[:STEPS], prepared.y[:STEPS]
+    losses, wanted = _interpreted(plain, x, y)
+    for kind, steps in (("host", STEPS), ("vm", 2)):
+        with compiled.device(kind) as device:
+            device.set_control(seed=SEED, step=0, skip=1 << 16)
+            found = [loss_of(device.train_step(s, int(label)).p_label) for s, label in zip(x[:steps], y, strict=False)]
+            assert found == losses[:steps], kind
+            assert steps < STEPS or compiled.program.state_hash(device.read_params()) == wanted
+
+
+def _macs(graph):
+    return sum(n.op.work(n).macs for n in graph.nodes)
 
 
 def _interpreted(graph, x, y):

@@ -13,7 +13,7 @@ from mcugrad.devices.elf import ElfFacts
 from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.ir import Graph
-from mcugrad.memory import modes
+from mcugrad.memory.modes import Planner
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
@@ -52,8 +52,9 @@ class Line:
         """The cheapest plan that fits, printed and built into `folder`.  Raises Shortage when there is none."""
         roomy = replace(self.target, sram=max(self.target.sram, _ROOMY_SRAM), flash=max(self.target.flash, _ROOMY_FLASH))
         cap = self.target.sram - state_layout(graph).total
+        planner = self.planner(graph)
         for _ in range(_TRIES):
-            program = self.plan(graph, name, cap)
+            program = self.plan(planner, name, cap)
             emit.write(program, folder)
             linked = build(folder, roomy, compiler=self.compiler).facts
             needed = _occupied(linked, self.target)
@@ -67,13 +68,15 @@ class Line:
             cap = self.target.sram - (needed - program.plan.arena)
         raise Shortage(self.target, "SRAM", needed, rest)
 
-    def plan(self, graph: Graph, name: str, cap: int) -> Program:
+    def planner(self, graph: Graph) -> Planner:
+        return Planner(graph, INPUT_MODES[self.input_mode])
+
+    def plan(self, planner: Planner, name: str, cap: int) -> Program:
         """The cheapest program whose arena has at most `cap` bytes, or the smallest one where none has."""
-        rows = INPUT_MODES[self.input_mode]
         try:
-            planned = modes.plan(graph, sram_for_arena=max(cap, 0), input_rows=rows)
+            planned = planner.plan(max(cap, 0))
         except BudgetError as error:
-            planned = modes.plan(graph, sram_for_arena=error.needed, input_rows=rows)
+            planned = planner.plan(error.needed)
         scheduled = planned.scheduled
         return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name)
 
@@ -131,7 +134,7 @@ def _needed(graph: Graph, prepared: Prepared, choice: Choice, shortage: Shortage
     """Bytes of the memory that was short which this choice needs; None where it does not fit either."""
     target = choice.line.target
     cap = target.sram - shortage.rest - state_layout(graph).total
-    if cap <= 0 or choice.line.plan(graph, prepared.name, cap).plan.arena > cap:
+    if cap <= 0 or choice.line.plan(choice.line.planner(graph), prepared.name, cap).plan.arena > cap:
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
