@@ -292,7 +292,7 @@ def bad(tmp_path: Path, here: Path) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     net = Net((1, 1, 6, 6))
-    net.save(folder / "tanh.onnx", net.op("Tanh", net.conv("x", 1, 4), name="act"))
+    net.save(folder / "erf.onnx", net.op("Erf", net.conv("x", 1, 4), name="act"))
     nan = data["x"].astype(np.float32)
     nan[7, 0, 0, 0] = np.nan
     variants = {
@@ -323,8 +323,8 @@ WRONG = [
     ("check bad/short.onnx", "short.onnx"),
     ("check bad/evil.pkl", "evil.pkl"),
     ("check bad/nan.npz", "nan.npz"),
-    ("check bad/tanh.onnx", "blocker: act (Tanh): Tanh is not supported; use ReLU"),
-    ("compile bad/tanh.onnx --classes 3 --calibrate DATA", "tanh.onnx cannot be imported, 1 thing stands in the way"),
+    ("check bad/erf.onnx", "blocker: act (Erf): Erf is not supported; replace it"),
+    ("compile bad/erf.onnx --classes 3 --calibrate DATA", "erf.onnx cannot be imported, 1 thing stands in the way"),
     ("compile MODEL --classes 3", "is a float model: give calibration data (--calibrate)"),
     ("compile MODEL --calibrate DATA", "how many classes? Give --classes N"),
     ("compile MODEL --calibrate DATA --classes 1", "between 2 and 4096 classes, got 1"),

@@ -14,6 +14,7 @@ from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
 from mcugrad.loss import Loss
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
+from mcugrad.preprocess import Preprocess
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
@@ -26,8 +27,8 @@ class Request:
 
     model: a path, or what `mcugrad.load` gave; calibrate: a path.  scheme: a name or the path of a .toml file.
     rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.  loss: softmax, sigmoid, mse or
-    autoencoder.
-
+    autoencoder.  quantizer: minmax, percentile or mse.  preprocess: what raw samples go through (None: what the model says,
+    or the usual).
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -44,6 +45,8 @@ class Request:
     compiler: str = "zig"
     seed: int = 0
     loss: str = "softmax"
+    quantizer: str = "minmax"
+    preprocess: Preprocess | None = None
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -57,6 +60,19 @@ class Request:
     @property
     def budget(self) -> Budget:
         return Budget(self.target, self.sram, self.flash, self.input_mode, self.compiler)
+
+    def prepared(self, imported: Imported, classes: int | None, calibration: Calibration | None) -> Prepared:
+        """The model quantized and with its head, as requested."""
+        return prepare(
+            imported,
+            classes=classes,
+            keep_head=self.keep_head,
+            calibration=calibration,
+            seed=self.seed,
+            loss=Loss.named(self.loss),
+            quantizer=self.quantizer,
+            preprocess=self.preprocess,
+        )
 
     def update_scheme(self, model: str) -> UpdateScheme:
         """The scheme with the requested residual bits."""
@@ -91,7 +107,7 @@ def plan_request(
     target = request.budget.resolve()
     scheme = request.update_scheme(imported.name)
     calibration = _calibration(request.calibrate, imported, Loss.named(request.loss))
-    prepared = _prepare(request, imported, calibration, request.classes)
+    prepared = request.prepared(imported, request.classes, calibration)
     graph = training_graph(prepared, scheme, rate=request.rate, seed=request.seed)
     plans = Plans(graph, prepared.name, target, request.input_mode, request.seed)
     with fresh_folder(Path(folder)) as work:
@@ -111,16 +127,11 @@ def _calibration(path: str | Path | None, imported: Imported, loss: Loss) -> Cal
     return None if path is None else calibration_samples(path, CALIBRATION_SAMPLES, input_shape(imported), loss=loss)
 
 
-def _prepare(request: Request, imported: Imported, calibration: Calibration | None, classes: int | None) -> Prepared:
-    loss, keep = Loss.named(request.loss), request.keep_head
-    return prepare(imported, classes=classes, keep_head=keep, calibration=calibration, loss=loss, seed=request.seed)
-
-
 def _compile(
     request: Request, imported: Imported, calibration: Calibration | None, classes: int | None, folder: Path
 ) -> Compiled:
     scheme = request.update_scheme(imported.name)
-    prepared = _prepare(request, imported, calibration, classes)
+    prepared = request.prepared(imported, classes, calibration)
     return compile_model(prepared, scheme, folder, request.budget, rate=request.rate, seed=request.seed)
 
 

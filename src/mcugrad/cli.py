@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from mcugrad import __version__
 from mcugrad.errors import BudgetError, McugradError
@@ -31,6 +30,8 @@ from mcugrad.options import (
     NoSeed,
     On,
     Out,
+    Pixels,
+    Quantizer,
     Rate,
     Scheme,
     SearchMethod,
@@ -66,21 +67,30 @@ def root(
 
 
 @app.command()
-def check(model: Model, as_json: Json = False, seed: NoSeed = 0) -> None:
-    """What is supported in a model, and every blocker with its node and remedy."""
+def check(
+    model: Model,
+    data: Annotated[Path | None, typer.Option(help="Samples: error of each layer, and accuracy of float against int8.")] = None,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
+    as_json: Json = False,
+    seed: NoSeed = 0,
+) -> None:
+    """What is supported in a model, every blocker with its remedy, its size, and the boards that would hold it."""
     from mcugrad import importers
+    from mcugrad.report.check import describe_check, print_check
+    from mcugrad.report.quantization import describe_quantization, print_quantization, require_data
 
-    report = importers.check(model)
+    require_data(data, quantizer)
+    report, imported = importers.examine(model)
+    result = describe_check(report, imported)
+    if imported is not None and data is not None:
+        result["quantization"] = describe_quantization(imported, data, quantizer, preprocess)
     if as_json:
-        emit_json(report.to_dict())
+        emit_json(result)
     else:
-        table = Table("layer", "kind", "output", "params", "MACs", title=escape(f"{report.name} ({report.format})"))
-        for layer in report.layers:
-            shape = escape(str(list(layer.output)))
-            table.add_row(escape(layer.name), escape(layer.kind), shape, f"{layer.params:,}", f"{layer.macs:,}")
-        out.print(table)
-        out.print(f"{report.params:,} parameters (int8: about {report.params:,} bytes), {report.macs:,} MACs per inference")
-        out.print(f"supported: {'yes' if report.ok else 'no'}")
+        print_check(result, out)
+        if "quantization" in result:
+            print_quantization(result["quantization"], out)
     warn(report.notes)
     if report.ok:
         return
@@ -142,15 +152,16 @@ def compile_command(
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
     seed: Seed = 0,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
     as_json: Json = False,
 ) -> None:
     """A folder of C99 and a linked firmware that infers and learns, checked against the memory it may use."""
     from mcugrad.api import Request, compile_request
     from mcugrad.report.build import print_facts
 
-    request = Request(
-        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed, loss
-    )
+    request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
+                      compiler, seed, loss, quantizer, preprocess)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -187,6 +198,8 @@ def train(
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
     seed: Seed = 0,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
     as_json: Json = False,
 ) -> None:
     """Compiles, trains on a device and evaluates on held-out data."""
@@ -196,9 +209,8 @@ def train(
 
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
-    request = Request(
-        model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode, compiler, seed, loss
-    )
+    request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
+                      compiler, seed, loss, quantizer, preprocess)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:
@@ -229,6 +241,8 @@ def search(
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
     seed: Seed = 0,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
     as_json: Json = False,
 ) -> None:
     """Finds what to update within a budget: a scheme file, a Pareto front, and for each layer why."""
@@ -236,9 +250,8 @@ def search(
     from mcugrad.report.search import print_search
     from mcugrad.search.command import search_request
 
-    request = Request(
-        model, "head", classes, keep_head, target, sram, flash, None, None, residual_bits, input_mode, compiler, seed
-    )
+    request = Request(model, "head", classes, keep_head, target, sram, flash, None, None, residual_bits, input_mode,
+                      compiler, seed, quantizer=quantizer, preprocess=preprocess)  # fmt: skip
     folder = run_folder("search", model.stem, output)
     bar, show = progress_bar()
     with bar:

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
+from mcugrad.errors import McugradError
+from mcugrad.preprocess import Preprocess, parse
+
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
@@ -32,6 +35,14 @@ def parse_count(text: str) -> int:
     if not match or int(match[1]) == 0:
         raise typer.BadParameter(f"{text!r} is not a number; write it out, or as 60M")
     return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
+
+
+def parse_preprocess(text: str) -> Preprocess:
+    """See `preprocess.parse`."""
+    try:
+        return parse(text)
+    except McugradError as error:
+        raise typer.BadParameter(str(error).removeprefix("--preprocess ")) from None
 
 
 def parse_bits(text: str) -> int:
@@ -54,6 +65,18 @@ Target = Annotated[str, typer.Option(help="Core or board: cortex-m7, cortex-m4, 
 Sram = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"SRAM {SIZE_HELP}")]
 Flash = Annotated[int | None, typer.Option(parser=parse_size, metavar="SIZE", help=f"Flash {SIZE_HELP}")]
 Calibrate = Annotated[Path | None, typer.Option(help="Data for activation ranges, gradient exponents and input means.")]
+Quantizer = Annotated[
+    Literal["minmax", "percentile", "mse"], typer.Option(help="How a float model's activation ranges are chosen.")
+]
+Pixels = Annotated[
+    Preprocess | None,
+    typer.Option(
+        "--preprocess",
+        parser=parse_preprocess,
+        metavar="HOW",
+        help="0..1, -1..1, imagenet, or scale=1/255,mean=0.5 ...",
+    ),
+]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by scheme).")]
 Bits = Annotated[
     int | None,

@@ -17,7 +17,7 @@ from mcugrad.own_output import own_output
 from mcugrad.passes import TRAIN, run
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.quant.assign import assign
-from mcugrad.quant.observe import image_range, observe
+from mcugrad.quant.observe import QUANTIZERS, image_range, observe
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import EXPONENT_SAMPLES, MEAN_SAMPLES, gradient_exponents, input_means, temporary_head
 from mcugrad.training.head import attach_head, attach_logits
@@ -92,18 +92,21 @@ def prepare(
     calibration: Calibration | None = None,
     loss: Loss = Loss.SOFTMAX,
     seed: int = 0,
+    quantizer: str = "minmax",
+    preprocess: Preprocess | None = None,
 ) -> Prepared:
     """Quantizes a float model, attaches the head and quantizes the calibration samples.
 
     keep_head: a classifier goes on from its own last layer; under a squared error, and where the last layer is no plain
-    linear one, the model keeps its own output, as an autoencoder always does.  Raises McugradError for a float model without
+    linear one, the model keeps its own output, as an autoencoder always does.  quantizer: one of QUANTIZERS.  preprocess:
+    what raw samples go through (None: what the model says, or the usual).  Raises McugradError for a float model without
     calibration data, and for labels that the head does not have."""
     notes = list(imported.report.notes)
-    preprocess = imported.preprocess or _default_preprocess(imported, calibration)
+    preprocess = preprocess or default_preprocess(imported, calibration)
     if loss is Loss.AUTOENCODER or (keep_head and (loss is Loss.MSE or imported.classifier is None)):
         imported = own_output(imported, None if calibration is None else preprocess.apply(calibration.x[:CALIBRATION_SAMPLES]))
         keep_head = True
-    backbone = _quantized(imported, preprocess, calibration)
+    backbone = quantized_backbone(imported, preprocess, calibration, quantizer)
     graph = _with_head(backbone, imported, classes, keep_head, loss)
     verify(graph)
     classifier = imported.classifier.origin if imported.classifier else ""
@@ -122,7 +125,15 @@ def prepare(
     return replace(blank, x=x, y=y, notes=tuple(notes))
 
 
-def _default_preprocess(imported: Imported, calibration: Calibration | None) -> Preprocess:
+def default_preprocess(imported: Imported, calibration: Calibration | None) -> Preprocess:
+    """What the model says; where it says nothing, the usual for this kind of data.
+
+    Real numbers for a model that reads pixels are in the units of the model's own input."""
+    own = imported.preprocess
+    if own is not None and (own.kind is Input.FLOAT or calibration is None or calibration.x.dtype.kind != "f"):
+        return own
+    if own is not None:
+        return Preprocess(Input.FLOAT, scale=imported.unit)
     float_model = _is_float(imported.graph)
     if calibration is None and float_model:
         raise McugradError(f"{imported.name} is a float model: give calibration data (--calibrate) to find activation ranges")
@@ -134,12 +145,17 @@ def _is_float(graph: Graph) -> bool:
     return graph.inputs[0].type.dtype == "f32"
 
 
-def _quantized(imported: Imported, preprocess: Preprocess, calibration: Calibration | None) -> Graph:
+def quantized_backbone(
+    imported: Imported, preprocess: Preprocess, calibration: Calibration | None, quantizer: str = "minmax"
+) -> Graph:
+    """The int8 graph up to the features; quantizer: one of QUANTIZERS, for float models.  Raises McugradError."""
     if not _is_float(imported.graph):
         return imported.graph
     if calibration is None:
         raise McugradError(f"{imported.name} is a float model: give calibration data (--calibrate) to find activation ranges")
-    ranges = observe(imported.graph, preprocess.apply(calibration.x))
+    if quantizer not in QUANTIZERS:
+        raise McugradError(f"unknown quantizer {quantizer!r}: use {', '.join(QUANTIZERS)}")
+    ranges = observe(imported.graph, preprocess.apply(calibration.x), QUANTIZERS[quantizer])
     if preprocess.kind is Input.FLOAT and calibration.x.dtype == np.uint8:
         ranges[imported.graph.inputs[0].name] = image_range(preprocess)
     return assign(imported.graph, ranges)

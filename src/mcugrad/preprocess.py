@@ -1,8 +1,10 @@
 """How raw samples become a model's input; stored as JSON beside the model."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +122,45 @@ class Preprocess:
     def _quantized(self, x: NDArray[Any], scale: float, zero: int) -> NDArray[np.int8]:
         y = self.apply(x)
         return y if self.kind is Input.INT8 else quantize(y, scale, zero)
+
+
+NAMED = {
+    "pixel-128": Preprocess(Input.INT8),
+    "0..255": Preprocess(Input.FLOAT),
+    "0..1": Preprocess(Input.FLOAT, scale=1 / 255),
+    "-1..1": Preprocess(Input.FLOAT, scale=1 / 127.5, mean=(1.0,)),
+    "imagenet": Preprocess(Input.FLOAT, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+}
+"""Preprocessing of images by name: how a pixel enters."""
+
+
+def parse(text: str) -> Preprocess:
+    """A name of NAMED, the path of a JSON file as `compile` writes it, or settings: scale=1/255,mean=0.5,std=0.2:0.3:0.2.
+
+    Raises McugradError for anything else."""
+    if text in NAMED:
+        return NAMED[text]
+    if text.endswith(".json"):
+        try:
+            return Preprocess.from_dict(json.loads(Path(text).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise McugradError(f"--preprocess {text}: cannot be read ({error})") from None
+    try:
+        pairs = dict(part.split("=") for part in text.split(","))
+        numbers = {key: tuple(_number(v) for v in value.split(":")) for key, value in pairs.items()}
+    except (ValueError, ZeroDivisionError):
+        numbers = {"": ()}
+    if not numbers.keys() <= {"scale", "mean", "std"} or len(numbers.get("scale", (1.0,))) != 1:
+        names = ", ".join(NAMED)
+        raise McugradError(f"--preprocess {text!r}: use {names}, a .json file, or scale=1/255,mean=0.5:0.4:0.3,std=0.2")
+    (scale,) = numbers.get("scale", (1.0,))
+    return Preprocess(Input.FLOAT, scale, numbers.get("mean", (0.0,)), numbers.get("std", (1.0,)))
+
+
+def _number(text: str) -> float:
+    """A decimal number or a fraction."""
+    above, _, below = text.partition("/")
+    return float(above) / float(below) if below else float(above)
 
 
 def quantize(x: NDArray[Any], scale: float, zero: int) -> NDArray[np.int8]:

@@ -26,7 +26,7 @@ from mcugrad.errors import McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Array
 from mcugrad.memory.problem import state_layout
-from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, default_rate, prepare, training_graph
+from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, default_rate, training_graph
 from mcugrad.trainer import Course, Progress, accuracy, learn, quiet
 from mcugrad.training.scheme import resolve
 
@@ -131,7 +131,7 @@ def _shared(request: Request, path: Path) -> tuple[Prepared, Dataset]:
     shape = data.x.shape[1:]
     calibration = calibration_samples(request.calibrate or path, CALIBRATION_SAMPLES, shape)
     classes = None if request.keep_head else request.classes or len(data.classes)
-    return prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration), data
+    return request.prepared(imported, classes, calibration), data
 
 
 def _parts(prepared: Prepared, data: Dataset, seed: int) -> tuple[tuple[Array, Array], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from mcugrad.errors import McugradError
 from mcugrad.importers.model import Blocker, Classifier, Imported, Layer, Report
 
-__all__ = ["Blocker", "Classifier", "Imported", "Layer", "Report", "check", "load"]
+__all__ = ["Blocker", "Classifier", "Imported", "Layer", "Report", "check", "examine", "load"]
 
 HEAD = 16  # bytes that tell the formats apart
 
@@ -73,6 +74,14 @@ def check(model: Any, example: Any = None) -> Report:
     from mcugrad.importers.torch_model import check_module
 
     return check_module(model, example)
+
+
+def examine(model: Any) -> tuple[Report, Imported | None]:
+    """What `check` says, and the model where nothing stands in the way; raises McugradError when it cannot be read."""
+    with suppress(McugradError):
+        imported = load(model)
+        return imported.report, imported
+    return check(model), None
 
 
 def _format(path: Path) -> Format:

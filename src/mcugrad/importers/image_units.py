@@ -39,6 +39,11 @@ def in_unit_range(graph: Graph) -> Graph:
     return replace(graph, inputs=(swap[image],), params=params, nodes=tuple(nodes))
 
 
+def unit_of(before: Graph, after: Graph) -> float:
+    """What a number of the file's input is in the graph: 1 / UNIT where the image became 0..1."""
+    return 1.0 if before is after else 1 / UNIT
+
+
 def _scaled(value: Value, factor: float) -> Value:
     quant = value.type.quant or Quant((1.0,))
     scaled = replace(quant, scale=tuple(s * factor for s in quant.scale))

@@ -104,7 +104,7 @@ class Imported:
 
     `graph` has one input and one output, the features; it is float (f32) or already quantized (s8).  `classifier` is
     None when the model does not end in a fully connected layer.  `preprocess` is None when the file says nothing.  `data`:
-    the file itself, where learned weights can go back into its format.
+    the file itself, where learned weights can go back into its format.  `unit`: the graph's input in the units of the file's.
     """
 
     graph: Graph
@@ -114,6 +114,7 @@ class Imported:
     classifier: Classifier | None
     report: Report
     data: bytes | None = None
+    unit: float = 1.0
 
 
 def layer_table(nodes: Iterable[Node]) -> tuple[Layer, ...]:

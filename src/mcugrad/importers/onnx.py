@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mcugrad.errors import McugradError
-from mcugrad.importers.image_units import in_unit_range, own_preprocess
+from mcugrad.importers.image_units import in_unit_range, own_preprocess, unit_of
 from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx_fold import FOLDS
@@ -87,7 +87,8 @@ class Translation:
         if self.state.quants and preprocess is None:
             preprocess = own_preprocess(graph, self.source.input_type != "float32")
             graph = in_unit_range(graph) if preprocess and preprocess.kind is Input.INT8 else graph
-        return Imported(graph, Path(self.source.name).stem, self.format, preprocess, self.classifier, self.report)
+        unit = unit_of(self.features, graph)
+        return Imported(graph, Path(self.source.name).stem, self.format, preprocess, self.classifier, self.report, unit=unit)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcugrad.importers.image_units import image_preprocess, in_unit_range
+from mcugrad.importers.image_units import image_preprocess, in_unit_range, unit_of
 from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Report, count_ops, layer_table
 from mcugrad.importers.onnx import MALFORMED, TWO_CLASSES, integer_limits, split_classifier, two_classes
@@ -68,7 +68,8 @@ class _Import:
         self.report.require()
         assert self.features is not None
         preprocess, graph = image_preprocess(self.features), in_unit_range(self.features)
-        return Imported(graph, Path(self.source.name).stem, TFLITE, preprocess, self.classifier, self.report)
+        unit = unit_of(self.features, graph)
+        return Imported(graph, Path(self.source.name).stem, TFLITE, preprocess, self.classifier, self.report, unit=unit)
 
     def _block(self, node: str, op: str, reason: str, remedy: str) -> None:
         self.blockers.append(Blocker(node, op, reason, remedy))

@@ -17,10 +17,9 @@ from mcugrad.ops.lut import Lut
 from mcugrad.ops.mul import Mul
 from mcugrad.ops.softmax import PROBABILITY, Softmax
 from mcugrad.quant.affine import BIAS_LIMIT
-from mcugrad.quant.observe import Ranges
+from mcugrad.quant.observe import LEVELS, Ranges
 from mcugrad.quant.repair import DEAD_SCALE, live_scales
 
-LEVELS = 255  # steps of an int8 activation
 FLAT = 1e-6  # a narrower activation is constant zero
 DEAD_RATIO = 1e-4  # a channel is dead only if it is also this much below the layer's largest scale
 TINY = float(np.finfo(np.float64).tiny)  # zeros are always dead

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +18,32 @@ from mcugrad.quant.observe import feed
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Mean squares of the float value and of its error, both in the value's own units; errors of earlier layers included."""
+    """Mean squares of the float value and of its errors, all in the value's own units.
+
+    noise: errors of earlier layers included.  own: of this layer alone, its inputs exact but for their rounding."""
 
     name: str
     origin: str
     signal: float
     noise: float
+    own: float
 
     @property
     def sqnr_db(self) -> float:
         """10 log10(signal / noise); infinite without noise."""
-        if self.noise == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal > 0 else -math.inf
+        return decibel(self.signal, self.noise)
+
+    @property
+    def own_db(self) -> float:
+        """The same for the layer's own noise."""
+        return decibel(self.signal, self.own)
+
+
+def decibel(signal: float, noise: float) -> float:
+    """10 log10(signal / noise); infinite without noise."""
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def layer_noise(graph: Graph, quantized: Graph, samples: Iterable[Array]) -> tuple[LayerNoise, ...]:
@@ -38,27 +52,47 @@ def layer_noise(graph: Graph, quantized: Graph, samples: Iterable[Array]) -> tup
     samples: float arrays [H,W,C] as `Preprocess.apply` gives them.
     """
     pairs = _twins(graph, quantized)
-    totals = np.zeros((len(pairs), 3))
+    totals = np.zeros((len(pairs), 4))
+    alone = _Alone(quantized, dict(pairs))
     (quant,) = need_quant(quantized.inputs[0].type)
     for number, sample in enumerate(samples):
         x = feed(graph, sample, number)
         exact = interpret(graph, {graph.inputs[0].name: x}, "real")
         rounded = interpret(quantized, {quantized.inputs[0].name: quantize(x, quant.scale[0], quant.zero)})
-        totals += [_squares(exact[twin], dequantize(rounded[value], value)) for value, twin in pairs]
+        for row, (value, twin) in enumerate(pairs):
+            want = exact[twin]
+            both = dequantize(rounded[value], value), dequantize(alone.value(value, exact), value)
+            totals[row] += [(want**2).sum(), *(((want - got) ** 2).sum() for got in both), want.size]
     return tuple(
-        LayerNoise(v.name, v.origin, signal / max(n, 1), noise / max(n, 1))
-        for (v, _), (signal, noise, n) in zip(pairs, totals.tolist(), strict=True)
+        LayerNoise(v.name, v.origin, *(float(s) / max(n, 1) for s in squares))
+        for (v, _), (*squares, n) in zip(pairs, totals.tolist(), strict=True)
     )
+
+
+class _Alone:
+    """Each value as its node computes it from inputs that are exact but for their own rounding."""
+
+    def __init__(self, quantized: Graph, twins: Mapping[Value, Value]) -> None:
+        self.nodes, self.twins = quantized.producers(), twins
+        self.data = {p.value: p.data for p in quantized.params}
+
+    def value(self, value: Value, exact: Any) -> Array:
+        """Its contents; exact: what the float graph computed."""
+        node = self.nodes.get(value)
+        if node is None:
+            return self._rounded(value, exact)
+        arrays = [self.data[v] if v in self.data else self._rounded(v, exact) for v in node.inputs]
+        return node.op.eval(node, *arrays)[node.outputs.index(value)]
+
+    def _rounded(self, value: Value, exact: Any) -> Array:
+        (quant,) = need_quant(value.type)
+        return quantize(exact[self.twins[value]], quant.scale[0], quant.zero)
 
 
 def dequantize(q: Array, value: Value) -> Array:
     """Real numbers float64 of a per-tensor quantized value's contents."""
     (quant,) = need_quant(value.type)
     return quant.scale[0] * (q.astype(np.float64) - quant.zero)
-
-
-def _squares(exact: Array, rounded: Array) -> tuple[float, float, int]:
-    return float((exact**2).sum()), float(((exact - rounded) ** 2).sum()), exact.size
 
 
 def _twins(graph: Graph, quantized: Graph) -> list[tuple[Value, Value]]:

@@ -21,6 +21,11 @@ class Range:
     high: float
 
 
+BINS = 4096
+TAIL = 1e-4  # share of elements that a percentile range leaves out at each end
+TRIES = 20  # fractions of each end that the search for the smallest error tries
+LEVELS = 255  # steps of an int8 activation
+
 Ranges = Mapping[str, Range]  # by value name
 
 
@@ -45,6 +50,71 @@ class MinMax:
 
     def range(self) -> Range:
         return Range(self.low, self.high)
+
+
+class Histogram:
+    """Counts of all elements seen, in bins around zero whose width doubles when an element lies outside."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BINS, np.int64)
+        self.reach = 0.0  # bins cover [-reach, reach]
+
+    def update(self, array: Array) -> None:
+        largest = float(np.abs(array).max())
+        if self.reach == 0.0:
+            self.reach = largest
+        while largest > self.reach > 0:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.pad(merged, BINS // 4)
+            self.reach *= 2
+        places = (np.asarray(array).reshape(-1) / self.reach + 1) * (BINS / 2) if self.reach else np.full(array.size, BINS / 2)
+        self.counts += np.bincount(np.minimum(places.astype(np.int64), BINS - 1), minlength=BINS)
+
+    @property
+    def centres(self) -> Array:
+        """Middle of each bin."""
+        return (np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach
+
+
+class Percentile:
+    """Leaves out the rarest elements: TAIL of them at each end."""
+
+    def __init__(self) -> None:
+        self.histogram, self.ends = Histogram(), MinMax()
+
+    def update(self, array: Array) -> None:
+        self.histogram.update(array)
+        self.ends.update(array)
+
+    def range(self) -> Range:
+        share = self.histogram.counts.cumsum() / self.histogram.counts.sum()
+        width = 2 * self.histogram.reach / BINS
+        low = float(self.histogram.centres[np.searchsorted(share, TAIL, side="right")]) - width / 2
+        high = float(self.histogram.centres[np.searchsorted(share, 1 - TAIL)]) + width / 2
+        return Range(max(low, self.ends.low), min(high, self.ends.high))
+
+
+class MeanSquares(Percentile):
+    """The range whose int8 quantization has the smallest mean squared error, clipping included, over a grid of ranges."""
+
+    def range(self) -> Range:
+        low, high = min(self.ends.low, 0.0), max(self.ends.high, 0.0)
+        fractions = np.linspace(0.3, 1.0, TRIES)
+        pairs = [(low * a, high * b) for a in (fractions if low < 0 else (1.0,)) for b in (fractions if high > 0 else (1.0,))]
+        low, high = min(pairs, key=self._error)
+        return Range(low, high)
+
+    def _error(self, ends: tuple[float, float]) -> float:
+        seen = self.histogram.counts > 0
+        x, weight = self.histogram.centres[seen], self.histogram.counts[seen]
+        scale = (ends[1] - ends[0]) / LEVELS or 1.0
+        zero = round(-128 - ends[0] / scale)
+        q = np.clip(np.rint(x / scale) + zero, -128, 127)
+        return float((weight * ((q - zero) * scale - x) ** 2).sum())
+
+
+QUANTIZERS: Mapping[str, Callable[[], Observer]] = {"minmax": MinMax, "percentile": Percentile, "mse": MeanSquares}
+"""Ways to choose the range of an activation, by the names that people know."""
 
 
 def observe(graph: Graph, samples: Iterable[Array], observer: Callable[[], Observer] = MinMax) -> dict[str, Range]:

@@ -19,7 +19,7 @@ from mcugrad.errors import McugradError
 from mcugrad.fit import INPUT_MODES, Line
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
-from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare
+from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared
 from mcugrad.report.pareto import draw_pareto
 from mcugrad.search.contribution import Trials, contribution
 from mcugrad.search.evolution import evolve
@@ -110,7 +110,7 @@ def _prepared(request: Request, imported: Imported, data: Path, samples: Dataset
             f"{calibration.origin}: has no labels, and how much a layer would learn depends on them: label the data"
         )
     classes = None if request.keep_head else request.classes or (len(samples.classes) if samples else None)
-    return prepare(imported, classes=classes, keep_head=request.keep_head, calibration=calibration, seed=request.seed)
+    return request.prepared(imported, classes, calibration)
 
 
 def _gains(job: Budgeted, samples: Dataset | None, trials: int, deepest: int, progress: Progress) -> Gains:
