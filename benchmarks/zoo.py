@@ -27,6 +27,7 @@ from mcugrad.devices.base import NEVER_SKIP
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.importers import Imported, check, load
 from mcugrad.ir import Array
+from mcugrad.loss import Loss
 from mcugrad.prepare import Prepared, prepare
 from mcugrad.trainer import Course, train
 from mcugrad.training.scheme import Update, UpdateScheme, read_scheme
@@ -54,7 +55,7 @@ def measure(entry: Entry) -> dict[str, Any]:
         "check_seconds": round(time.monotonic() - start, 2),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        row |= anomaly(entry, imported) if entry.auc else own_head(entry, imported, network)
+        row |= anomaly(entry, imported) if entry.own == "toycar" else own_head(entry, imported, network)
         if entry.learns is not None:
             row |= learning(entry, imported, Path(scratch) / "build")
     return {**row, "seconds": round(time.monotonic() - start, 1)}
@@ -135,12 +136,13 @@ def learning(entry: Entry, imported: Imported, folder: Path) -> dict[str, Any]:
     """The training build on a Cortex-M7, equality of bits with the virtual MCU, and what it learns on real data."""
     data = samples(entry.learns or "", shape_of(imported))
     classes = None if entry.keep_head else len(data.classes)
-    prepared = prepare(imported, classes=classes, keep_head=entry.keep_head, calibration=calibration(data))
+    keep = entry.keep_head
+    prepared = prepare(imported, classes=classes, keep_head=keep, calibration=calibration(data), loss=entry.loss)
     compiled = smallest(entry, prepared, folder)
     facts = compiled.facts()
     course = Course(steps=entry.steps, skip=0.95)
     result, _ = train(compiled, data, course, "host")
-    losses = result["losses"]
+    losses, metric = result["losses"], "accuracy" if entry.loss is Loss.SOFTMAX else "auc"
     part = max(len(losses) // 10, 1)
     return {
         "build": {
@@ -156,7 +158,8 @@ def learning(entry: Entry, imported: Imported, folder: Path) -> dict[str, Any]:
             "set": entry.learns,
             "head": "its own" if entry.keep_head else "new",
             "steps": entry.steps,
-            **result["accuracy"],
+            "metric": metric,
+            **result[metric],
             "loss_first": float(np.mean(losses[:part])),
             "loss_last": float(np.mean(losses[-part:])),
             "saturated": result["saturated"]["share"],
@@ -180,11 +183,12 @@ def twins(compiled: Compiled, data: Dataset) -> dict[str, Any]:
     x, y = data.train
     order = np.random.default_rng(1).permutation(len(x))[:HASH_STEPS]
     q, hashes, counts = compiled.prepared.quantize(x[order]), [], [0]
+    y = compiled.prepared.targets.encode(y[order], len(order))
     for kind in ("host", "vm"):
         with compiled.device(kind) as device:
             device.set_control(seed=7, skip=NEVER_SKIP)
-            for sample, label in zip(q, y[order], strict=True):
-                found = device.train_step(sample, int(label))
+            for sample, label in zip(q, y, strict=True):
+                found = device.train_step(sample, label)
                 counts.append(found.instructions or 0)
             hashes.append(compiled.program.state_hash(device.read_params()))
     return {"instructions": max(counts), "steps_compared": HASH_STEPS, "same_bits": hashes[0] == hashes[1]}
@@ -197,7 +201,9 @@ def key(entry: Entry) -> str:
 def settings(entry: Entry) -> dict[str, Any]:
     """What decides a row, so that a changed entry is measured again."""
     feed = None if entry.feed is None else entry.feed.to_dict()
-    plain: dict[str, Any] = json.loads(json.dumps({**asdict(replace(entry, feed=None)), "feed": feed}))
+    plain: dict[str, Any] = json.loads(
+        json.dumps({**asdict(replace(entry, feed=None)), "feed": feed, "loss": entry.loss.value})
+    )
     return plain
 
 

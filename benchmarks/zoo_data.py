@@ -34,7 +34,7 @@ FILES = {
     "toycar": "toycar_ad01/data.npz",
     "bearing": "cwru_bearing/data.npz",
     "bearing, loads 1-3": "cwru_bearing/data.npz",
-    "magnetic tile": "magnetic_tile/data.npz",
+    "magnetic tile, 16x16": "magnetic_tile/data.npz",
     "cifar10": "cifar10",
     "flowers12": "flowers12",
     "trashnet128": "trashnet128",
@@ -54,6 +54,8 @@ def place(name: str) -> Path:
 @cache
 def samples(name: str, shape: tuple[int, int, int]) -> Dataset:
     """A labelled set for models that read `shape` [H,W,C]; where no split is stored, a fifth of each class is held out."""
+    if name == "toycar":
+        return windows(7)
     if name in DIGITS:
         return _digits(DIGITS[name], shape)
     path = place(name)
@@ -113,6 +115,16 @@ def machine_sounds() -> tuple[Array, Array, Array, Array]:
     starts = range(0, x.shape[1] - FRAMES + 1, HOP)
     windows = np.stack([x[:, i : i + FRAMES].reshape(len(x), FRAMES * BANDS) for i in starts], axis=1)
     return windows.reshape(-1, FRAMES * BANDS), np.repeat(np.arange(len(x)), windows.shape[1]), y, split == TRAIN
+
+
+def windows(every: int) -> Dataset:
+    """The toy cars for an autoencoder: all training windows, and every so many of those held out, grouped by file."""
+    x, owner, anomalous, training = machine_sounds()
+    kept = training[owner] | (np.arange(len(x)) % every == 0)
+    split = np.where(training[owner], TRAIN, TEST).astype(np.uint8)
+    y = anomalous[owner].astype(np.int64)
+    data = x.reshape(len(x), 1, 1, -1)
+    return Dataset(data[kept], y[kept], split[kept], ("normal", "anomaly"), "toycar", group=owner[kept])
 
 
 def calibration(data: Dataset) -> Calibration:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import ROOT
+from mcugrad.loss import Loss
 from mcugrad.preprocess import Input, Preprocess
 
 FILES = ROOT.parent / "shared" / "models"
@@ -19,7 +20,7 @@ MFCC = 0.584703  # scale of the keyword model's int8 features, zero point 83
 class Entry:
     """A row.  file: below the folder of models; builder: in its place one of tests/torch_models.py, trained on `own` for
     `epochs` first.  feed: how raw samples become the input, where the file does not say.  own: set on which the model's own
-    head is scored (published: its accuracy in percent); auc: a reconstruction error scores its files instead.
+    head is scored (published: its accuracy in percent); an autoencoder is scored by the error of what it restores.
 
     learns: set that the training build adapts to, with its own head (keep_head) or a new one, in `steps` steps at `rate`;
     scheme: a shipped one; None: biases of the last layers, and weights."""
@@ -37,7 +38,7 @@ class Entry:
     weights: Mapping[str, float] = field(default_factory=dict)
     steps: int = 1500
     rate: float | None = None
-    auc: bool = False
+    loss: Loss = Loss.SOFTMAX
     builder: str | None = None
     epochs: int = 0
 
@@ -59,6 +60,7 @@ def _code(
 VWW = {"conv22": 1.0, "conv24": 1.0, "conv26": 1.0}
 RESNET = {"conv5": 1.0, "conv6": 1.0, "conv7": 1.0, "conv8": 1.0}
 KEYWORDS = {"conv4": 1.0, "conv6": 1.0, "conv8": 1.0}
+MIDDLE = {"conv5": 1.0, "conv6": 1.0, "conv7": 1.0, "conv8": 1.0}
 MLPERF = "mlperf_tiny"
 UNIT = _float(1 / 255)
 IMAGENET = Preprocess(Input.FLOAT, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -77,8 +79,10 @@ ENTRIES = (
     Entry("DS-CNN keywords", f"{MLPERF}/kws_ref_model_float32.tflite", REAL, "kws01 mfcc", None,
           _float(MFCC, 83 * MFCC),
           learns="kws01 mfcc", keep_head=True, weights=KEYWORDS),
-    Entry("anomaly autoencoder", f"{MLPERF}/ad01_int8.tflite", INTEGER, "toycar", auc=True),
-    Entry("anomaly autoencoder", f"{MLPERF}/ad01_fp32.tflite", REAL, "toycar", 89.6, auc=True),
+    Entry("anomaly autoencoder", f"{MLPERF}/ad01_int8.tflite", INTEGER, "toycar", loss=Loss.AUTOENCODER,
+          learns="toycar", keep_head=True, biases=5, weights=MIDDLE, steps=5000),
+    Entry("anomaly autoencoder", f"{MLPERF}/ad01_fp32.tflite", REAL, "toycar", 89.6, loss=Loss.AUTOENCODER,
+          learns="toycar", keep_head=True, biases=5, weights=MIDDLE, steps=5000),
     Entry("streaming wake word", f"{MLPERF}/str_ww_ref_model.tflite", INTEGER,
           learns="speech commands, 30 frames", biases=8, steps=12000, rate=0.001),
     Entry("micro_speech", "tflite_micro/micro_speech_quantized.tflite", INTEGER,
@@ -92,11 +96,13 @@ ENTRIES = (
     _code("MobileNetV2, small", "mobilenet_v2", "cifar10", UNIT, 12, learns="trashnet128", biases=8),
     _code("MobileNetV3-Small, small", "mobilenet_v3_small", "cifar10", UNIT, 12, learns="trashnet128", biases=6),
     _code("EfficientNet-Lite0, small", "efficientnet_lite0", "cifar10", UNIT, 12, learns="trashnet128", biases=8),
-    _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 12),
+    _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 12, learns="cifar10", keep_head=True, biases=6),
     _code("DenseNet, small", "densenet", "cifar10, 16x16", UNIT, 12, learns="trashnet128", biases=4),
     _code("1-D CNN, vibration", "vibration_1d", "bearing", _float(1 / 2048), 12, learns="bearing, loads 1-3",
           keep_head=True, biases=3,
           weights={"*": 1.0}, rate=1e-3, steps=3000),
     _code("MLP", "mlp", "digits", _float(1 / 16), 30, learns="digits, turned", keep_head=True,
           biases=2, weights={"*": 1.0}, rate=0.005, steps=3000),
+    _code("U-shaped autoencoder", "unet", None, UNIT, learns="magnetic tile, 16x16", loss=Loss.AUTOENCODER, keep_head=True,
+          biases=4, weights={"*": 1.0}, steps=4000),
 )  # fmt: skip

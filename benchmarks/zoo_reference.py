@@ -16,7 +16,7 @@ from mcugrad.exporters.compare import compare, run_onnx
 from mcugrad.exporters.learned import Learned
 from mcugrad.exporters.onnx import onnx_model
 from mcugrad.importers.tflite_read import read
-from mcugrad.ops.head import HEAD_ONE
+from mcugrad.ops.head import HEAD_ONE, Head
 from mcugrad.prepare import Prepared
 
 Array = NDArray[Any]
@@ -54,12 +54,14 @@ class LiteRt:
 
 def twin_logits(prepared: Prepared, q: Array) -> Array:
     """float64 [N,K] in real units, by the C of the forward pass, built for this machine."""
-    quant = prepared.graph.nodes[-1].inputs[0].type.quant
+    last = prepared.graph.nodes[-1]
+    quant = last.inputs[0].type.quant
     assert quant is not None
+    step = quant.scale[0] / (HEAD_ONE if isinstance(last.op, Head) else 1)
     with tempfile.TemporaryDirectory() as folder:
         _, library = host_program(prepared.graph, prepared.name, Path(folder))
         with Host.load(library) as twin:
-            return twin.infer_many(q) * (quant.scale[0] / HEAD_ONE)
+            return twin.infer_many(q) * step
 
 
 def integer_agreement(path: Path, q: Array, real: Array) -> dict[str, Any]:

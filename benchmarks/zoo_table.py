@@ -51,7 +51,7 @@ def _cells(row: Row) -> list[str]:
         found += [*(f"{build[name]:,}" for name in ("sram", "flash", "instructions")), "yes" if build["same_bits"] else "NO"]
     if learned is None:
         return [*found, "-", "-", "-"]
-    head = " (*new*)" if learned["head"] == "new" else ""
+    head = " (*new*)" if learned["head"] == "new" else " (AUC)" if learned["metric"] == "auc" else ""
     return [*found, f"{learned['set']}{head}", _percent(learned["before"]), _percent(learned["after"])]
 
 
