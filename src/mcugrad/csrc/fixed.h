@@ -69,6 +69,9 @@ static inline int8_t mcg_requantize(int32_t acc, int32_t m, int32_t sh, int32_t 
   return sh > 32 ? mcg_requantize_high(acc, m, sh, zero) : mcg_clamp8(mcg_mbqm_wide(acc, m, sh) + zero);
 }
 
+/* Bits by which a small v (|v| < 2^(31 - bits)) may go up with the shift, so that MBQM takes the short way; 0: none. */
+static inline int32_t mcg_headroom(int32_t sh, int32_t bits) { return sh < 33 && sh + bits >= 33 ? bits : 0; }
+
 /* clampg(v), and counts in *clamped whether the clamp changed it. */
 static inline int8_t mcg_clampg_counted(int32_t v, int32_t *clamped) {
   const int8_t g = mcg_clampg(v);

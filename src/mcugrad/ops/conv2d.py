@@ -175,7 +175,7 @@ class Conv2d(Op):
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
-        if self.groups != 1 or self.window.dilation != (1, 1):
+        if self.groups != 1:
             return Kernel("mcg_conv2d_plain", args)
         segments = (w.type for w in (weight, rest) if w is not None)
         return Kernel("mcg_conv2d", args, scratch=self._scratch(x.type, node.outputs[0].type, *segments))

@@ -67,6 +67,9 @@ void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *
   }
 }
 
+/* Whether the window has no gaps. */
+static inline int is_dense(const mcg_conv2d_t *p) { return p->dilation_h == 1 && p->dilation_w == 1; }
+
 static inline int32_t round4(int32_t n) { return (n + 3) & ~3; }
 
 /* to [n] = from [n]; returns the end.  The last word may overlap the one before. */
@@ -148,6 +151,21 @@ static MCG_APART void gather(const conv_t *f, int32_t top, int32_t left, int32_t
   }
 }
 
+/* The same for a window with gaps. */
+static MCG_APART void gather_dilated(const conv_t *f, int32_t top, int32_t left, int32_t first, int32_t n, int8_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  for (int32_t ky = 0, iy = top; ky < p->kernel_h; ++ky, iy += p->dilation_h) {
+    for (int32_t kx = 0, ix = left; kx < p->kernel_w; ++kx, ix += p->dilation_w) {
+      if (iy < 0 || iy >= p->in_h || ix < 0 || ix >= p->in_w) {
+        to = fill(to, p->x_zero, n);
+        continue;
+      }
+      const int8_t *at = mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c) + ix * p->in_c;
+      to = p->order == NULL ? copy(to, at, n) : pick(to, at, p, first, n, 1);
+    }
+  }
+}
+
 /* bytes [pixels][live4] = the windows of neighbours, the first of them at `first`, all taps inside and all channels in
  * order; what fills up the last group is there already. */
 static MCG_APART void gather_inside(const conv_t *f, const int8_t *first, int32_t pixels) {
@@ -176,14 +194,17 @@ static MCG_APART void gather_strip(const conv_t *f, place_t at, int32_t count, i
   const int32_t taps = p->kernel_h * p->kernel_w * n, pad = -taps & 3;
   const int32_t top = at.oy * p->stride_h - p->pad_top, left = at.ox * p->stride_w - p->pad_left;
   const int32_t right = left + (at.pixels - 1) * p->stride_w + p->kernel_w;
-  if (p->order == NULL && top >= 0 && top + p->kernel_h <= p->in_h && left >= 0 && right <= p->in_w &&
+  const int dense = is_dense(p);
+  if (dense && p->order == NULL && top >= 0 && top + p->kernel_h <= p->in_h && left >= 0 && right <= p->in_w &&
       at.ox + at.pixels <= p->out_w) {
     gather_inside(f, mcg_row(f->x, top, f->r->x_rows, p->in_w * p->in_c) + left * p->in_c, at.pixels);
     return;
   }
   int8_t *to = f->bytes;
   for (int32_t j = 1; j <= at.pixels; ++j, to += taps + pad) {
-    gather(f, at.oy * p->stride_h - p->pad_top, at.ox * p->stride_w - p->pad_left, first, n, to);
+    const int32_t row = at.oy * p->stride_h - p->pad_top, column = at.ox * p->stride_w - p->pad_left;
+    if (dense) gather(f, row, column, first, n, to);
+    else gather_dilated(f, row, column, first, n, to);
     fill(to + taps, p->x_zero, pad);
     if (j < count) advance(f, &at, 1);
   }
@@ -353,8 +374,8 @@ static void prepare(conv_t *f) {
 
 void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                 const int32_t *bias, int8_t *y, void *scratch) {
-  if (MCG_WIDE && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
-  if (MCG_MVE && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
+  if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
+  if (MCG_MVE && is_dense(p) && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
   conv_t f;
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;
