@@ -25,7 +25,7 @@ from mcugrad.ir import (
     TensorType,
     Work,
 )
-from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, shift_table
+from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, round_up, shift_table
 from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector
 from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
@@ -124,13 +124,16 @@ class DepthwiseConv2d(Op):
         return Kernel("mcg_depthwise", args, scratch=self._scratch(x.type.shape, node.outputs[0].type.shape))
 
     def _scratch(self, x: tuple[int, ...], y: tuple[int, ...]) -> int:
-        """Of four channels: the input rows under the window and the weight, as int16 pairs (csrc/ops/depthwise_row.h)."""
+        """Of four channels: the input rows under the window and the weight, as int16 pairs (csrc/ops/depthwise_row.h); of a
+        small map all rows (csrc/ops/depthwise_plane.h)."""
         (kh, kw), stride = self.window.kernel, self.window.stride[1]
         if x[3] < 4 or stride > 2:
             return 0
         steps = kw // 2 + 1
-        width = ceil_div(y[2], 4) * 4 * stride + 2 * steps - 2
-        return 2 * 4 * (min(kh, x[1]) * width + 2 * kh * steps * 4)
+        width = round_up(y[2], 4) * stride + 2 * steps - 2
+        ring = 2 * 4 * (min(kh, x[1]) * width + 2 * kh * steps * 4)
+        small = x[1] <= kh or x[1] * x[2] <= 64
+        return max(ring, plane_scratch(self.window, x[1], y[1], y[2])) if small else ring
 
     def replaces(self, node: Node) -> tuple[tuple[int, int], ...]:
         """The kernel copies the rows under its window, four channels at a time, before it writes over the first of them."""
@@ -149,6 +152,16 @@ class DepthwiseConv2d(Op):
         for i, (x, window, weight, zero) in enumerate(depthwise_cases()):
             op = cls(window, COARSE if i in (8, 22) else filled(window.kernel[0] * window.kernel[1], zero))
             yield single(op, x=x, weight=weight, bias=vector(x.shape[3]))
+
+
+def plane_scratch(window: Window, in_rows: int, rows: int, width: int) -> int:
+    """Of four channels: `in_rows` input rows under an output of rows x width, and the weight (csrc/ops/depthwise_plane.h)."""
+    (kh, kw), stride = window.kernel, window.stride[1]
+    steps = kw // 2 + 1
+    columns = round_up(width, 4) * stride + 2 * steps - 2
+    lines = 2 * 4 * (in_rows * columns + 4 * kh * steps)
+    square = window.kernel == (3, 3) and window.stride == (1, 1) and width % 4 == 0
+    return max(lines, 4 * (width // 4 * 12 * (rows + 2) + 24)) if square else lines
 
 
 def depthwise_macs(y: TensorType, window: Window) -> int:
@@ -196,13 +209,18 @@ class DepthwiseInputGrad(InputGradRows):
         return Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
 
     def _scratch(self) -> int:
-        """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on."""
+        """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on, all as
+        the kernel's turned twin keeps it where the stride is 1 (csrc/ops/depthwise_plane.h)."""
         height, width = self.shape[1:3]
         (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
         positions = block_positions(height, width, 64)
         rows = ceil_div(positions // width - 1, sh) + ceil_div(kh, sh)
         columns = ceil_div(width - 1, sw) + ceil_div(kw, sw)
-        return 4 * 4 * positions + 2 * 4 * (kh * kw + rows * columns)
+        spans = 4 * 4 * positions + 2 * 4 * (kh * kw + rows * columns)
+        if (sh, sw) != (1, 1):
+            return spans
+        block = positions // width
+        return max(spans, 4 * 4 * (positions + 3) + plane_scratch(self.window, block + kh - 1, block, width))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/depthwise_plane.h"
 #include "ops/depthwise_row.h"
 #include "ops/rows.h"
 
-/* Four channels of a call.  The columns hold `ring` input rows, all of them where they are no more than kernel_h. */
+#define SMALL 64 /* positions of a map that is kept as a whole; ops/depthwise.py sizes the scratch by it */
+
+/* Four channels of a call.  The columns hold `ring` input rows. */
 typedef struct {
   const mcg_conv2d_t *p;
   const mcg_rows_t *r;
@@ -30,26 +33,31 @@ MCG_INLINE void store_pairs(int16_t *to, int32_t plane, uint32_t even0, uint32_t
   mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(odd1, odd0));
 }
 
-/* to [steps][4] of each channel, `plane` elements apart, and again half a plane on = row of weights [kw][C]. */
-static MCG_APART void widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t channels) {
+void mcg_depthwise_widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next) {
   uint32_t even = 0u, odd = 0u; /* of the weight before the step */
-  MCG_ROLLED for (; kw >= 0; kw -= 2, row += 2 * channels, to += 4) {
-    const uint32_t v0 = kw > 0 ? mcg_load4(row) : 0u, v1 = kw > 1 ? mcg_load4(row + channels) : 0u;
+  MCG_ROLLED for (; kw >= 0; kw -= 2, row += 2 * next, to += 4) {
+    const uint32_t v0 = kw > 0 ? mcg_load4(row) : 0u, v1 = kw > 1 ? mcg_load4(row + next) : 0u;
     const uint32_t even0 = mcg_sxtb16(v0), odd0 = mcg_sxtb16_odd(v0);
     const uint32_t even1 = mcg_sxtb16(v1), odd1 = mcg_sxtb16_odd(v1);
     store_pairs(to, plane, even0, odd0, even1, odd1);
     store_pairs(to + 2, plane, even, odd, even0, odd0);
-    store_pairs(to + (plane >> 1), plane, even0, odd0, even1, odd1);
-    store_pairs(to + (plane >> 1) + 2, plane, even, odd, even0, odd0);
     even = even1, odd = odd1;
   }
 }
 
+/* All rows, twice. */
 static void widen_all_weights(const block_t *b, const int8_t *weight) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t row = 4 * b->steps, plane = 2 * p->kernel_h * row, pitch = p->kernel_w * p->in_c;
+  const int32_t row = 4 * b->steps, half = p->kernel_h * row, pitch = p->kernel_w * p->in_c;
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-    widen_weights(b->weight + ky * row, plane, weight + ky * pitch, p->kernel_w, p->in_c);
+    mcg_depthwise_widen_weights(b->weight + ky * row, 2 * half, weight + ky * pitch, p->kernel_w, p->in_c);
+  }
+  for (int32_t c = 0; c < MCG_LANES; ++c) {
+    int16_t *to = b->weight + 2 * half * c;
+    MCG_ROLLED for (int32_t i = 0; i < half; i += 4, to += 4) {
+      const uint32_t v = mcg_load4_aligned(to), w = mcg_load4_aligned(to + 2);
+      mcg_store4_aligned(to + half, v), mcg_store4_aligned(to + half + 2, w);
+    }
   }
 }
 
@@ -58,19 +66,8 @@ static MCG_APART void blank(int16_t *to, int32_t n, int32_t step) {
   MCG_ROLLED for (; n > 0; n -= 2, to += step) mcg_store4_aligned(to, 0u);
 }
 
-/* to [n] = 0, n a multiple of eight */
-static void clear(int16_t *to, int32_t n) {
-  const int16_t *const end = to + n;
-  MCG_ROLLED for (; to != end; to += 8) {
-    mcg_store4_aligned(to, 0u), mcg_store4_aligned(to + 2, 0u);
-    mcg_store4_aligned(to + 4, 0u), mcg_store4_aligned(to + 6, 0u);
-  }
-}
-
-/* Columns of each channel, from an even one on, = n pixels at `at`; zeros before the first when it is at an odd place,
- * and after the last when that leaves half a pair. */
-static MCG_APART void widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n,
-                                   int16_t *to, int32_t plane, int32_t step) {
+void mcg_depthwise_widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n, int16_t *to,
+                                int32_t plane, int32_t step) {
   const uint32_t minus = mcg_pair(-zero, -zero);
   if (odd_place) {
     const uint32_t v = mcg_load4(at);
@@ -97,7 +94,7 @@ static void fetch(const block_t *b, int32_t iy, int32_t slot) {
   if (iy >= 0 && iy < p->in_h) {
     const int8_t *row = mcg_row(b->x, iy, b->r->x_rows, p->in_w * p->in_c);
     const int32_t first = ((p->pad_left - odd) >> 1) * b->pair_step;
-    widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + first, plane, b->pair_step);
+    mcg_depthwise_widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + first, plane, b->pair_step);
   } else {
     for (int c = 0; c < MCG_LANES; ++c) blank(to + c * plane, b->width, b->pair_step);
   }
@@ -139,13 +136,15 @@ MCG_INLINE void row_of(const mcg_depthwise_row_t *s, int32_t stride, int32_t ste
   for (int c = 0; c < MCG_LANES; ++c) {
     const int16_t *x = s->columns + c * s->plane, *w = s->weight + c * s->weight_plane;
     const mcg_lane_t lane = s->lane[c];
-    int8_t *y = s->y + c;
+    int8_t *y = (int8_t *)s->y + c;
+    int32_t *sum = (int32_t *)s->y + c;
     for (int32_t i = 0; i < s->quads; ++i, x += MCG_QUAD * stride) {
       int32_t acc[MCG_QUAD] = {lane.bias, lane.bias, lane.bias, lane.bias};
       if (stride == 1) quad_1(s, x, w, steps, acc);
       else quad_2(s, x, w, steps, acc);
-      for (int j = 0; j < MCG_QUAD; ++j, y += s->pixel) {
-        *y = mcg_clamp8(((mcg_mulhi(acc[j], lane.multiplier) >> lane.shift) + lane.offset) >> 1);
+      for (int j = 0; j < MCG_QUAD; ++j, y += s->pixel, sum += MCG_LANES) {
+        if (s->raw) *sum = acc[j];
+        else *y = mcg_clamp8(((mcg_mulhi(acc[j], lane.multiplier) >> lane.shift) + lane.offset) >> 1);
       }
     }
   }
@@ -156,17 +155,20 @@ static void row_in_c(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps
   else row_of(s, 2, steps);
 }
 
-static void row(const block_t *b, const mcg_depthwise_row_t *s) {
-  const int32_t stride = b->p->stride_w, steps = b->steps;
-  if (MCG_ASM && b->square && stride == 1) mcg_depthwise_row_3x3_1(s);
-  else if (MCG_ASM && b->square) mcg_depthwise_row_3x3_2(s);
-  else if (!MCG_ASM || steps < 2 || steps > 4) row_in_c(s, stride, steps);
+void mcg_depthwise_line(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
+  if (!MCG_ASM) row_in_c(s, stride, steps);
   else if (stride == 1 && steps == 2) mcg_depthwise_row_12(s);
   else if (stride == 1 && steps == 3) mcg_depthwise_row_13(s);
   else if (stride == 1) mcg_depthwise_row_14(s);
   else if (steps == 2) mcg_depthwise_row_22(s);
   else if (steps == 3) mcg_depthwise_row_23(s);
   else mcg_depthwise_row_24(s);
+}
+
+static void row(const block_t *b, const mcg_depthwise_row_t *s) {
+  if (MCG_ASM && b->square && b->p->stride_w == 1) mcg_depthwise_row_3x3_1(s);
+  else if (MCG_ASM && b->square) mcg_depthwise_row_3x3_2(s);
+  else mcg_depthwise_line(s, b->p->stride_w, b->steps);
 }
 
 /* Output row oy from rows and weights that s names already. */
@@ -177,25 +179,10 @@ static void output_row(const block_t *b, mcg_depthwise_row_t *s, int32_t oy) {
   s->y = mcg_row_out(b->y, oy, b->r->y_rows, p->out_w * p->out_c);
   if (whole > 0) row(b, s);
   if (rest > 0) {
-    int8_t last[MCG_QUAD * MCG_LANES], *to = s->y + whole * MCG_QUAD * p->out_c;
+    int8_t last[MCG_QUAD * MCG_LANES], *to = (int8_t *)s->y + whole * MCG_QUAD * p->out_c;
     s->columns += whole * (MCG_QUAD / 2 * p->stride_w) * b->pair_step, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
     row(b, s);
     for (int32_t i = 0; i < rest; ++i, to += p->out_c) mcg_store4(to, mcg_load4(last + MCG_LANES * i));
-  }
-}
-
-/* All rows of the range where the columns hold the whole input: slot i is row i, and only rows inside are used. */
-static void resident(const block_t *b, mcg_depthwise_row_t *s) {
-  const mcg_conv2d_t *p = b->p;
-  int32_t next = mcg_between(b->r->first * p->stride_h - p->pad_top, 0, p->in_h);
-  for (int32_t oy = b->r->first; oy < b->r->last; ++oy) {
-    const int32_t top = oy * p->stride_h - p->pad_top;
-    const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h);
-    for (; next < top + v.last; ++next) fetch(b, next, next);
-    s->rows = v.last - v.first;
-    s->columns = b->columns + (top + v.first) * b->width;
-    s->weight = b->weight + v.first * 4 * b->steps;
-    output_row(b, s, oy);
   }
 }
 
@@ -216,39 +203,65 @@ static void through_ring(const block_t *b, mcg_depthwise_row_t *s) {
   }
 }
 
-/* Requantization of four channels from c on. */
-static void load_lanes(const mcg_conv2d_t *p, const int32_t *bias, int32_t c, int square, mcg_lane_t lane[MCG_LANES]) {
-  for (int i = 0; i < MCG_LANES; ++i) {
+void mcg_depthwise_lanes(const mcg_conv2d_t *p, const int32_t *bias, int32_t c, int scaled, mcg_lane_t lane[MCG_LANES]) {
+  MCG_ROLLED for (int i = 0; i < MCG_LANES; ++i) {
     lane[i].multiplier = p->multiplier[c + i];
     lane[i].shift = p->shift[c + i] - 33;
     lane[i].offset = 2 * p->y_zero + 1;
-    if (square) lane[i].offset *= 1 << lane[i].shift, ++lane[i].shift;
+    if (scaled) lane[i].offset *= 1 << lane[i].shift, ++lane[i].shift;
     lane[i].bias = bias[c + i];
+  }
+}
+
+/* Small maps: all input rows of a block are kept. */
+static MCG_APART void in_planes(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                      const int32_t *bias, int8_t *y, mcg_plane_t *g) {
+  const int32_t row = p->out_w * p->out_c;
+  mcg_depthwise_row_t s;
+  for (g->first = r->first; g->first < r->last; g->first += g->rows) {
+    const int32_t slot = mcg_ring_slot(g->first, r->y_rows);
+    g->rows = r->last - g->first < r->y_rows - slot ? r->last - g->first : r->y_rows - slot;
+    mcg_plane_begin(g);
+    for (int32_t next = 0; next < p->in_c; next += MCG_LANES) {
+      const int32_t c = next + MCG_LANES > p->in_c ? p->in_c - MCG_LANES : next; /* the last may overlap the one before */
+      mcg_depthwise_lanes(p, bias, c, g->square, s.lane);
+      mcg_plane_block(g, x + c, weight + c, &s, y + slot * row + c);
+    }
+  }
+}
+
+/* Large ones, a ring of rows at a time. */
+static MCG_APART void in_rings(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                     const int32_t *bias, int8_t *y, int square, int16_t *columns) {
+  const int32_t steps = p->kernel_w / 2 + 1, ring = p->kernel_h;
+  const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
+  int16_t *const widened = columns + MCG_LANES * ring * width;
+  mcg_clear(columns, MCG_LANES * ring * width);
+  for (int32_t next = 0; next < p->in_c; next += MCG_LANES) {
+    const int32_t c = next + MCG_LANES > p->in_c ? p->in_c - MCG_LANES : next; /* the last may overlap the one before */
+    const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
+                       square ? 2 : width, square ? 2 * ring : 2};
+    mcg_depthwise_row_t s;
+    s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps, s.raw = 0;
+    mcg_depthwise_lanes(p, bias, c, square, s.lane);
+    widen_all_weights(&b, weight + c);
+    through_ring(&b, &s);
   }
 }
 
 int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                              const int32_t *bias, int8_t *y, void *scratch) {
-  const int32_t steps = p->kernel_w / 2 + 1, ring = p->in_h < p->kernel_h ? p->in_h : p->kernel_h, lanes = MCG_LANES;
-  const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
-  int16_t *const columns = (int16_t *)scratch, *const widened = columns + lanes * ring * width;
-  if (p->in_c < lanes || p->stride_w > 2) return 0;
-  int square = MCG_ASM && p->kernel_h == 3 && p->kernel_w == 3 && p->in_h > 3;
-  for (int32_t c = 0; c < p->in_c; ++c) {
+  const int small = p->in_h <= p->kernel_h || p->in_h * p->in_w <= SMALL;
+  int scaled = 1; /* whether the shifts suit mcg_depthwise_row_3x3_* */
+  mcg_plane_t g = {p->kernel_h, p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left, p->in_h, p->in_w, p->out_w,
+                   p->in_c, r->x_rows, p->x_zero, 0, 0, 0, 0, 0, (int16_t *)scratch};
+  if (p->in_c < MCG_LANES || !mcg_plane_fits(&g)) return 0;
+  MCG_ROLLED for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
-    if (p->shift[c] > 54) square = 0;
+    if (p->shift[c] > 54) scaled = 0;
   }
-  clear(columns, lanes * ring * width);
-  for (int32_t next = 0; next < p->in_c; next += lanes) {
-    const int32_t c = next + lanes > p->in_c ? p->in_c - lanes : next; /* the last may overlap the one before */
-    const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
-                       square ? 2 : width, square ? 2 * ring : 2};
-    mcg_depthwise_row_t s;
-    s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps;
-    load_lanes(p, bias, c, square, s.lane);
-    widen_all_weights(&b, weight + c);
-    if (p->in_h <= p->kernel_h) resident(&b, &s);
-    else through_ring(&b, &s);
-  }
+  g.square = scaled && mcg_plane_is_square(&g);
+  if (small) in_planes(p, r, x, weight, bias, y, &g);
+  else in_rings(p, r, x, weight, bias, y, MCG_ASM && scaled && p->kernel_h == 3 && p->kernel_w == 3, g.planes);
   return 1;
 }

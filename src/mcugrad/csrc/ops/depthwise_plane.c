@@ -1,0 +1,165 @@
+/* Depthwise sums from whole planes: see depthwise_plane.h. */
+#include "depthwise_plane.h"
+
+#include "fixed.h"
+#include "ops/rows.h"
+
+#define SQUARE_ROW 6 /* elements of a row under a quad of 3x3 windows */
+
+static int32_t round4(int32_t n) { return (n + 3) & ~3; }
+
+int32_t mcg_plane_fits(const mcg_plane_t *g) {
+  const int32_t steps = g->kernel_w / 2 + 1;
+  return g->stride_w <= 2 && g->pad_top >= 0 && g->pad_left >= 0 && (!MCG_ASM || (steps >= 2 && steps <= 4));
+}
+
+int32_t mcg_plane_is_square(const mcg_plane_t *g) {
+  return g->kernel_h == 3 && g->kernel_w == 3 && g->stride_h == 1 && g->stride_w == 1 && g->pad_left == 1 &&
+         g->in_w == g->out_w && g->out_w % MCG_QUAD == 0;
+}
+
+static int32_t steps_of(const mcg_plane_t *g) { return g->kernel_w / 2 + 1; }
+
+/* Columns under all windows of a row. */
+static int32_t width_of(const mcg_plane_t *g) { return round4(g->out_w) * g->stride_w + 2 * steps_of(g) - 2; }
+
+/* Input row of tap 0 of output row `row`. */
+static int32_t top_of(const mcg_plane_t *g, int32_t row) { return row * g->stride_h - g->pad_top; }
+
+/* Input rows under the block. */
+static mcg_taps_t input_rows(const mcg_plane_t *g) {
+  const int32_t first = top_of(g, g->first), last = top_of(g, g->first + g->rows - 1) + g->kernel_h;
+  const mcg_taps_t t = {first < 0 ? 0 : first, last > g->in_h ? g->in_h : last};
+  return t;
+}
+
+/* Elements of a channel. */
+static int32_t plane_of(const mcg_plane_t *g) {
+  const mcg_taps_t rows = input_rows(g);
+  if (g->square) return g->out_w / MCG_QUAD * (g->rows + 2) * SQUARE_ROW;
+  return (rows.last - rows.first) * width_of(g);
+}
+
+void mcg_plane_begin(const mcg_plane_t *g) { mcg_clear(g->planes, MCG_LANES * plane_of(g)); }
+
+/* to [3] of each channel, `plane` elements apart: the pairs w0 w1 of the three rows or, from another tap on, w1 w2. */
+static void square_weights(const int8_t *w, int32_t row, int32_t next, int16_t *to, int32_t plane) {
+  MCG_ROLLED for (int32_t ky = 0; ky < 3; ++ky, w += row, to += 2) {
+    const uint32_t v0 = mcg_load4(w), v1 = mcg_load4(w + next), v2 = mcg_load4(w + 2 * next);
+    const uint32_t e0 = mcg_sxtb16(v0), e1 = mcg_sxtb16(v1), e2 = mcg_sxtb16(v2);
+    const uint32_t o0 = mcg_sxtb16_odd(v0), o1 = mcg_sxtb16_odd(v1), o2 = mcg_sxtb16_odd(v2);
+    mcg_store4_aligned(to, mcg_pkhbt(e0, e1)), mcg_store4_aligned(to + 6, mcg_pkhbt(e1, e2));
+    mcg_store4_aligned(to + plane, mcg_pkhbt(o0, o1)), mcg_store4_aligned(to + plane + 6, mcg_pkhbt(o1, o2));
+    mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(e1, e0)), mcg_store4_aligned(to + 2 * plane + 6, mcg_pkhtb(e2, e1));
+    mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(o1, o0)), mcg_store4_aligned(to + 3 * plane + 6, mcg_pkhtb(o2, o1));
+  }
+}
+
+/* A pair of columns of each channel, from two pixels' lanes (a c, b d). */
+MCG_INLINE void put(int16_t *to, int32_t plane, uint32_t e0, uint32_t o0, uint32_t e1, uint32_t o1) {
+  mcg_store4_aligned(to, mcg_pkhbt(e0, e1));
+  mcg_store4_aligned(to + plane, mcg_pkhbt(o0, o1));
+  mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(e1, e0));
+  mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(o1, o0));
+}
+
+/* A row of pixels as strips of six columns, the last two of which begin the next strip, `next` elements on. */
+static MCG_APART void square_row(const int8_t *x, int32_t pixel, int32_t zero, int32_t quads, int16_t *to, int32_t plane,
+                                 int32_t next) {
+  const uint32_t minus = mcg_pair(-zero, -zero);
+  uint32_t v = mcg_load4(x), e = mcg_sxtab16(minus, v), o = mcg_sxtab16_odd(minus, v);
+  put(to, plane, 0u, 0u, e, o);
+  MCG_ROLLED for (; quads > 0; --quads, to += next) {
+    const uint32_t v1 = mcg_load4(x + pixel), v2 = mcg_load4(x + 2 * pixel);
+    put(to + 2, plane, mcg_sxtab16(minus, v1), mcg_sxtab16_odd(minus, v1), mcg_sxtab16(minus, v2),
+        mcg_sxtab16_odd(minus, v2));
+    x += 3 * pixel;
+    v = mcg_load4(x), e = mcg_sxtab16(minus, v), o = mcg_sxtab16_odd(minus, v);
+    if (quads == 1) {
+      put(to + 4, plane, e, o, 0u, 0u);
+      return;
+    }
+    x += pixel;
+    v = mcg_load4(x);
+    const uint32_t e_next = mcg_sxtab16(minus, v), o_next = mcg_sxtab16_odd(minus, v);
+    put(to + 4, plane, e, o, e_next, o_next);
+    put(to + next, plane, e, o, e_next, o_next);
+  }
+}
+
+/* mcg_depthwise_square in the simplest way. */
+static void square_in_c(const mcg_depthwise_row_t *s) {
+  const int32_t strip = (s->rows + 2) * SQUARE_ROW;
+  for (int32_t i = 0; i < MCG_LANES * s->rows * s->quads * MCG_QUAD; ++i) {
+    const int32_t c = i & 3, ox = (i >> 2) % (s->quads * MCG_QUAD), oy = (i >> 2) / (s->quads * MCG_QUAD);
+    const int16_t *x = s->columns + (c * s->quads + ox / MCG_QUAD) * strip + oy * SQUARE_ROW + ox % MCG_QUAD;
+    const int16_t *w = s->weight + c * 12;
+    const mcg_lane_t *l = &s->lane[c];
+    int8_t *y = (int8_t *)s->y + oy * s->pitch + ox * s->pixel;
+    int32_t acc = l->bias;
+    for (int32_t ky = 0; ky < 3; ++ky, x += SQUARE_ROW, w += 2) acc += x[0] * w[0] + x[1] * w[1] + x[2] * w[7];
+    if (s->raw) ((int32_t *)(void *)y)[c] = acc;
+    else y[c] = mcg_clamp8((mcg_mulhi(acc, l->multiplier) + l->offset) >> l->shift);
+  }
+}
+
+static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
+                                   void *y) {
+  const int32_t plane = plane_of(g), strip = (g->rows + 2) * SQUARE_ROW, row = g->channels * g->kernel_w;
+  const mcg_taps_t rows = input_rows(g);
+  int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + (rows.first - top_of(g, g->first)) * SQUARE_ROW;
+  square_weights(weight + (g->turned ? 3 * row - g->channels : 0), g->turned ? -row : row,
+                 g->turned ? -g->channels : g->channels, widened, 12);
+  for (int32_t iy = rows.first; iy < rows.last; ++iy, to += SQUARE_ROW) {
+    square_row(mcg_row(x, iy, g->in_rows, g->in_w * g->channels), g->channels, g->zero, g->out_w / MCG_QUAD, to, plane, strip);
+  }
+  s->columns = g->planes, s->weight = widened, s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->raw = g->raw;
+  s->y = y, s->pixel = g->raw ? 4 * MCG_LANES : g->channels, s->pitch = g->out_w * s->pixel;
+  if (MCG_ASM) mcg_depthwise_square(s);
+  else square_in_c(s);
+}
+
+/* The output row at y, of which s names columns and weights. */
+static void output_row(const mcg_plane_t *g, mcg_depthwise_row_t *s, int8_t *y) {
+  const int32_t whole = g->out_w / MCG_QUAD, rest = g->out_w - whole * MCG_QUAD;
+  int8_t last[MCG_QUAD * MCG_LANES];
+  s->y = y, s->quads = g->raw ? (g->out_w + MCG_QUAD - 1) / MCG_QUAD : whole;
+  s->pixel = g->raw ? 4 * MCG_LANES : g->channels;
+  if (s->quads > 0) mcg_depthwise_line(s, g->stride_w, steps_of(g));
+  if (rest == 0 || g->raw) return;
+  s->columns += whole * MCG_QUAD * g->stride_w, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
+  mcg_depthwise_line(s, g->stride_w, steps_of(g));
+  y += whole * MCG_QUAD * g->channels;
+  for (int32_t i = 0; i < rest; ++i, y += g->channels) mcg_store4(y, mcg_load4(last + MCG_LANES * i));
+}
+
+static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
+                                 int8_t *y) {
+  const int32_t plane = plane_of(g), width = width_of(g), step = 4 * steps_of(g), row = g->channels * g->kernel_w;
+  const int32_t odd = g->pad_left & 1, most = width - g->pad_left, pixels = most < g->in_w ? most : g->in_w;
+  const int32_t line = g->out_w * (g->raw ? 4 * MCG_LANES : g->channels);
+  const mcg_taps_t rows = input_rows(g);
+  int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + g->pad_left - odd;
+  s->pitch = width, s->plane = plane, s->weight_plane = g->kernel_h * step, s->raw = g->raw;
+  for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
+    const int8_t *from = weight + (g->turned ? (g->kernel_h - ky) * row - g->channels : ky * row);
+    mcg_depthwise_widen_weights(widened + ky * step, s->weight_plane, from, g->kernel_w,
+                                g->turned ? -g->channels : g->channels);
+  }
+  for (int32_t iy = rows.first; iy < rows.last && pixels > 0; ++iy, to += width) {
+    mcg_depthwise_widen_pixels(mcg_row(x, iy, g->in_rows, g->in_w * g->channels), g->channels, g->zero, odd, pixels, to,
+                               plane, 2);
+  }
+  for (int32_t oy = g->first; oy < g->first + g->rows; ++oy, y += line) {
+    const int32_t top = top_of(g, oy);
+    const mcg_taps_t v = mcg_taps(top, g->kernel_h, g->in_h);
+    s->rows = v.last - v.first, s->columns = g->planes + (top + v.first - rows.first) * width;
+    s->weight = widened + v.first * step;
+    output_row(g, s, y);
+  }
+}
+
+void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, void *y) {
+  if (g->square) square_block(g, x, weight, s, y);
+  else rows_block(g, x, weight, s, (int8_t *)y);
+}

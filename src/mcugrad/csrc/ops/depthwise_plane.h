@@ -1,0 +1,42 @@
+/* Depthwise sums where all input rows under a block of outputs are kept as int16 planes: small maps, and the input gradient of
+ * stride 1, which is a convolution by the turned kernel. */
+#ifndef MCG_DEPTHWISE_PLANE_H
+#define MCG_DEPTHWISE_PLANE_H
+
+#include <stdint.h>
+
+#include "depthwise_row.h"
+
+/* A block of output rows. */
+typedef struct {
+  int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+  int32_t in_h, in_w, out_w;
+  int32_t channels;    /* of the input and the weight */
+  int32_t in_rows;     /* that the input keeps */
+  int32_t zero;        /* of the input */
+  int32_t turned;      /* whether the last tap comes first */
+  int32_t raw;         /* whether the sums are stored themselves, [rows][out_w][4] */
+  int32_t square;      /* whether mcg_depthwise_square does it; from mcg_plane_is_square */
+  int32_t first, rows; /* output rows first ... first + rows - 1 */
+  int16_t *planes;     /* the scratch of mcg_plane_bytes */
+} mcg_plane_t;
+
+/* Whether blocks of this shape can be computed. */
+int32_t mcg_plane_fits(const mcg_plane_t *g);
+
+/* Whether they are 3x3 windows around each of whole quads of positions. */
+int32_t mcg_plane_is_square(const mcg_plane_t *g);
+
+/* Before the first channels of a block. */
+void mcg_plane_begin(const mcg_plane_t *g);
+
+/* Four channels of the block; x, weight and y at the channels, x at row 0, y at the block's first row.  s has the lanes, those
+ * of mcg_depthwise_row_3x3_1 with `square`, and of raw sums only a bias.  Raw rows may write three positions more than there
+ * are. */
+void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, void *y);
+
+/* All rows of a block of 3x3 windows.  columns: [4 channels][quads][rows + 2][3][2], six columns of each row; weight:
+ * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
+void mcg_depthwise_square(const mcg_depthwise_row_t *s);
+
+#endif
