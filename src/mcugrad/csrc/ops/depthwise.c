@@ -27,13 +27,13 @@ typedef struct {
 /* Output pixel (oy, ox) to y [C]. */
 static void plain_pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                         const int32_t *bias, int32_t oy, int32_t ox, int8_t *y) {
-  for (int32_t c = 0; c < p->in_c; ++c) {
+  MCG_ROLLED for (int32_t c = 0; c < p->in_c; ++c) {
     int32_t acc = bias[c];
-    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+    MCG_ROLLED for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
       const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
       if (iy < 0 || iy >= p->in_h) continue;
       const int8_t *row = mcg_row(x, iy, r->x_rows, p->in_w * p->in_c);
-      for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
+      MCG_ROLLED for (int32_t kx = 0; kx < p->kernel_w; ++kx) {
         const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
         if (ix < 0 || ix >= p->in_w) continue;
         acc += (row[ix * p->in_c + c] - p->x_zero) * weight[(ky * p->kernel_w + kx) * p->in_c + c];
@@ -89,9 +89,10 @@ static void border(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t ox, 
 /* Output row y [out_w] from the rows v of its window, the first of which is x. */
 static void row(const block_t *b, const int8_t *x, mcg_taps_t v, int8_t *y) {
   for (int32_t ox = 0; ox < b->inner.first; ++ox) border(b, x, v, ox, y);
-  if (!MCG_DUAL_MAC && b->p->kernel_w == 3) inner(b, x, v, 3, y);
-  else if (!MCG_DUAL_MAC && b->p->kernel_w == 5) inner(b, x, v, 5, y);
-  else if (!MCG_DUAL_MAC && b->p->kernel_w == 7) inner(b, x, v, 7, y);
+  if (MCG_DUAL_MAC) return; /* none are inner */
+  if (b->p->kernel_w == 3) inner(b, x, v, 3, y);
+  else if (b->p->kernel_w == 5) inner(b, x, v, 5, y);
+  else if (b->p->kernel_w == 7) inner(b, x, v, 7, y);
   else inner(b, x, v, b->p->kernel_w, y);
   for (int32_t ox = b->inner.last; ox < b->p->out_w; ++ox) border(b, x, v, ox, y);
 }
@@ -99,6 +100,7 @@ static void row(const block_t *b, const int8_t *x, mcg_taps_t v, int8_t *y) {
 /* Output columns whose windows lie inside the input. */
 static mcg_taps_t inner_columns(const mcg_conv2d_t *p) {
   mcg_taps_t t = {0, p->out_w};
+  if (MCG_DUAL_MAC) t.first = p->out_w; /* what is left for this file is rare there: less code */
   while (t.first < p->out_w && t.first * p->stride_w < p->pad_left) ++t.first;
   while (t.last > t.first && (t.last - 1) * p->stride_w - p->pad_left + p->kernel_w > p->in_w) --t.last;
   return t;
@@ -136,19 +138,13 @@ static void four_channels_in_place(const block_t *b, int8_t *x, int32_t rows, in
   }
 }
 
-void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
-                   const int32_t *bias, int8_t *y, void *scratch) {
+/* Four channels and more. */
+static MCG_APART void by_channels(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                                  const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t channels = p->in_c, in_place = x == y, rows = p->in_h < p->kernel_h ? p->in_h : p->kernel_h;
   const int32_t step = in_place ? MCG_LANES : channels, pitch = p->in_w * step;
   const int32_t ring = (in_place ? rows : r->x_rows) * pitch;
   const mcg_taps_t columns = inner_columns(p);
-  if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
-  if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
-  if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
-  if (channels < MCG_LANES) {
-    mcg_depthwise_plain(p, r, x, weight, bias, y, scratch);
-    return;
-  }
   for (int32_t next = 0; next < channels; next += MCG_LANES) {
     const int32_t c = next + MCG_LANES > channels ? channels - MCG_LANES : next; /* the last may overlap the one before */
     const int8_t *const first = in_place ? (const int8_t *)scratch : x + c;
@@ -157,4 +153,13 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
     if (in_place) four_channels_in_place(&b, y + c, rows, (int8_t *)scratch);
     else four_channels(&b, r, x + c, y + c);
   }
+}
+
+void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
+                   const int32_t *bias, int8_t *y, void *scratch) {
+  if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
+  if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
+  if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
+  if (p->in_c < MCG_LANES) mcg_depthwise_plain(p, r, x, weight, bias, y, scratch);
+  else by_channels(p, r, x, weight, bias, y, scratch);
 }

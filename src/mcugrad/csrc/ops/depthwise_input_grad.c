@@ -164,14 +164,15 @@ static int32_t room(const mcg_conv2d_t *p, int32_t rows) {
 
 /* Stride 1 by planes: a convolution of h by the turned kernel; 0, having done nothing, where it cannot be one.
  * scratch: int32 [positions of a block + 3][4], that of mcg_plane_block */
-static int32_t in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
-                         void *scratch) {
+static MCG_APART int32_t in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight,
+                                   const mcg_chain_t *chain, void *scratch) {
   const int32_t most = mcg_block_rows(p, POSITIONS), kernel_h = p->kernel_h, kernel_w = p->kernel_w;
   mcg_block_t b = {(int32_t *)scratch, CHANNELS, 0, 0, p->in_w, p->in_c, 0, 0};
   mcg_plane_t g = {kernel_h, kernel_w, 1, 1, kernel_h - 1 - p->pad_top, kernel_w - 1 - p->pad_left, p->out_h, p->out_w,
                    p->in_w, p->in_c, p->out_h, 0, 1, 1, 0, 0, 0, (int16_t *)scratch + 2 * CHANNELS * (most * p->in_w + 3)};
   mcg_depthwise_row_t s;
-  if (p->stride_h != 1 || p->stride_w != 1 || p->in_c % CHANNELS != 0 || !mcg_plane_fits(&g)) return 0;
+  if (p->stride_h != 1 || p->stride_w != 1 || p->dilation_h != 1 || p->dilation_w != 1) return 0;
+  if (p->in_c % CHANNELS != 0 || !mcg_plane_fits(&g)) return 0;
   for (int32_t i = 0; i < CHANNELS; ++i) s.lane[i].bias = 0;
   g.square = mcg_plane_is_square(&g);
   for (; b.row < p->in_h; b.row += most) {
@@ -185,14 +186,13 @@ static int32_t in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *w
   return 1;
 }
 
-/* h [out_h][out_w][C], weight [kh][kw][C]; scratch: int32 [positions of a block][4], uint32 [taps][2],
+/* Any stride.  scratch: int32 [positions of a block][4], uint32 [taps][2],
  * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
-void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
-                              void *scratch) {
-  if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
+static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                               void *scratch) {
   const int32_t rows = mcg_block_rows(p, POSITIONS);
-  const int dual = MCG_DUAL_MAC && p->dilation_h == 1 && p->dilation_w == 1;
-  const int packed = dual && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE;
+  const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE && p->dilation_h == 1 &&
+                     p->dilation_w == 1;
   mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0};
   stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
@@ -200,8 +200,6 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
     s.x[k] = phase(k, p->kernel_w, p->stride_w, p->pad_left, p->in_w);
     s.y[k] = phase(k, p->kernel_h, p->stride_h, p->pad_top, p->in_h);
   }
-  mcg_chain_start(chain);
-  if (dual && !MCG_MVE && in_planes(p, h, weight, chain, scratch)) return;
   for (b.row = 0; b.row < p->in_h; b.row += rows) {
     b.rows = mcg_min(rows, p->in_h - b.row);
     if (packed) clear_plane(p, &b, &s);
@@ -221,4 +219,13 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
       mcg_chain_block(chain, &b);
     }
   }
+}
+
+/* h [out_h][out_w][C], weight [kh][kw][C] */
+void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                              void *scratch) {
+  if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
+  mcg_chain_start(chain);
+  if (MCG_DUAL_MAC && !MCG_MVE && in_planes(p, h, weight, chain, scratch)) return;
+  by_spans(p, h, weight, chain, scratch);
 }
