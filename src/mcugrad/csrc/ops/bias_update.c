@@ -13,24 +13,42 @@ static void sum_plain(const int8_t *h, int32_t positions, int32_t n, int32_t cha
   }
 }
 
-/* The same for eight channels by pairs, whose sums of 256 positions fit int16. */
+#define MOST 256 /* positions whose sums fit int16 */
+
+/* sum [8] of eight channels by pairs; 0 < positions <= MOST. */
 static MCG_NOINLINE void sum_packed(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum) {
-  for (int32_t i = 0; i < 8; ++i) sum[i] = 0;
-  while (positions > 0) {
-    uint32_t a = 0u, b = 0u, c = 0u, d = 0u;
-    MCG_ROLLED for (int32_t n = mcg_min(positions, 256); n > 0; --n, --positions, h += channels) {
-      const uint32_t v = mcg_load4(h), w = mcg_load4(h + 4);
-      a = mcg_sxtab16(a, v);
-      b = mcg_sxtab16_odd(b, v);
-      c = mcg_sxtab16(c, w);
-      d = mcg_sxtab16_odd(d, w);
-    }
-    const uint32_t pairs[4] = {a, b, c, d};
-    MCG_ROLLED for (int32_t i = 0; i < 8; ++i) {
-      const uint32_t pair = pairs[(i & 1) + (i >> 2 << 1)];
-      sum[i] += i & 2 ? mcg_high(pair) : mcg_low(pair);
-    }
+  uint32_t a = 0u, b = 0u, c = 0u, d = 0u;
+  MCG_ROLLED for (; positions > 0; --positions, h += channels) {
+    const uint32_t v = mcg_load4(h), w = mcg_load4(h + 4);
+    a = mcg_sxtab16(a, v);
+    b = mcg_sxtab16_odd(b, v);
+    c = mcg_sxtab16(c, w);
+    d = mcg_sxtab16_odd(d, w);
   }
+  sum[0] = mcg_low(a), sum[1] = mcg_low(b), sum[2] = mcg_high(a), sum[3] = mcg_high(b);
+  sum[4] = mcg_low(c), sum[5] = mcg_low(d), sum[6] = mcg_high(c), sum[7] = mcg_high(d);
+}
+
+/* The same for any number of positions. */
+static void sum_eight(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum) {
+  sum_packed(h, mcg_min(positions, MOST), channels, sum);
+  while (positions > MOST) {
+    int32_t more[8];
+    positions -= MOST, h += MOST * channels;
+    sum_packed(h, mcg_min(positions, MOST), channels, more);
+    MCG_ROLLED for (int32_t i = 0; i < 8; ++i) sum[i] += more[i];
+  }
+}
+
+MCG_RARE int32_t moved_wide(int32_t bias, int32_t sum, int32_t k) {
+  const int64_t wide = (int64_t)bias - mcg_rsh(sum, k);
+  return wide > MCG_BIAS_LIMIT ? MCG_BIAS_LIMIT : wide < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT : (int32_t)wide;
+}
+
+/* bias - RSH(sum, k) within its limits. */
+static inline int32_t moved(int32_t bias, int32_t sum, int32_t k) {
+  if (k <= 0 || k > 31) return moved_wide(bias, sum, k);
+  return mcg_between(bias - ((sum >> k) + (sum >> (k - 1) & 1)), -MCG_BIAS_LIMIT, MCG_BIAS_LIMIT); /* both within 2^30 */
 }
 
 /* h [positions][channels], scratch int32 [channels] */
@@ -38,7 +56,7 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   int32_t *sum = (int32_t *)scratch;
   int32_t packed = 0;
   for (; MCG_DUAL_MAC && !MCG_MVE && packed + 8 <= channels; packed += 8) {
-    sum_packed(h + packed, positions, channels, sum + packed);
+    sum_eight(h + packed, positions, channels, sum + packed);
   }
   if (MCG_MVE) mcg_bias_sums_mve(h, positions, channels, sum);
   else sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
@@ -49,10 +67,7 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
     mcg_bias_step_mve(step, shift, channels, sum);
     return;
   }
-  for (int32_t c = 0; c < channels; ++c) {
-    const int64_t moved = (int64_t)step->bias[c] - mcg_rsh(sum[c], step->p->base[c] + shift);
-    step->bias[c] = moved > MCG_BIAS_LIMIT    ? MCG_BIAS_LIMIT
-                    : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT
-                                              : (int32_t)moved;
-  }
+  int32_t *const bias = step->bias;
+  const int8_t *const base = step->p->base;
+  MCG_ROLLED for (int32_t c = 0; c < channels; ++c) bias[c] = moved(bias[c], sum[c], base[c] + shift);
 }
