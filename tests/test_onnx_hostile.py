@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -187,3 +188,31 @@ def test_many_nodes_stay_fast(tmp_path):
     start = time.monotonic()
     assert check(tmp_path / "m.onnx").ok
     assert time.monotonic() - start < 5
+
+
+def test_changed_attributes_and_settings_of_moving_operators_never_crash(tmp_path):
+    from test_onnx_operators import NETS
+
+    rng = np.random.default_rng(3)
+    for number, name in enumerate(("slice rows and columns", "split", "pad with a number", "resize", "concat", "gather")):
+        net = Net(opset=18)
+        model = parse(net.save(tmp_path / "m.onnx", NETS[name](net)))
+        for round_ in range(20):
+            damaged = onnx.ModelProto()
+            damaged.CopyFrom(model)
+            settings = [t for t in damaged.graph.initializer if t.data_type == TensorProto.INT64]
+            for tensor in settings[:: 1 + round_ % 3]:
+                shape = tuple(tensor.dims) if round_ % 4 else (7,)
+                data = rng.choice(np.array([0, -1, 5, 2**62, -(2**62), 3], np.int64), shape)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(data), tensor.name))
+            for node in damaged.graph.node:
+                for attribute in node.attribute:
+                    if attribute.type == onnx.AttributeProto.INT and number % 2:
+                        attribute.i = int(rng.choice([-9, 0, 4, 2**40]))
+            (tmp_path / "m.onnx").write_bytes(damaged.SerializeToString())
+            start = time.monotonic()
+            try:
+                load(tmp_path / "m.onnx")
+            except McugradError as error:
+                assert str(error)
+            assert time.monotonic() - start < 5

@@ -38,11 +38,11 @@ class Published:
 
 
 INT8 = {
-    "vww": Published("mlperf_tiny/vww_96_int8.tflite", 86, 87, 0.999, 0.99),
-    "resnet": Published("mlperf_tiny/pretrainedResnet_quant.tflite", 35, 36, 0.94, 0.98),
-    "kws": Published("mlperf_tiny/kws_ref_model.tflite", 32, 33, 0.999, 0.99),
-    "wake word": Published("mlperf_tiny/str_ww_ref_model.tflite", 28, 29, 0.99, 0.98),
-    "micro speech": Published("tflite_micro/micro_speech_quantized.tflite", 2, 6, 0.999, 0.96),
+    "vww": Published("mlperf_tiny/vww_96_int8.tflite", 86, 87, 0.999, 0.995),
+    "resnet": Published("mlperf_tiny/pretrainedResnet_quant.tflite", 35, 36, 0.98, 0.98),
+    "kws": Published("mlperf_tiny/kws_ref_model.tflite", 32, 33, 0.999, 0.995),
+    "wake word": Published("mlperf_tiny/str_ww_ref_model.tflite", 28, 29, 0.99, 0.995),
+    "micro speech": Published("tflite_micro/micro_speech_quantized.tflite", 2, 6, 0.999, 0.995),
 }
 FLOAT = {
     "vww": Published("mlperf_tiny/vww_96_float.tflite", 86, 87, 0, 1),
@@ -89,14 +89,15 @@ def test_integer_features_and_top_class_are_those_of_litert(name):
         reference.run(x)
         found.append(np.abs(steps(imported, x).reshape(-1) - reference.steps(model.features).reshape(-1)))
         logits = interpret(head, fed(imported, x))[head.outputs[0]]
-        same += logits.argmax() == reference[model.logits].argmax()
+        theirs = reference[model.logits].reshape(-1)
+        same += theirs[logits.argmax()] == theirs.max()  # int8 logits may tie
     assert np.concatenate(found).max() <= 1
     assert (np.concatenate(found) == 0).mean() >= model.exact
     assert same / SAMPLES >= model.top
 
 
 def test_deep_network_with_padded_channels_stays_close():
-    """MicroNets VWW2: 53 layers, 11 additions with 15-bit factors and a 2x2 average whose ties round up."""
+    """MicroNets VWW2: 53 layers, 11 additions and a 2x2 average whose ties round up."""
     from mcugrad.images import resize
 
     path = MODELS / "wake_vision" / "wv_quality_micronets_vww2_50_50_INT8.tflite"
@@ -105,7 +106,7 @@ def test_deep_network_with_padded_channels_stays_close():
     for x in resize(pixels("vww")[0][:SAMPLES], 50, 50, 1):
         reference.run(x)
         found.append(np.abs(steps(imported, x).reshape(-1) - reference.steps(184).reshape(-1)))
-    assert (np.concatenate(found) <= 1).mean() >= 0.97
+    assert (np.concatenate(found) <= 1).mean() >= 0.995
 
 
 @pytest.mark.parametrize("name", FLOAT)

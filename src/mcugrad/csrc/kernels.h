@@ -62,9 +62,10 @@ typedef struct {
   int32_t rows, row; /* row: elements */
   int32_t factor1, factor2;
   int16_t zero1, zero2, y_zero;
+  int16_t shift; /* 1 to 30; 15: both products at once where the core can */
 } mcg_add_t;
 
-/* y = clamp8(RSH((x1 - zero1) * factor1 + (x2 - zero2) * factor2, 15) + y_zero); y may be x1 or x2; factors may be negative. */
+/* y = clamp8(RSH((x1 - zero1) * factor1 + (x2 - zero2) * factor2, shift) + y_zero); y may be x1 or x2; factors may be negative. */
 void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y);
 
 typedef struct {

@@ -47,7 +47,7 @@ OPERATORS_ON_INTEGERS = {*INTEGERS, "QLinearConcat"}
 DOMAINS, CONTRIBUTED = {"", "ai.onnx"}, "com.microsoft"
 VIEWS = {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 KEEP = (norms_to_layers, *CLEAN)  # folding a batch norm would change stored integers
-MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError)
+MALFORMED = (ValueError, IndexError, KeyError, TypeError, ArithmeticError, AttributeError)
 
 
 def load_onnx(path: Path) -> Imported:

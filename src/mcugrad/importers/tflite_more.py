@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -14,7 +15,7 @@ from mcugrad.importers.onnx_state import Blocked
 from mcugrad.importers.tflite_read import TfliteNode
 from mcugrad.importers.tflite_state import Act, State
 from mcugrad.ir import Value
-from mcugrad.ops.add import Add, Sub
+from mcugrad.ops.add import Add, Sub, precise_bits
 from mcugrad.ops.concat import Concat
 from mcugrad.ops.functions import Elementary, Elu, Function, Gelu, HardSwish, LeakyRelu, Sigmoid, Tanh
 from mcugrad.ops.lut import Lut
@@ -78,11 +79,14 @@ def arithmetic(state: State, node: TfliteNode) -> None:
     state.require_alike(node, a, b)
     shapes = [state.acts[i].shape if i in state.acts else state.tensor(i).shape for i in node.inputs]
     shape = tuple(int(n) for n in np.broadcast_shapes(*shapes))
-    op = Mul() if node.op == "MUL" else Add() if node.op == "ADD" else Sub()
+    op: Add | Mul = Mul() if node.op == "MUL" else Add() if node.op == "ADD" else Sub()
     if node.op == "MUL":
         a, b = (b, a) if b.type.elements > a.type.elements else (a, b)
     else:
         a, b = _repeated(state, node, a, b), _repeated(state, node, b, a)
+    quants, out = (a.type.quant, b.type.quant), state.quant(node.outputs[0])
+    if isinstance(op, Add) and quants[0] and quants[1] and out:
+        op = replace(op, bits=precise_bits(quants[0], quants[1], out))
     value = state.activated(node, op, a, b, name=node.op.lower(), limits=limits_of(node))
     state.acts[node.outputs[0]] = Act(value, shape)
 

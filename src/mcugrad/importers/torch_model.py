@@ -65,7 +65,7 @@ def _exported(module: Any, example: Any) -> tuple[str, io.BytesIO]:
 def _read(name: str, file: Any) -> Source:
     try:
         found = source(read(name, file))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise McugradError(f"{name}: an operator of the exported program is malformed ({error!r:.200}): {AGAIN}") from None
     check_order(found)
     if found.input_shape[:1] != (1,):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mcugrad.errors import McugradError
 from mcugrad.importers.onnx_read import MAX_FILE, MAX_NODES, Array, printable
+from mcugrad.importers.onnx_state import MAX_WEIGHTS
 
 AGAIN = "write it again with torch.export.save(torch.export.export(module.eval(), (x,)), 'model.pt2'), torch 2.8 or newer"
 MODEL = "models/model.json"
@@ -65,7 +66,16 @@ def read(name: str, file: Path | BinaryIO) -> Program:
         raise McugradError(f"{name}: {error}") from None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise McugradError(f"{name}: not a readable .pt2 file (truncated or corrupt: {error}): {AGAIN}") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise McugradError(f"{name}: not the layout of an exported program ({error!r:.200}): {AGAIN}") from None
 
 
@@ -120,11 +130,15 @@ class _Archive:
     def _stored(self) -> dict[str, Array]:
         """Parameters, buffers and other constants by their names in the module."""
         found: dict[str, Array] = {}
+        elements = 0
         for kind in ("weights", "constants"):
             config = self.json(f"data/{kind}/model_{kind}_config.json")["config"]
             for key, entry in config.items():
                 if entry["use_pickle"] or entry["tensor_meta"] is None:
                     raise McugradError(f"{PICKLED} ({printable(key)}): {AGAIN}")
+                elements += math.prod(_sizes(entry["tensor_meta"]["sizes"]))
+                if elements > MAX_WEIGHTS:
+                    raise McugradError(f"more than {MAX_WEIGHTS:,} parameters: use a network made for microcontrollers")
                 found[key] = _tensor(self.bytes(f"data/{kind}/{entry['path_name']}"), entry["tensor_meta"], key)
         return found
 
@@ -144,7 +158,7 @@ def _tensor(data: bytes, meta: dict[str, Any], key: str) -> Array:
         raise McugradError(f"{printable(key)} holds numbers of type {kind} of torch's schema: use float32 parameters")
     raw = np.frombuffer(data, "<u2" if kind == BFLOAT16 else DTYPES[kind])
     last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-    if min((*sizes, *strides, offset), default=0) < 0 or math.prod(sizes) > MAX_FILE or (0 not in sizes and last >= raw.size):
+    if min((*sizes, *strides, offset), default=0) < 0 or (0 not in sizes and last >= raw.size):
         raise McugradError(f"{printable(key)} has {list(sizes)} elements, {raw.size} are stored: {AGAIN}")
     if 0 in sizes:
         return np.zeros(sizes, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -19,13 +20,24 @@ from mcugrad.quant.affine import clamp8, round_half_up, rsh
 Array = NDArray[Any]
 
 ADD_BITS = 15
+FACTOR_BITS = 21  # factors up to 2**21: 2 * 255 * 2**21 and half a step of 2**30 leave room in int32
+MOST_BITS = 30
+
+
+def precise_bits(first: Quant, second: Quant, out: Quant) -> int:
+    """Bits that put the larger factor between 2**20 and 2**21, as XNNPACK (and so LiteRT) chooses them."""
+    ratio = max(first.scale[0], second.scale[0]) / out.scale[0]
+    return min(max(FACTOR_BITS - math.frexp(ratio)[1], 1), MOST_BITS)
 
 
 @dataclass(frozen=True)
 class Add(Op):
-    """y = clamp8(RSH((x1 - z1) * A1 + (x2 - z2) * A2, 15) + z), A = round(s / s_y * 2**15); `out` None: float."""
+    """y = clamp8(RSH((x1 - z1) * A1 + (x2 - z2) * A2, bits) + z), A = round(s / s_y * 2**bits); `out` None: float.
+
+    15 bits let a core with a dual multiply-accumulate take both products at once; `precise_bits` are those of XNNPACK."""
 
     out: Quant | None = None
+    bits: int = ADD_BITS
     in_place = ((0, 0), (1, 0))
     splits_rows = True
     signs: ClassVar[tuple[int, int]] = (1, 1)
@@ -36,20 +48,20 @@ class Add(Op):
             raise GraphError(f"cannot add {list(a.shape)} and {list(b.shape)}: shapes must be equal")
         if self.out is None:
             return (TensorType(a.shape, "f32"),)
-        if any(self.factor(t) >= 1 << 21 for t in types):
+        if any(self.factor(t) > 1 << FACTOR_BITS for t in types) or not 1 <= self.bits <= MOST_BITS:
             raise GraphError("the scales of the two sides differ too much for a 32-bit addition")
         return (TensorType(a.shape, "s8", self.out),)
 
     def factor(self, type_: TensorType) -> int:
         out = self.out or Quant((1.0,))
-        return round_half_up(need_quant(type_)[0].scale[0] / out.scale[0] * (1 << ADD_BITS))
+        return round_half_up(need_quant(type_)[0].scale[0] / out.scale[0] * (1 << self.bits))
 
     def _sides(self, node: Node) -> list[tuple[int, int]]:
         return [(n * self.factor(v.type), need_quant(v.type)[0].zero) for v, n in zip(node.inputs, self.signs, strict=True)]
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         acc = sum((x.astype(np.int64) - z) * a for x, (a, z) in zip(arrays, self._sides(node), strict=True))
-        return (clamp8(rsh(np.asarray(acc), ADD_BITS) + (self.out or Quant((1.0,))).zero),)
+        return (clamp8(rsh(np.asarray(acc), self.bits) + (self.out or Quant((1.0,))).zero),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         if self.out is None:
@@ -79,6 +91,7 @@ class Add(Op):
             ("zero1", z1),
             ("zero2", z2),
             ("y_zero", (self.out or Quant((1.0,))).zero),
+            ("shift", self.bits),
         )
         args = (
             Struct("mcg_add_t", fields),
@@ -92,6 +105,7 @@ class Add(Op):
     @classmethod
     def examples(cls) -> Iterable[Graph]:
         yield single(cls(Quant((0.08,), -7)), a=activation(3, 5, 7, zero=127), b=activation(3, 5, 7, zero=-128, scale=0.03))
+        yield single(cls(Quant((0.08,), -128), 21), a=activation(3, 5, 7, zero=127), b=activation(3, 5, 7, scale=0.03))
         yield single(cls(Quant((0.02,), 127)), a=activation(4, 1, 3), b=activation(4, 1, 3, scale=0.001))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:

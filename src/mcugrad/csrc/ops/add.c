@@ -32,8 +32,8 @@ static void add_pairs(const int8_t *a, const int8_t *b, const mcg_add_t *p, int3
 
 void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const int8_t *x2, int8_t *y) {
   const int32_t f1 = p->factor1, f2 = p->factor2;
-  const int32_t round = (1 << (ADD_BITS - 1)) - p->zero1 * f1 - p->zero2 * f2;
-  const int packed = MCG_DUAL_MAC && f1 <= 2 * INT16_MAX && f2 <= 2 * INT16_MAX && f1 >= INT16_MIN && f2 >= INT16_MIN;
+  const int32_t round = (1 << (p->shift - 1)) - p->zero1 * f1 - p->zero2 * f2;
+  const int packed = MCG_DUAL_MAC && p->shift == ADD_BITS && f1 <= 2 * INT16_MAX && f2 <= 2 * INT16_MAX && f1 >= INT16_MIN && f2 >= INT16_MIN;
   for (int32_t i = r->first; i < r->last; ++i) {
     const int8_t *a = mcg_row(x1, i, r->x_rows, p->row), *b = mcg_row(x2, i, r->x2_rows, p->row);
     int8_t *to = mcg_row_out(y, i, r->y_rows, p->row);
@@ -46,9 +46,9 @@ void mcg_add(const mcg_add_t *p, const mcg_rows_t *r, const int8_t *x1, const in
       continue;
     }
     const int32_t quick = packed ? p->row & ~3 : 0;
-    add_pairs(a, b, p, round + p->y_zero * (1 << ADD_BITS), quick, to);
+    if (packed) add_pairs(a, b, p, round + p->y_zero * (1 << ADD_BITS), quick, to);
     MCG_ROLLED for (int32_t j = quick; j < p->row; ++j) {
-      to[j] = mcg_clamp8(((a[j] * f1 + b[j] * f2 + round) >> ADD_BITS) + p->y_zero);
+      to[j] = mcg_clamp8(((a[j] * f1 + b[j] * f2 + round) >> p->shift) + p->y_zero);
     }
   }
 }

@@ -7,7 +7,7 @@ void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const 
   for (int32_t i = 0; i < p->row; i += MCG_WIDTH) {
     const int32_t n = p->row - i < MCG_WIDTH ? p->row - i : MCG_WIDTH;
     const mcg_wide_t v = mcg_signed(mcg_load_bytes(a + i, n)), w = mcg_signed(mcg_load_bytes(b + i, n));
-    const mcg_wide_t sum = ((v * p->factor1 + w * p->factor2 + round) >> 15) + p->y_zero;
+    const mcg_wide_t sum = ((v * p->factor1 + w * p->factor2 + round) >> p->shift) + p->y_zero;
     mcg_store_bytes(y + i, mcg_narrow(mcg_clamp_wide(sum, -128, 127)), n);
   }
 }
