@@ -203,19 +203,20 @@ def test_onnx_holds_the_learned_integers_and_onnxruntime_agrees(onnx_run: Path, 
     assert abs(found["device_accuracy"] - found["exported_accuracy"]) <= 0.1
 
 
-@pytest.mark.parametrize("kind", ["onnx", "int8", "float"])
+@pytest.mark.parametrize(("kind", "to"), [("onnx", "onnx"), ("int8", "onnx"), ("float", "onnx"), ("int8", "tflite")])
 def test_the_exported_model_imports_again_with_the_same_integers(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, to: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     run = request.getfixturevalue(f"{kind}_run")
-    mcugrad.export(run, "onnx", tmp_path / "out.onnx")
-    learned, again = read_run(run), mcugrad.load(tmp_path / "out.onnx")
+    mcugrad.export(run, to, tmp_path / f"out.{to}")
+    learned, again = read_run(run), mcugrad.load(tmp_path / f"out.{to}")
     found = {p.value.name: p.data for p in again.graph.params}
     for name, data in weights(learned).items():
         if name.endswith("_weight") and name != "head_weight":
             np.testing.assert_array_equal(found[name], data)
     assert again.classifier is not None
     np.testing.assert_array_equal(np.rint(again.classifier.weight * 4096), weights(learned)["head_weight"])
+    assert again.report.params == sum(d.size for d in weights(learned).values())
 
 
 def test_onnx_says_how_it_is_fed_and_what_it_tells_apart(onnx_run: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mcugrad.importers.image_units import image_preprocess, in_unit_range, unit_of
 from mcugrad.importers.integer_layers import loss_notes
-from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Report, count_ops, layer_table
+from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Layer, Report, count_ops, layer_table
 from mcugrad.importers.onnx import MALFORMED, TWO_CLASSES, integer_limits, split_classifier, two_classes
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import Blocked, bounded_activation
@@ -61,7 +61,7 @@ class _Import:
         nodes = self.graph.nodes if self.graph and not self.blockers else self.state.builder.nodes
         self.features, self.classifier = self._split()
         notes = (*self.state.notes, *loss_notes(self.state.integer_layers))
-        layers = layer_table(nodes)
+        layers = (*layer_table(nodes), *self._head_row())
         self.report = Report(source.name, TFLITE, layers, tuple(self.blockers), notes, count_ops(self.supported))
 
     def result(self) -> Imported:
@@ -157,6 +157,10 @@ class _Import:
 
     def _split(self) -> tuple[Graph | None, Classifier | None]:
         """The graph up to the features, and the model's last layer if it is fully connected, in real numbers."""
+        own = self.state.float_head
+        if self.graph is not None and own is not None:
+            self._require_head(self.graph.outputs[0], own)
+            return self.graph, own
         if self.graph is None or self.graph.outputs[0] in self.state.clamped:
             return self.graph, None
         features, classifier = split_classifier(self.graph)
@@ -174,6 +178,15 @@ class _Import:
             classifier = two_classes(classifier)
         self._note_end(features, classifier)
         return features, classifier
+
+    def _head_row(self) -> tuple[Layer, ...]:
+        """The row of a classifier that is no node of the graph."""
+        own = self.state.float_head
+        if own is None:
+            return ()
+        features, classes = own.weight.shape
+        params, macs = own.weight.size + own.bias.size, own.weight.size
+        return (Layer("classifier", "fully connected", own.origin, (1, features), (1, classes), params, macs),)
 
     def _require_head(self, features: Value, classifier: Classifier) -> None:
         """A blocker for too many features, a note for weights that a Q12 head clips."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mcugrad.importers.limits import NO_LIMITS, Limits
+from mcugrad.importers.model import Classifier
 from mcugrad.importers.onnx_fold import reshaped
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import NO_PADDING, Blocked, bounded_activation
@@ -100,12 +101,25 @@ def fully_connected(state: State, node: TfliteNode) -> None:
     if len(shape) != 2 or min(shape) < 1 or elements % shape[1]:
         raise Blocked(f"a weight {list(shape)} does not fit an input {list(act.shape)}", AGAIN)
     rows = elements // shape[1]
+    if act.value.type.quant is not None and state.tensor(node.inputs[1]).dtype == "FLOAT32":
+        _float_head(state, node, act, rows)
+        return
     x = act.value if rows == 1 else state.reshaped(act.value, (1, 1, rows, shape[1]))
     kernel = (x.type.shape[1], x.type.shape[2]) if rows == 1 else (1, 1)
     whole = (shape[0], *kernel, x.type.shape[3])
     value = state.layer(node, Conv2d(Window(kernel)), x, lambda weight: weight.reshape(whole), limits_of(node))
     keep = node.attributes.get("KeepNumDims", 0) and act.shape[-1:] == shape[1:]
     state.acts[node.outputs[0]] = Act(value, (*act.shape[:-1], shape[0]) if keep else (rows, shape[0]))
+
+
+def _float_head(state: State, node: TfliteNode, act: Act, rows: int) -> None:
+    """A float classifier on dequantized features, the last layer of the model: the features are the graph's output."""
+    if rows != 1 or node.outputs[0] not in state.tail or state.float_head is not None or limits_of(node) != NO_LIMITS:
+        raise Blocked("float operators follow inside the model", "convert the model to full integer, or keep it float")
+    state.spend(math.prod(state.tensor(node.inputs[1]).shape))
+    weight, bias = (state.real(i).astype(np.float64) for i in node.inputs[1:3])
+    state.float_head = Classifier(weight.T, bias, state.origin(node))
+    state.acts[node.outputs[0]] = act
 
 
 def pool(state: State, node: TfliteNode) -> None:

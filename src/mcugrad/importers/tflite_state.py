@@ -11,6 +11,7 @@ import numpy as np
 
 from mcugrad.importers.integer_layers import IntegerLayer, symmetric
 from mcugrad.importers.limits import NO_LIMITS, Limits, grids, span
+from mcugrad.importers.model import Classifier
 from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import MAX_WEIGHTS, NO_PADDING, Blocked, bounded_activation
 from mcugrad.importers.tflite_read import ABSENT, Array, Source, Tensor, TfliteNode, contents
@@ -60,6 +61,7 @@ class State:
         self.hybrid = False
         self.clamped: set[Value] = set()
         self.ends: list[str] = []  # operators of the model's end that were dropped
+        self.float_head: Classifier | None = None  # a float last layer on integer features
         self.tail = _tail(source)
 
     def origin(self, node: TfliteNode) -> str:
@@ -289,6 +291,12 @@ def _tail(source: Source) -> set[int]:
     tail: set[int] = set()
     for node in reversed(source.nodes):
         for i in node.outputs:
-            if all(n.op == "SHAPE" or (n.op in TAIL and tail.issuperset(n.outputs)) for n in readers.get(i, [])):
+            if all(n.op == "SHAPE" or (_ends(n, source) and tail.issuperset(n.outputs)) for n in readers.get(i, [])):
                 tail.add(i)
     return tail
+
+
+def _ends(node: TfliteNode, source: Source) -> bool:
+    """May the operator stand at the end of an integer model: without weights, or a float classifier that adds up features?"""
+    dense = node.op == "FULLY_CONNECTED" and len(node.inputs) == 3 and ABSENT not in node.inputs
+    return node.op in TAIL or (dense and source.tensors[node.inputs[1]].dtype == "FLOAT32")
