@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mcugrad.compiler import host_program
 from mcugrad.devices.host import Host
 from mcugrad.exporters.compare import compare, run_onnx
-from mcugrad.exporters.learned import Learned
+from mcugrad.exporters.learned import PLAIN, Learned
 from mcugrad.exporters.onnx import onnx_model
 from mcugrad.importers.tflite_read import read
 from mcugrad.ops.head import HEAD_ONE, Head
@@ -94,7 +94,7 @@ def as_learned(prepared: Prepared) -> Learned:
     source = prepared.source
     return Learned(
         Path(), prepared.graph, prepared.graph, source.file, source.format, "", None, frozenset(), prepared.preprocess, (),
-        prepared.raw, prepared.x, prepared.y, b"", "",
+        prepared.raw, PLAIN, prepared.x, prepared.y, b"", "",
     )  # fmt: skip
 
 

@@ -433,6 +433,23 @@ def test_every_training_graph_of_the_corpus_is_well_formed_onnx(name: str) -> No
 # Comparison
 
 
+def test_a_regression_comes_out_in_the_units_of_its_targets(onnx_run: Path, tmp_path: Path) -> None:
+    """A new head learns numbers of zero mean and unit variance; what is exported gives those of the user."""
+    data, onnxruntime = blobs((17, 13, 3)), pytest.importorskip("onnxruntime")
+    targets = np.stack([1000 + 50 * data["y"], -3 + 0.1 * data["y"]], axis=1).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=data["x"], y=targets, split=data["split"])
+    request = Request(onnx_run.parent / "net.onnx", "head", loss="mse", rate=0.05)
+    mcugrad.train(request, tmp_path / "data.npz", Course(steps=300, skip=2.0), folder=tmp_path / "run")
+    found = mcugrad.export(tmp_path / "run", "onnx", tmp_path / "out.onnx")["agreement"]
+    assert found["within"] >= 0.9
+    session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    learned = read_run(tmp_path / "run")
+    images = real_input(learned, learned.quantize(data["x"][60:])).transpose(0, 3, 1, 2)
+    out = np.concatenate([session.run(None, {"x": image[None]})[0] for image in images])
+    assert (np.abs(out.mean(0) - targets[60:].mean(0)) <= [40, 0.08]).all()
+    assert np.corrcoef(out[:, 0], targets[60:, 0])[0, 1] > 0.7
+
+
 def test_one_lsb_is_a_step_of_an_8_bit_grid_over_the_logits() -> None:
     device = np.array([[0.0, 255.0], [10.0, 0.0]])
     exported = np.array([[0.0, 255.0], [10.0, 12.5]])

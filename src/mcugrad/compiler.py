@@ -137,7 +137,8 @@ def _moved(firmware: Firmware, folder: Path) -> Firmware:
 
 def _write_facts(program: Program, prepared: Prepared, firmware: Firmware, folder: Path) -> None:
     own = prepared.source
-    source = {"file": own.file, "format": own.format, "classifier": own.classifier, "samples": prepared.raw}
+    units = {"mean": prepared.targets.mean.tolist(), "spread": prepared.targets.spread.tolist()}
+    source = {"file": own.file, "format": own.format, "classifier": own.classifier, "samples": prepared.raw, "units": units}
     report = {**facts(program, firmware), "layers": layer_rows(program), "notes": list(prepared.notes), "source": source}
     (folder / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
     if prepared.targets.loss is not Loss.SOFTMAX:

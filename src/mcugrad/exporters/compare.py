@@ -64,7 +64,7 @@ def device_logits(learned: Learned, x: Array) -> Array:
     step = quant_of(last.inputs[0]).scale[0] / (HEAD_ONE if isinstance(last.op, Head) else 1)
     with Host.load(build_host(learned.folder)) as twin:
         twin.write_params(learned.state)
-        return twin.infer_many(np.ascontiguousarray(x)) * step
+        return twin.infer_many(np.ascontiguousarray(x)) * step * learned.units.spread + learned.units.mean
 
 
 def real_input(learned: Learned, x: Array) -> Array:

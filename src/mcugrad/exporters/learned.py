@@ -17,11 +17,23 @@ from mcugrad.ir import Array, Builder, Graph, Node, Param, Quant, Value
 from mcugrad.layout import from_bytes, parameter_hash
 from mcugrad.memory.problem import state_layout
 from mcugrad.ops.conv2d import Conv2d, merge
+from mcugrad.ops.head import HEAD_ONE
 from mcugrad.preprocess import Preprocess
 from mcugrad.program import inference_graph
 from mcugrad.trainer import TRAINING
 
 AGAIN = "give a folder written by `mcugrad train`"
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """From logits in real units to the numbers that were learned: logit * spread + mean, float64 [K]; 1 and 0 for classes."""
+
+    spread: Array
+    mean: Array
+
+
+PLAIN = Units(np.ones(1), np.zeros(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +56,7 @@ class Learned:
     preprocess: Preprocess
     classes: tuple[str, ...]
     raw: str
+    units: Units
     x: Array
     y: Array
     state: bytes
@@ -85,11 +98,12 @@ def read_run(folder: Path) -> Learned:
     samples = _samples(folder / SAMPLES)
     try:
         source = report["source"]
+        units = Units(np.array(source["units"]["spread"]), np.array(source["units"]["mean"]))
         kept = folder / MODEL_FILES.get(source["format"], "")
         return Learned(
             folder, canonical(inference_graph(training)), training, source["file"], source["format"], source["classifier"],
             kept if kept.is_file() else None, frozenset(state), Preprocess.from_dict(_json(folder / PREPROCESS, folder)),
-            tuple(said.get("classes", ())), source["samples"], samples["x"], samples["y"], block, sha256,
+            tuple(said.get("classes", ())), source["samples"], units, samples["x"], samples["y"], block, sha256,
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise McugradError(f"{folder / REPORT} is damaged ({error!r} is missing): compile again") from None
@@ -157,6 +171,17 @@ def parameter(graph: Graph, value: Value) -> Param:
     if found is None:
         raise McugradError(f"{value.name} is computed where a parameter is expected: report this as a bug of mcugrad")
     return found
+
+
+def classifier(graph: Graph, node: Node, units: Units, channels_first: bool) -> tuple[Array, Array]:
+    """(weight float64 [F,K], bias [K]) in real numbers of a Head, its rows in the order of [1,H,W,C] or of [1,C,H,W]."""
+    x, weight, bias = node.inputs
+    q12 = parameter(graph, weight).data.astype(np.float64) / HEAD_ONE
+    if channels_first and len(x.type.shape) == 4:
+        _, h, w, c = x.type.shape
+        q12 = q12.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(h * w * c, -1)
+    shift = parameter(graph, bias).data * (quant_of(x).scale[0] / HEAD_ONE)
+    return q12 * units.spread, shift * units.spread + units.mean
 
 
 def quant_of(value: Value) -> Quant:

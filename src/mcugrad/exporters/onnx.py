@@ -22,7 +22,7 @@ def onnx_model(learned: Learned) -> bytes:
 
     Raises McugradError for an operation that has no counterpart."""
     graph = learned.graph
-    pieces, (x,) = Pieces(graph), graph.inputs
+    pieces, (x,) = Pieces(graph, learned.units), graph.inputs
     name = input_name(learned)
     pieces.quantized(name, x)
     for node in graph.nodes:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mcugrad.exporters.learned import parameter, quant_of, real_of
+from mcugrad.exporters.learned import PLAIN, Units, parameter, quant_of, real_of
 from mcugrad.ir import Array, Graph, Quant, Value
 
 OPSET, IR_VERSION = 17, 8  # read by every onnxruntime since 1.12
@@ -20,8 +20,8 @@ class Pieces:
 
     `stored` gives the int8 tensor of a value, `real` the float tensor behind its DequantizeLinear."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, units: Units = PLAIN) -> None:
+        self.graph, self.units = graph, units
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.stored: dict[Value, str] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.exporters.learned import parameter, quant_of
+from mcugrad.exporters.learned import classifier, quant_of
 from mcugrad.exporters.onnx_build import Pieces
 from mcugrad.exporters.onnx_functions import function
 from mcugrad.ir import Node, Op, Value
@@ -16,7 +16,7 @@ from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.concat import Concat
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
-from mcugrad.ops.head import HEAD_ONE, Head
+from mcugrad.ops.head import Head
 from mcugrad.ops.losses import Logits
 from mcugrad.ops.lut import Lut
 from mcugrad.ops.mul import Mul
@@ -108,12 +108,8 @@ def _head(pieces: Pieces, node: Node) -> None:
     """The int16 Q12 classifier as a float Gemm, which holds its weights exactly; features in the order of [1,C,H,W]."""
     x, weight, bias = node.inputs
     flat = pieces.node("Flatten", [pieces.real(x)], "features_flat", axis=1)
-    q12 = parameter(pieces.graph, weight).data.astype(np.float64) / HEAD_ONE
-    if len(x.type.shape) == 4:
-        _, h, w, c = x.type.shape
-        q12 = q12.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(h * w * c, -1)
-    shift = parameter(pieces.graph, bias).data * (quant_of(x).scale[0] / HEAD_ONE)
-    constants = [pieces.constant(v.name, d.astype(np.float32)) for v, d in ((weight, q12.T), (bias, shift))]
+    found = classifier(pieces.graph, node, pieces.units, channels_first=True)
+    constants = [pieces.constant(v.name, d.astype(np.float32)) for v, d in ((weight, found[0].T), (bias, found[1]))]
     pieces.node("Gemm", [flat, *constants], OUTPUT, transB=1)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import tflite
 
 from mcugrad.errors import McugradError
-from mcugrad.exporters.learned import Learned, parameter, quant_of, real_of
+from mcugrad.exporters.learned import Learned, classifier, parameter, quant_of, real_of
 from mcugrad.exporters.tflite_build import Extension
 from mcugrad.importers.tflite_read import ABSENT, Source, Tensor, TfliteNode, read
 from mcugrad.ir import Array, Node, Quant, Value
 from mcugrad.ops.depthwise import DepthwiseConv2d
-from mcugrad.ops.head import HEAD_ONE, Head
+from mcugrad.ops.head import Head
 
 MARK = "mcugrad.export"
 OUTPUT = "logits"
@@ -225,16 +225,15 @@ class _Writer:
 
     def _head(self, features: int) -> tuple[int, list[int]]:
         """(output tensor, operators) of the classifier: float, which holds its int16 weights exactly."""
-        x, weight, bias = self.learned.graph.nodes[-1].inputs
-        graph, operators = self.learned.graph, []
-        count = weight.type.shape[1]
+        _, weight, bias = self.learned.graph.nodes[-1].inputs
+        count, operators = weight.type.shape[1], []
         if self.source.tensors[features].dtype != "FLOAT32":
             real = self._tensor("features_real", self.source.tensors[features].shape)
             operators.append(self._operator("DEQUANTIZE", 2, "Dequantize", [features], real))
             features = real
-        q12 = parameter(graph, weight).data.T.astype(np.float64) / HEAD_ONE
-        shift = parameter(graph, bias).data * (quant_of(x).scale[0] / HEAD_ONE)
-        constants = [self._tensor(v.name, d.shape, d.astype(np.float32)) for v, d in ((weight, q12), (bias, shift))]
+        found = classifier(self.learned.graph, self.learned.graph.nodes[-1], self.learned.units, channels_first=False)
+        pairs = ((weight, found[0].T), (bias, found[1]))
+        constants = [self._tensor(v.name, d.shape, np.ascontiguousarray(d, np.float32)) for v, d in pairs]
         output = self._tensor(OUTPUT, (1, count))
         operators.append(self._operator("FULLY_CONNECTED", 1, "FullyConnected", [features, *constants], output))
         return output, operators

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mcugrad.errors import McugradError
-from mcugrad.exporters.learned import Learned, parameter, quant_of, real_of
+from mcugrad.exporters.learned import Learned, classifier, parameter, quant_of, real_of
 from mcugrad.exporters.onnx_build import MARK
 from mcugrad.importers.torch_read import Call, Program, Tensor, read
 from mcugrad.ir import Array, Node
 from mcugrad.ops.depthwise import DepthwiseConv2d
-from mcugrad.ops.head import HEAD_ONE, Head
+from mcugrad.ops.head import Head
 
 OTHERWISE = "use --to onnx"
 LAYERS = ("aten.conv", "aten.linear")
@@ -104,13 +104,8 @@ def _norm(program: Program, names: dict[str, str], epsilon: float, shift: Array,
 
 def _classifier(learned: Learned, program: Program, node: Node) -> dict[str, Array]:
     """The head under the names of the module's own last layer; its rows are classes."""
-    x, weight, bias = node.inputs
     place = _place(program, _call(learned, program, learned.classifier))
-    q12 = parameter(learned.graph, weight).data.astype(np.float64) / HEAD_ONE
-    if len(x.type.shape) == 4:
-        _, h, w, c = x.type.shape
-        q12 = q12.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(h * w * c, -1)
-    shift = parameter(learned.graph, bias).data * (quant_of(x).scale[0] / HEAD_ONE)
+    q12, shift = classifier(learned.graph, node, learned.units, channels_first=True)
     if place.bias is None:
         raise McugradError(f"{place.weight}: the module's classifier has no bias: {OTHERWISE}")
     rank = program.stored[place.weight].ndim
