@@ -23,14 +23,14 @@ BITS = "test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment a
 HEAD_ORDER_OLD = """        if back:
             gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate)
+            update = HeadUpdate(self.plan.rate, self.loss.bits)
             new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
             self.updates += zip((weight, bias), new, strict=True)
         if back:
 """
 HEAD_ORDER_NEW = """        new = (weight, bias)
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate)
+            update = HeadUpdate(self.plan.rate, self.loss.bits)
             new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
             self.updates += zip((weight, bias), new, strict=True)
         if back:
@@ -38,8 +38,58 @@ HEAD_ORDER_NEW = """        new = (weight, bias)
         if back:
 """
 
+LOSSES = "tests/test_gradients.py::test_real_gradients_of_every_loss_equal_finite_differences"
+
 MUTANTS = (
     # Backward pass
+    Mutant(
+        "parts-from-the-start",
+        "ops/concat.py",
+        "tuple(start if i == self.axis else 0 for i in (1, 2, 3))",
+        "tuple(0 for i in (1, 2, 3))",
+        (f"{FINITE}[13]", f"{FINITE}[14]"),
+        "each part of a concatenation gets its own slice of the gradient",
+    ),
+    Mutant(
+        "gate-not-summed",
+        "ops/mul.py",
+        "(product.sum(axis=axes, keepdims=True),)",
+        "(product.mean(axis=axes, keepdims=True),)",
+        (f"{FINITE}[20]", f"{FINITE}[42]"),
+        "a gate is read at every position",
+    ),
+    Mutant(
+        "difference-is-a-sum",
+        "ops/add.py",
+        "        return (-arrays[0].astype(np.float64),)",
+        "        return (arrays[0].astype(np.float64),)",
+        (f"{FINITE}[21]", f"{FINITE}[43]"),
+        "what is subtracted gets the gradient with its sign turned",
+    ),
+    Mutant(
+        "table-without-mask",
+        "ops/lut.py",
+        "        return np.where(passes(y), slope, 0.0)",
+        "        return slope",
+        (f"{FINITE}[19]", f"{FINITE}[41]", f"{FINITE}[63]"),
+        "the ends of a table's outputs are a clamp",
+    ),
+    Mutant(
+        "half-the-squared-error",
+        "ops/losses.py",
+        "else 2 * self.scale * 2.0**-self.fraction / self.outputs",
+        "else self.scale * 2.0**-self.fraction / self.outputs",
+        (f"{LOSSES}[101-Loss.MSE]", f"{LOSSES}[101-Loss.AUTOENCODER]"),
+        "the derivative of a square",
+    ),
+    Mutant(
+        "labels-share-a-head",
+        "training/losses.py",
+        "SigmoidCrossEntropy(step * HEAD_ONE, bits), numbers, bits, 2.0**-bits, True)",
+        "SigmoidCrossEntropy(step * HEAD_ONE, bits), numbers, 15, 2.0**-15, True)",
+        tuple(f"{LOSSES}[{seed}-Loss.SIGMOID]" for seed in (100, 102, 104, 106)),
+        "with more labels a gradient has fewer fraction bits",
+    ),
     Mutant(
         "fan-out-not-summed",
         "training/autodiff.py",
@@ -51,8 +101,8 @@ MUTANTS = (
     Mutant(
         "skip-gradient-lost",
         "ops/add.py",
-        "        for x in node.inputs:\n            if build.wants(x):",
-        "        for x in node.inputs[:1]:\n            if build.wants(x):",
+        "        for x, sign in zip(node.inputs, self.signs, strict=True):\n",
+        "        for x, sign in zip(node.inputs[:1], self.signs, strict=False):\n",
         (f"{FINITE}[1]",),
         "the released compiler's defect: the residual's gradient is overwritten",
     ),
@@ -83,8 +133,8 @@ MUTANTS = (
     Mutant(
         "missing-1/P",
         "ops/pool.py",
-        "Quant((1.0 / p,), exponent=quant.exponent)",
-        "Quant((1.0,), exponent=quant.exponent)",
+        "Quant((quant.scale[0] / p,), exponent=quant.exponent)",
+        "Quant(quant.scale, exponent=quant.exponent)",
         (f"{FINITE}[0]",),
         "the gradient of an average is the average of the gradient",
     ),
@@ -107,8 +157,8 @@ MUTANTS = (
     Mutant(
         "sample-exponent-sign",
         "ops/loss.py",
-        "return rsh(arrays[0], -k).reshape(self.shape), np.array([-27 - k])",
-        "return rsh(arrays[0], -k).reshape(self.shape), np.array([-27 + k])",
+        "return rsh(arrays[0], -k).reshape(self.shape), np.array([self.base - k])",
+        "return rsh(arrays[0], -k).reshape(self.shape), np.array([self.base + k])",
         (f"{NUMERICS}::test_head_gradient_and_the_exponent_of_the_sample",),
         "what was multiplied by 2**k counts 2**-k",
     ),
@@ -435,8 +485,8 @@ MUTANTS = (
     Mutant(
         "c-sum-at-the-wrong-exponent",
         "csrc/ops/chain.c",
-        "add_lane(l, s->add, e - mcg_exponent(",
-        "add_lane(l, s->add, e + mcg_exponent(",
+        "add_block(b, j, n, s, e - mcg_exponent(",
+        "add_block(b, j, n, s, e + mcg_exponent(",
         (*KERNELS, f"{BITS} Chain"),
         "the skip is brought to the exponent of the sum on the device too",
     ),
@@ -447,6 +497,14 @@ MUTANTS = (
         "seed ^ tensor",
         (*KERNELS, f"{BITS} Update"),
         "random numbers are the interpreter's",
+    ),
+    Mutant(
+        "c-table-by-sign",
+        "csrc/ops/lut.c",
+        "to[j] = table[(uint8_t)from[j]]",
+        "to[j] = table[from[j] & 127]",
+        (*KERNELS, f"{BITS} Lut"),
+        "the table is indexed by the byte",
     ),
     Mutant(
         "c-nibbles-unsigned",

@@ -10,9 +10,12 @@ from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.place import Pad, Slice
 from mcugrad.ops.pool import AvgPool, MaxPool
 from mcugrad.ops.reshape import Reshape
 from mcugrad.ops.spatial import Window
+from mcugrad.ops.transpose import Transpose
+from mcugrad.ops.upsample import Upsample
 from mcugrad.passes.clean import CLEAN, drop_identities, fold_batch_norm, remove_dead
 from mcugrad.passes.run import run
 
@@ -81,6 +84,16 @@ def test_identities_vanish_also_in_a_row_and_at_the_output():
     clean = drop_identities(graph)
     assert [n.op.name for n in clean.nodes] == ["clamp"]
     assert clean.nodes[0].inputs == graph.inputs and clean.outputs == clean.nodes[0].outputs
+    same_function(graph, clean)
+
+
+def test_moves_that_change_nothing_vanish():
+    build, x = start()
+    y = build.one(Transpose((0, 1, 2, 3)), build.one(Upsample((1, 1)), x))
+    y = build.one(Pad((0, 0, 0), (0, 0, 0), 7.0), build.one(Slice((0, 0, 0), x.type.shape[1:]), y))
+    graph = build.graph([build.one(Clamp(0, math.inf), build.one(Transpose((0, 2, 1, 3)), y))])
+    clean = drop_identities(graph)
+    assert [n.op.name for n in clean.nodes] == ["transpose", "clamp"]
     same_function(graph, clean)
 
 

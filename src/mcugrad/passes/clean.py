@@ -12,9 +12,12 @@ from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
+from mcugrad.ops.place import Pad, Slice
 from mcugrad.ops.pool import AvgPool, MaxPool
 from mcugrad.ops.reshape import Reshape
 from mcugrad.ops.spatial import Window
+from mcugrad.ops.transpose import Transpose
+from mcugrad.ops.upsample import Upsample
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -63,13 +66,17 @@ def norms_to_layers(graph: Graph) -> Graph:
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Removes the nodes that return their input: reshapes to the same shape, unlimited clamps, 1x1 pooling."""
+    """Removes the nodes that return their input: reshapes and moves that change nothing, unlimited clamps, 1x1 pooling."""
     return _without(graph, {n: n.inputs[0] for n in graph.nodes if _is_identity(n)})
 
 
 def _is_identity(node: Node) -> bool:
     if isinstance(node.op, Reshape):
         return node.op.shape == node.inputs[0].type.shape
+    if isinstance(node.op, (Pad, Slice, Upsample)):
+        return node.outputs[0].type.shape == node.inputs[0].type.shape
+    if isinstance(node.op, Transpose):
+        return node.op.perm == tuple(range(len(node.op.perm)))
     if isinstance(node.op, Clamp):
         return node.op.out is None and (node.op.low, node.op.high) == (-math.inf, math.inf)
     return isinstance(node.op, (AvgPool, MaxPool)) and node.op.window == Window((1, 1))
