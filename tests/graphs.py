@@ -382,13 +382,14 @@ def network_with_loss(seed: int, loss: Loss) -> Network:
     """A random network that ends in a head or, for every second seed, in an output of its own, and targets for `loss`."""
     s = Sketch(seed)
     features, stages = random_body(s, seed)
+    few = 2 if loss is Loss.SOFTMAX else 1
     if loss is Loss.AUTOENCODER or seed % 2:
         sample = s.build.inputs[0].type.elements
         flat = s.place(Reshape((1, 1, 1, features.type.elements)), features, name="flat")
-        y = s.conv(flat, sample if loss is Loss.AUTOENCODER else s.pick(1, 3, 5), relu=False)
+        y = s.conv(flat, sample if loss is Loss.AUTOENCODER else s.pick(few, 3, 5), relu=False)
         graph, unit = attach_logits(s.build.graph((y,))), 128
     else:
-        graph, unit = with_head(s, features, s.pick(1, 3, 5)), 1
+        graph, unit = with_head(s, features, s.pick(few, 3, 5)), 1
     outputs = graph.outputs[0].type.elements
     targets = {
         Loss.SOFTMAX: lambda: s.rng.integers(0, outputs, SAMPLES),

@@ -248,25 +248,39 @@ def cosine(a: Array, b: Array) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
-def test_integer_gradients_point_where_the_real_ones_do() -> None:
-    """Tensors over some samples at unit norm, pooled over networks: cosine above 0.98 (median 0.998), norm within 5 %."""
+def integer_and_real(net: Network) -> Iterator[tuple[type, Array, Array]]:
+    """(kind of step, integer gradient, real one) per updated tensor over some samples, both in units of the real one's norm."""
+    graph = differentiate(net.graph, calibrated(net, resolve(everything(net.graph), net.graph)))
+    runs = [(interpret(graph, net.feeds(i)), interpret(graph, net.feeds(i), real_backward)) for i in range(3)]
+    runs = [(integers, reals) for integers, reals in runs if integers.progress == 0]
+    for node in graph.nodes if runs else ():
+        if isinstance(node.op, WeightStep | BiasStep):
+            pairs = ([r[node.inputs[0]].astype(np.float64).ravel() for r in pair] for pair in runs)
+            a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            if np.abs(b).max() > 0:
+                yield type(node.op), a / np.linalg.norm(b), b / np.linalg.norm(b)
+
+
+def point_alike(nets: list[Network], least: float, median: float) -> None:
+    """Tensors at unit norm, pooled over networks: cosine above `least`, its median above `median`, norm within 5 %."""
     found: dict[type, list[tuple[Array, Array]]] = {WeightStep: [], BiasStep: []}
-    for seed in SEEDS:
-        net = random_network(seed)
-        graph = differentiate(net.graph, calibrated(net, resolve(everything(net.graph), net.graph)))
-        runs = [(interpret(graph, net.feeds(i)), interpret(graph, net.feeds(i), real_backward)) for i in range(3)]
-        runs = [(integers, reals) for integers, reals in runs if integers.progress == 0]
-        for node in graph.nodes if runs else ():
-            if isinstance(node.op, WeightStep | BiasStep):
-                pairs = ([r[node.inputs[0]].astype(np.float64).ravel() for r in pair] for pair in runs)
-                a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
-                if np.abs(b).max() > 0:
-                    found[type(node.op)].append((a / np.linalg.norm(b), b / np.linalg.norm(b)))
+    for net in nets:
+        for kind, integers, reals in integer_and_real(net):
+            found[kind].append((integers, reals))
     for pairs in found.values():
         a, b = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
-        assert cosine(a, b) > 0.98
-        assert np.median([cosine(*p) for p in pairs]) > 0.998
+        assert cosine(a, b) > least
+        assert np.median([cosine(*p) for p in pairs if p[0].any()]) > median
         assert abs(np.linalg.norm(a) / np.linalg.norm(b) - 1) < 0.05
+
+
+def test_integer_gradients_point_where_the_real_ones_do() -> None:
+    point_alike([random_network(seed) for seed in SEEDS], 0.98, 0.998)
+
+
+@pytest.mark.parametrize("loss", Loss)
+def test_integer_gradients_of_every_loss_point_where_the_real_ones_do(loss: Loss) -> None:
+    point_alike([network_with_loss(seed, loss) for seed in range(100, 116)], 0.97, 0.995)
 
 
 @pytest.mark.parametrize("seed", range(0, 48, 5))
