@@ -115,8 +115,8 @@ static inline void mcg_columns_move(mcg_columns_t *c, const mcg_windows_t *s, co
   const int32_t top = s->top + i * s->step_h, first = c->left < 0 ? -c->left : 0, bytes = from->width * from->pixel;
   const int32_t last = mcg_at_most(from->width - c->left, c->columns);
   mcg_bytes_t outside = {0};
-  mcg_fresh_t new = {.count = 0};
-  outside += (int8_t)from->zero;
+  mcg_fresh_t new;
+  outside += (int8_t)from->zero, new.count = 0;
   if (c->next < top) c->next = top;
   for (; c->next < top + s->height; ++c->next, ++new.count) {
     const int inside = c->next < from->height;
