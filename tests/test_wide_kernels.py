@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,27 @@ import test_forward_kernels
 from kernels import CSRC, STRICT, Case, Host, build, cases, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE
+from mcugrad.ops.update import Update
 
 SETS = {"forward": test_forward_kernels.CASES, "backward": test_backward_kernels.CASES}
-X86 = platform.machine() in ("x86_64", "AMD64")
-MACHINES = {"native": "-march=native", **({"avx2": "-march=x86_64_v3", "sse2": "-march=x86_64"} if X86 else {})}
+
+# Flags for lesser x86 machines, each with the processor's flag that it needs; the last one uses no intrinsics at all.
+LESSER = {
+    "avx-vnni": ("avx_vnni", ("-march=alderlake",)),
+    "avx2": ("avx2", ("-march=x86_64_v3",)),
+    "sse2": ("sse2", ("-march=x86_64",)),
+    "portable": ("sse2", ("-march=x86_64", "-U__SSE2__")),
+}
+
+
+def machines() -> dict[str, tuple[str, ...]]:
+    """Flags of the machines whose code this one runs."""
+    info = Path("/proc/cpuinfo")
+    able = set(info.read_text().split()) if info.exists() and platform.machine() == "x86_64" else set()
+    return {"native": ("-march=native",), **{name: flags for name, (needs, flags) in LESSER.items() if needs in able}}
+
+
+MACHINES = machines()
 
 PRIMITIVES = """
 #include "fixed.h"
@@ -54,7 +72,7 @@ def compiler():
 @pytest.fixture(scope="module")
 def libraries(machine, tmp_path_factory):
     found = {"examples": [c for c in cases() if c.node.op.kernel(c.node)], **SETS}
-    flags = ("-O3", machine, *WIDE)
+    flags = ("-O3", *machine, *WIDE)
     return {name: (Host(build(tmp_path_factory.mktemp("wide"), some, compiler(), flags)), some) for name, some in found.items()}
 
 
@@ -69,12 +87,22 @@ def test_kernels_give_the_bits_of_the_integer_semantics(name, libraries):
     assert [case.name for case in some if wrong(case)] == []
 
 
+def test_gradients_shifted_beyond_every_bit_move_nothing(libraries):
+    library, some = libraries["backward"]
+    for case in (c for c in some if c.op is Update):
+        contents = case.contents(0)
+        (control,) = (v for v in contents if v.name == "control")
+        contents[control] = contents[control].copy()
+        contents[control][2] = 40  # halvings of the learning rate
+        assert same(run(case, library, contents), expected(case, contents)), case.name
+
+
 @pytest.fixture(scope="module")
 def primitives(machine, tmp_path_factory):
     folder = tmp_path_factory.mktemp("primitives")
     path = folder / "primitives.c"
     path.write_text(PRIMITIVES, encoding="utf-8")
-    objects = toolchain.compile_objects(compiler(), [(path, ("-O3", "-fPIC", machine, *STRICT, *WIDE))], (CSRC,))
+    objects = toolchain.compile_objects(compiler(), [(path, ("-O3", "-fPIC", *machine, *STRICT, *WIDE))], (CSRC,))
     return ctypes.CDLL(str(toolchain.shared_library(compiler(), objects, (), folder, "primitives")))
 
 
@@ -97,3 +125,9 @@ def test_dot_takes_unsigned_and_signed_bytes_without_saturating(primitives):
             bytes_of = (a.to_bytes(4, "little"), (b ^ 0x80808080).to_bytes(4, "little"))
             want = sum(x * (y - 128) for x, y in zip(*bytes_of, strict=True))
             assert primitives.dot(-5, a, b) == want - 5
+
+
+def test_they_build_for_a_machine_of_another_kind():
+    flags = ("-O3", "-fPIC", "-target", "aarch64-linux-musl", *STRICT, *WIDE)
+    sources = [(path, flags) for path in sorted((CSRC / "wide").glob("*.c"))]
+    assert len(toolchain.compile_objects(toolchain.zig(), sources, (CSRC,))) == len(sources) > 0

@@ -1,4 +1,4 @@
-"""The host twin: the same C, built for this machine and called through ctypes."""
+"""The host twin: the same C, its kernels as vectors where that pays, built for this machine and called through ctypes."""
 
 from __future__ import annotations
 
