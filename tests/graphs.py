@@ -408,7 +408,7 @@ def with_head(s: Sketch, features: Value, classes: int) -> Graph:
 
 
 def random_scheme(graph: Graph, rng: np.random.Generator) -> UpdateScheme:
-    """Some weights whole, some by ratio or by listed channels; any residual bits; centred or not; some biases."""
+    """Some weights whole, some by ratio or by listed channels; any residual bits; centred or not; some biases, of any bits."""
     weights: dict[str, Update] = {}
     for name, node in layers(graph).items():
         if rng.random() < 0.7:
@@ -418,8 +418,8 @@ def random_scheme(graph: Graph, rng: np.random.Generator) -> UpdateScheme:
     biases: int | tuple[str, ...] = listed if rng.random() < 0.4 else int(rng.integers(0, len(names) + 1))
     if not weights and not biases:
         biases = 1
-    bits = int(rng.choice([0, 4, 8]))
-    return UpdateScheme("random", "", weights, biases, bool(rng.random() < 0.9), bits, bool(rng.random() < 0.3))
+    bits, head, centred = int(rng.choice([0, 4, 8])), bool(rng.random() < 0.9), bool(rng.random() < 0.3)
+    return UpdateScheme("random", "", weights, biases, head, bits, centred, bias_bits=int(rng.choice([16, 32])))
 
 
 def random_update(node: Node, rng: np.random.Generator) -> Update:

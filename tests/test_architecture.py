@@ -33,7 +33,7 @@ ROWS = (
 # These import nothing of mcugrad but each other and the errors.
 LEAVES = ROWS[0]
 LONGEST_FILE = 400
-LONGER = {"ir.py": 500}  # the one graph: its types, verifier and interpreter stand together
+LONGER = {"ir.py": 520}  # the one graph: its types, verifier and interpreter stand together
 LONGEST_FUNCTION = 60
 MACHINE = re.compile(r"(?<![\w.$}])/(?:home|work|root|Users|mnt|media|private)/\w")
 TEXT = {".py", ".c", ".h", ".S", ".toml", ".md", ".json", ".cfg", ".txt", ".ld", ".yml", ".yaml", ""}

@@ -21,7 +21,7 @@ from mcugrad.ir import Array, interpret
 from mcugrad.prepare import Prepared, prepare, synthetic
 from mcugrad.program import Machine
 from mcugrad.trainer import loss_of
-from mcugrad.training.scheme import Update, UpdateScheme, read_scheme, with_residual_bits
+from mcugrad.training.scheme import Update, UpdateScheme, read_scheme, with_bias_bits, with_residual_bits
 
 STEPS, SEED, HALVE_AT, SKIP = 10, 7, 6, 16000
 MCUNET = Path(__file__).resolve().parents[2] / "shared" / "models" / "tiny_training" / "mcunet-5fps.pkl"
@@ -66,6 +66,8 @@ def lesson(network: Prepared) -> Lesson:
 
 def scheme_of(name: str) -> UpdateScheme:
     """A scheme by name; "inner" updates every weight but the first, whose gradient would need the whole input."""
+    if name == "demo16":
+        return with_bias_bits(read_scheme("demo", "digits"), 16)
     if name != "inner":
         return read_scheme(name, "digits")
     return UpdateScheme("inner", weights={f"conv{i}": Update() for i in range(1, 13)}, biases=13, centred=True)
@@ -111,6 +113,7 @@ CASES = {
     "sparse, 4 bits": ("demo", 4, Budget("cortex-m7", input_mode="resident")),
     "sparse, pure int8": ("demo", 0, Budget("cortex-m7", input_mode="rows")),
     "sparse, 8 bits": ("demo", 8, Budget("cortex-m4", input_mode="resident")),
+    "sparse, 16 bits a bias": ("demo16", 4, Budget("cortex-m7", input_mode="rows")),
     "full and centred": ("full", 4, Budget("cortex-m7", input_mode="resident")),
     "all but the first layer, by rows": ("inner", 8, Budget("cortex-m4", input_mode="rows")),
     "head": ("head", 4, Budget("cortex-m4", input_mode="rows")),

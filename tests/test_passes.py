@@ -224,6 +224,32 @@ def test_gradients_that_wait_for_each_other_are_not_fused_into_one_chain() -> No
             assert not set(node.inputs) & set(node.outputs)
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_biases_and_their_deltas_learn_the_same_numbers(centred: bool) -> None:
+    """As long as no delta leaves int16: the bias in flash plus its delta is the int32 bias."""
+    net = random_network(0)
+    graphs = {}
+    for bits in (16, 32):
+        scheme = replace(everything(net.graph, centred=centred), bias_bits=bits)
+        graphs[bits] = run(differentiate(net.graph, calibrated(net, resolve(scheme, net.graph), 0.02)), TRAIN)
+    for step in range(4):
+        feeds = net.feeds(step, step=step)
+        results = {bits: interpret(graph, feeds) for bits, graph in graphs.items()}
+        moved = {bits: results[bits].next_params(graph) for bits, graph in graphs.items()}
+        base = {p.value.name: p.data for p in graphs[16].params}
+        deltas = [n for n in moved[16] if n.endswith("_delta")]
+        assert len(deltas) == sum(n.endswith("_bias") for n in moved[32]) - 1, "all but the head's"
+        for name in deltas:
+            bias = name.removesuffix("_delta") + "_bias"
+            assert moved[16][name].dtype == np.int16
+            assert np.abs(moved[16][name].astype(np.int32)).max() < 32767
+            assert np.array_equal(base[bias] + moved[16][name], moved[32][bias]), name
+        weights = [n for n in moved[32] if not n.endswith("_bias")]
+        assert all(np.array_equal(moved[16][n], moved[32][n]) for n in weights)
+        graphs = {bits: graph.with_params(moved[bits]) for bits, graph in graphs.items()}
+    assert any(moved[16][n].any() for n in deltas)
+
+
 def drop_last_node(graph: Graph) -> Graph:
     return replace(graph, nodes=graph.nodes[:-1])
 

@@ -102,10 +102,12 @@ def test_built_in_schemes_on_a_network() -> None:
 
 BAD_FILES = [
     ("biases = [", "is not TOML"),
-    ("bias = 3", "unknown key 'bias'; known are adapt, biases, centred, head"),
+    ("bias = 3", "unknown key 'bias'; known are adapt, bias_bits, biases, centred, head"),
     ("biases = -1", r"biases must be a number of layers \(from the last\) or a list of layer names"),
     ("biases = true", "biases must be a number of layers"),
     ("biases = 1.5", "biases must be a number of layers"),
+    ("bias_bits = 8", "bias_bits must be 16 or 32, not 8"),
+    ("bias_bits = true", "bias_bits must be 16 or 32, not True"),
     ("residual_bits = 5", "residual_bits must be 0, 4 or 8, not 5"),
     ("residual_bits = false", "residual_bits must be 0, 4 or 8, not False"),
     ('residual_bits = "8"', "residual_bits must be 0, 4 or 8, not '8'"),

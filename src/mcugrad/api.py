@@ -18,7 +18,7 @@ from mcugrad.preprocess import Preprocess
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
-from mcugrad.training.scheme import RESIDUAL_BITS, UpdateScheme, read_scheme, with_residual_bits
+from mcugrad.training.scheme import BIAS_BITS, RESIDUAL_BITS, UpdateScheme, read_scheme, with_bias_bits, with_residual_bits
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Request:
     loss: str = "softmax"
     quantizer: str = "minmax"
     preprocess: Preprocess | None = None
+    bias_bits: int | None = None
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -54,6 +55,8 @@ class Request:
             raise McugradError(f"--lr must be above 0 and below 16, got {self.rate}")
         if self.residual_bits is not None and self.residual_bits not in RESIDUAL_BITS:
             raise McugradError(f"--residual-bits must be 0, 4 or 8, got {self.residual_bits}")
+        if self.bias_bits is not None and self.bias_bits not in BIAS_BITS:
+            raise McugradError(f"--bias-bits must be 16 or 32, got {self.bias_bits}")
         if not 0 <= self.seed < 1 << 32:
             raise McugradError(f"--seed must be between 0 and 2^32 - 1, got {self.seed}")
 
@@ -75,9 +78,10 @@ class Request:
         )
 
     def update_scheme(self, model: str) -> UpdateScheme:
-        """The scheme with the requested residual bits."""
+        """The scheme with the requested bits."""
         scheme = read_scheme(self.scheme, model)
-        return scheme if self.residual_bits is None else with_residual_bits(scheme, self.residual_bits)
+        scheme = scheme if self.residual_bits is None else with_residual_bits(scheme, self.residual_bits)
+        return scheme if self.bias_bits is None else with_bias_bits(scheme, self.bias_bits)
 
 
 def input_shape(imported: Imported) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from mcugrad import __version__
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.options import (
     Balanced,
+    BiasBits,
     Bits,
     Calibrate,
     Classes,
@@ -110,6 +111,7 @@ def plan(
     sram: Sram = None,
     calibrate: Calibrate = None,
     residual_bits: Bits = None,
+    bias_bits: BiasBits = None,
     input_mode: InputMode = "auto",
     pareto: Annotated[bool, typer.Option("--pareto", help="Also what each size of SRAM would cost in instructions.")] = False,
     build: Annotated[bool, typer.Option("--build", help="Build the firmware too, and report the bytes of its ELF.")] = False,
@@ -122,8 +124,9 @@ def plan(
     from mcugrad.report.plan import print_plan
 
     request = Request(
-        model, scheme, classes, keep_head, target, sram, None, calibrate, None, residual_bits, input_mode, compiler, seed
-    )
+        model, scheme, classes, keep_head, target, sram, None, calibrate, None, residual_bits, input_mode, compiler, seed,
+        bias_bits=bias_bits,
+    )  # fmt: skip
     bar, show = progress_bar()
     with bar:
         folder = run_folder("plan", model.stem, output)
@@ -148,6 +151,7 @@ def compile_command(
     calibrate: Calibrate = None,
     lr: Rate = None,
     residual_bits: Bits = None,
+    bias_bits: BiasBits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
@@ -161,7 +165,7 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -194,6 +198,7 @@ def train(
     calibrate: Calibrate = None,
     lr: Rate = None,
     residual_bits: Bits = None,
+    bias_bits: BiasBits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
@@ -210,7 +215,7 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:

@@ -18,7 +18,7 @@ from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
 from mcugrad.targets import Target
-from mcugrad.training.scheme import BUILT_IN, UpdateScheme, read_scheme, shipped, with_residual_bits
+from mcugrad.training.scheme import BUILT_IN, UpdateScheme, read_scheme, shipped, with_bias_bits, with_residual_bits
 
 INPUT_MODES = {"auto": None, "resident": False, "rows": True}
 """Is the input pulled row by row?  None: only where nothing else fits."""
@@ -110,6 +110,8 @@ def _choices(prepared: Prepared, scheme: UpdateScheme, line: Line) -> Iterator[C
     bits = max(scheme.residual_bits, *(u.residual_bits or 0 for u in scheme.weights.values())) if scheme.weights else 0
     if bits > 4:
         yield Choice("--residual-bits 4", with_residual_bits(scheme, 4), line)
+    if scheme.bias_bits == 32 and scheme.biases:
+        yield Choice("--bias-bits 16", with_bias_bits(scheme, 16), line)
     for other in _shipped(prepared):
         if other.name != scheme.name:
             yield Choice(f"--scheme {other.name}", other, line)

@@ -126,6 +126,16 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class SummedBias:
+    """Kernel argument: int32 [count] base + delta, summed before the call into the scratch memory from byte `offset` on."""
+
+    base: Operand
+    delta: Operand
+    count: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class RowRange:
     """Kernel argument: the output rows to compute and the ring sizes, filled in from the schedule's step."""
 
@@ -135,7 +145,7 @@ class Context:
     """Kernel argument: the caller's `mcg_context_t`."""
 
 
-KernelArg = Operand | Table | Struct | Scratch | RowRange | Context | int
+KernelArg = Operand | SummedBias | Table | Struct | Scratch | RowRange | Context | int
 
 
 @dataclass(frozen=True)
@@ -213,6 +223,10 @@ class Op:
     def partial(self, channels: tuple[int, ...]) -> Op:
         """The layer with its weight in two segments, the live input channels and the others."""
         raise GraphError(f"{self.name} is updated whole or not at all: use ratio 1")
+
+    def with_delta(self) -> Op:
+        """The layer with an int16 delta, its last input, to be added to its bias."""
+        raise GraphError(f"{self.name} has no bias that int16 deltas could move: use bias_bits = 32")
 
     def work(self, node: Node) -> Work:
         return Work(nbytes=sum(v.type.nbytes for v in (*node.inputs, *node.outputs)))

@@ -82,6 +82,12 @@ Bits = Annotated[
     int | None,
     typer.Option("--residual-bits", parser=parse_bits, metavar="0|4|8", help="Extra bits per updated weight (default: 4)."),
 ]
+BiasBits = Annotated[
+    int | None,
+    typer.Option(
+        "--bias-bits", metavar="16|32", help="SRAM of a bias that learns; 16: a delta to the one in flash (default: 32)."
+    ),
+]
 InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
 CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
 LossName = Annotated[

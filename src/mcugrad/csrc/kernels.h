@@ -58,6 +58,9 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
 void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                          const int32_t *bias, int8_t *y, void *scratch);
 
+/* sum [n] = base + delta, kept within +-2^30; returns sum. */
+const int32_t *mcg_summed_bias(const int32_t *base, const int16_t *delta, int32_t n, void *sum);
+
 typedef struct {
   int32_t rows, row; /* row: elements */
   int32_t factor1, factor2;
@@ -320,7 +323,8 @@ typedef struct {
 
 typedef struct {
   const mcg_bias_params_t *p;
-  int32_t *bias; /* [C] */
+  int32_t *bias;  /* [C]; null: */
+  int16_t *delta; /* [C] what moves instead, within +-32767 */
   const int32_t *sample_exponent;
   const int8_t *exponents;
   const mcg_context_t *c;
@@ -345,7 +349,8 @@ typedef struct {
   const int32_t *sample_exponent;
   const int8_t *exponents;
   const int16_t *mu; /* of the channels in this weight, all groups; null: not centred */
-  int32_t *bias;     /* [O] moved by centring; null: not centred */
+  int32_t *bias;     /* [O] moved by centring; null: not centred, or the bias moves by its ... */
+  int16_t *delta;    /* ... [O]; null: not centred, or the bias itself moves */
   const mcg_context_t *c;
   const mcg_sum_t *sum; /* null: the gradient is whole */
 } mcg_weight_step_t;

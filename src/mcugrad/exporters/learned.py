@@ -13,10 +13,12 @@ import numpy as np
 from mcugrad.compiler import MODEL_FILES, NETWORK, PARAMETERS, PREPROCESS, REPORT, SAMPLES
 from mcugrad.errors import McugradError
 from mcugrad.graphfile import load_graph
-from mcugrad.ir import Array, Builder, Graph, Node, Param, Quant, Value
+from mcugrad.ir import Array, Builder, Graph, Node, Op, Param, Quant, Value
 from mcugrad.layout import from_bytes, parameter_hash
 from mcugrad.memory.problem import state_layout
+from mcugrad.ops.bias import whole_bias
 from mcugrad.ops.conv2d import Conv2d, merge
+from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.head import HEAD_ONE
 from mcugrad.preprocess import Preprocess
 from mcugrad.program import inference_graph
@@ -102,7 +104,8 @@ def read_run(folder: Path) -> Learned:
         kept = folder / MODEL_FILES.get(source["format"], "")
         return Learned(
             folder, canonical(inference_graph(training)), training, source["file"], source["format"], source["classifier"],
-            kept if kept.is_file() else None, frozenset(state), Preprocess.from_dict(_json(folder / PREPROCESS, folder)),
+            kept if kept.is_file() else None, _changed(training, state),
+            Preprocess.from_dict(_json(folder / PREPROCESS, folder)),
             tuple(said.get("classes", ())), source["samples"], units, samples["x"], samples["y"], block, sha256,
         )  # fmt: skip
     except (KeyError, TypeError) as error:
@@ -136,6 +139,12 @@ def _samples(path: Path) -> Mapping[str, Array]:
         raise McugradError(f"{path}: cannot be read ({error}): compile again") from None
 
 
+def _changed(training: Graph, state: Mapping[str, Array]) -> frozenset[str]:
+    """Parameters that the run could change; a bias where its delta learned."""
+    moved = {n.inputs[-1].name: n.inputs[2].name for n in training.nodes if getattr(n.op, "delta", False)}
+    return frozenset(moved.get(name, name) for name in state)
+
+
 def canonical(graph: Graph) -> Graph:
     """The inference graph with every weight whole: updated and resting input channels in their original order."""
     data = {p.value: p.data for p in graph.params}
@@ -145,8 +154,10 @@ def canonical(graph: Graph) -> Graph:
     values.update({v: v for v in graph.inputs})
     for node in graph.nodes:
         op, inputs = node.op, node.inputs
+        if isinstance(op, Conv2d | DepthwiseConv2d) and op.delta:
+            op, inputs = _with_delta(node, data, build)
         if isinstance(op, Conv2d) and op.channels is not None:
-            op, inputs = _whole(node, data, build)
+            op, inputs = _whole(Node(op, inputs, node.outputs), data, build)
         for value in inputs:
             if value not in values:
                 found = data.get(value)
@@ -154,6 +165,15 @@ def canonical(graph: Graph) -> Graph:
         outputs = build.add(op, *(values[v] for v in inputs), name=node.outputs[0].name, origin=node.outputs[0].origin)
         values.update(zip(node.outputs, outputs, strict=True))
     return build.graph([values[v] for v in graph.outputs], (), {})
+
+
+def _with_delta(node: Node, data: dict[Value, Array], build: Builder) -> tuple[Op, tuple[Value, ...]]:
+    """The layer with its learned bias, the delta added."""
+    op, bias = node.op, node.inputs[2]
+    assert isinstance(op, Conv2d | DepthwiseConv2d)
+    total = whole_bias(node, [data.get(v, np.zeros(0)) for v in node.inputs]).astype(np.int32)
+    learned = build.param(bias.name, bias.type, total, bias.origin)
+    return replace(op, delta=False), (*node.inputs[:2], learned, *node.inputs[3:-1])
 
 
 def _whole(node: Node, data: dict[Value, Array], build: Builder) -> tuple[Conv2d, tuple[Value, ...]]:

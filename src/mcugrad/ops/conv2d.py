@@ -26,6 +26,7 @@ from mcugrad.ir import (
     Walk,
     Work,
 )
+from mcugrad.ops.bias import moving_bias, whole_bias, with_bias, without_delta
 from mcugrad.ops.correlate import correlate, correlate_back, correlate_weight
 from mcugrad.ops.example import COARSE, conv_cases, filled, single, vector
 from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
@@ -78,17 +79,19 @@ class Conv2d(Op):
     """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y); with `out` None it is a float convolution.
 
     Inputs: x [1,H,W,C], weight [O,kh,kw,C/groups], bias [O].  With `channels`, weight holds only those (updated) input
-    channels and a fourth input holds the others.
+    channels and a fourth input holds the others.  With `delta`, the last input is int16 [O] to be added to the bias.
     """
 
     window: Window
     out: Quant | None = None
     groups: int = 1
     channels: tuple[int, ...] | None = None
+    delta: bool = False
     splits_rows = True
     weight_axis = 0
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        types = without_delta(types, self.delta)
         x, weight, bias = types[:3]
         height, width, channels = nhwc(x)
         kept = weight.shape[3] + (types[3].shape[3] if len(types) == 4 else 0)
@@ -114,10 +117,10 @@ class Conv2d(Op):
         return output_multipliers(xq, wq, out, weight.shape[0])
 
     def _accumulate(self, node: Node, *arrays: Array) -> Array:
-        x, weight, bias = arrays[:3]
+        x, weight = arrays[:2]
         quant = node.inputs[0].type.quant
-        full = merge(self.channels, weight, arrays[3] if len(arrays) == 4 else None)
-        return correlate(x - np.float64(quant.zero if quant else 0), full, self.window, self.groups) + bias
+        full = merge(self.channels, weight, arrays[3] if self.channels is not None else None)
+        return correlate(x - np.float64(quant.zero if quant else 0), full, self.window, self.groups) + whole_bias(node, arrays)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         out = self.out or Quant((1.0,))
@@ -133,8 +136,8 @@ class Conv2d(Op):
         return (clamp8(acc * (x.scale[0] * np.array(weight.scale) / self.out.scale[0]) + self.out.zero),)
 
     def gradient(self, node: Node, build: Any) -> None:
-        x, weight, bias = node.inputs[:3]
-        rest = node.inputs[3:]
+        x, weight, bias = *node.inputs[:2], moving_bias(node)
+        rest = node.inputs[3:4] if self.channels is not None else ()
         h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
         if build.wants(x):
             back = Conv2dInputGrad(self.window, self.groups, self.channels, x.type.shape)
@@ -147,13 +150,16 @@ class Conv2d(Op):
             raise GraphError("a grouped convolution is updated whole or not at all: use ratio 1")
         return replace(self, channels=channels)
 
+    def with_delta(self) -> Op:
+        return replace(self, delta=True)
+
     def work(self, node: Node) -> Work:
         macs = conv_macs(node.outputs[0].type, self.window, node.inputs[0].type.shape[3] // self.groups)
         return replace(super().work(node), macs=macs)
 
     def kernel(self, node: Node) -> Kernel:
-        x, weight, bias = node.inputs[:3]
-        rest = node.inputs[3] if len(node.inputs) == 4 else None
+        x, weight = node.inputs[:2]
+        rest = node.inputs[3] if self.channels is not None else None
         (xq,) = need_quant(x.type)
         out = self.out or Quant((1.0,))
         m, sh = self._multipliers(x.type, weight.type, out)
@@ -171,14 +177,14 @@ class Conv2d(Op):
             Operand(x),
             Operand(weight),
             Operand(rest),
-            Operand(bias, "int32_t"),
+            Operand(node.inputs[2], "int32_t"),
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
         if self.groups != 1:
-            return Kernel("mcg_conv2d_plain", args)
+            return with_bias(node, Kernel("mcg_conv2d_plain", args))
         segments = (w.type for w in (weight, rest) if w is not None)
-        return Kernel("mcg_conv2d", args, scratch=self._scratch(x.type, node.outputs[0].type, *segments))
+        return with_bias(node, Kernel("mcg_conv2d", args, self._scratch(x.type, node.outputs[0].type, *segments)))
 
     def _scratch(self, x: TensorType, y: TensorType, *segments: TensorType) -> int:
         """Bytes of the int16 columns of a strip of pixels; of their inputs where they must be gathered first; and of the
@@ -210,7 +216,11 @@ class Conv2d(Op):
             out = COARSE if i == 3 else filled(case.terms, case.y_zero)
             op = cls(case.window, out, case.groups, case.channels)
             rest = {"rest": case.rest} if case.rest else {}
-            yield single(op, x=case.x, weight=case.weight, bias=vector(case.weight.shape[0]), **rest)
+            bias = vector(case.weight.shape[0])
+            yield single(op, x=case.x, weight=case.weight, bias=bias, **rest)
+            if i % 4 == 1:
+                delta = vector(case.weight.shape[0], "s16")
+                yield single(op.with_delta(), x=case.x, weight=case.weight, bias=bias, **rest, delta=delta)
 
 
 def ceil_div(n: int, step: int) -> int:

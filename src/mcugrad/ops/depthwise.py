@@ -25,6 +25,7 @@ from mcugrad.ir import (
     TensorType,
     Work,
 )
+from mcugrad.ops.bias import moving_bias, whole_bias, with_bias, without_delta
 from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, round_up, shift_table
 from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector
 from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
@@ -44,15 +45,18 @@ def slide(x: Array, weight: Array, window: Window) -> Array:
 
 @dataclass(frozen=True)
 class DepthwiseConv2d(Op):
-    """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y) per channel; `out` None: float.  Inputs: x, weight, bias."""
+    """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y) per channel; `out` None: float.
+
+    Inputs: x, weight, bias, and with `delta` int16 [C] to be added to the bias."""
 
     window: Window
     out: Quant | None = None
+    delta: bool = False
     splits_rows = True
     weight_axis = 3
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        x, weight, bias = types
+        x, weight, bias = without_delta(types, self.delta)
         height, width, channels = nhwc(x)
         if weight.shape != (1, *self.window.kernel, channels):
             raise GraphError(f"a depthwise weight {list(weight.shape)} does not fit {channels} channels")
@@ -73,7 +77,7 @@ class DepthwiseConv2d(Op):
 
     def _accumulate(self, node: Node, *arrays: Array) -> Array:
         quant = node.inputs[0].type.quant
-        return slide(arrays[0] - np.float64(quant.zero if quant else 0), arrays[1], self.window) + arrays[2]
+        return slide(arrays[0] - np.float64(quant.zero if quant else 0), arrays[1], self.window) + whole_bias(node, arrays)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         out, acc = self.out or Quant((1.0,)), self._accumulate(node, *arrays).astype(np.int64)
@@ -88,7 +92,7 @@ class DepthwiseConv2d(Op):
         return (clamp8(acc * (x.scale[0] * np.array(weight.scale) / self.out.scale[0]) + self.out.zero),)
 
     def gradient(self, node: Node, build: Any) -> None:
-        x, weight, bias = node.inputs
+        x, weight, bias = *node.inputs[:2], moving_bias(node)
         h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
         if build.wants(x):
             build.contribute(x, DepthwiseInputGrad(self.window, x.type.shape), h, weight)
@@ -99,7 +103,7 @@ class DepthwiseConv2d(Op):
         return replace(super().work(node), macs=depthwise_macs(node.outputs[0].type, self.window))
 
     def kernel(self, node: Node) -> Kernel:
-        x, weight, bias = node.inputs
+        x, weight = node.inputs[:2]
         (xq,) = need_quant(x.type)
         out = self.out or Quant((1.0,))
         m, sh = self._multipliers(x.type, weight.type, out)
@@ -115,13 +119,16 @@ class DepthwiseConv2d(Op):
             RowRange(),
             Operand(x),
             Operand(weight),
-            Operand(bias, "int32_t"),
+            Operand(node.inputs[2], "int32_t"),
             Operand(node.outputs[0], const=False),
             Scratch(),
         )
         if self.window.dilation != (1, 1):
-            return Kernel("mcg_depthwise_plain", args)
-        return Kernel("mcg_depthwise", args, scratch=self._scratch(x.type.shape, node.outputs[0].type.shape))
+            return with_bias(node, Kernel("mcg_depthwise_plain", args))
+        return with_bias(node, Kernel("mcg_depthwise", args, self._scratch(x.type.shape, node.outputs[0].type.shape)))
+
+    def with_delta(self) -> Op:
+        return replace(self, delta=True)
 
     def _scratch(self, x: tuple[int, ...], y: tuple[int, ...]) -> int:
         """Of four channels: the input rows under the window and the weight, as int16 pairs (csrc/ops/depthwise_row.h); of a
@@ -152,6 +159,9 @@ class DepthwiseConv2d(Op):
         for i, (x, window, weight, zero) in enumerate(depthwise_cases()):
             op = cls(window, COARSE if i in (8, 22) else filled(window.kernel[0] * window.kernel[1], zero))
             yield single(op, x=x, weight=weight, bias=vector(x.shape[3]))
+            if i % 5 == 2:
+                delta = vector(x.shape[3], "s16")
+                yield single(op.with_delta(), x=x, weight=weight, bias=vector(x.shape[3]), delta=delta)
 
 
 def plane_scratch(window: Window, in_rows: int, rows: int, width: int) -> int:

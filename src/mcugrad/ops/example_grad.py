@@ -255,11 +255,11 @@ def control(s: Sketch, halvings: int = 0) -> Value:
     return s.constant("control", (0x1234567 + s.seed, STEP, halvings, 32769), "s32")
 
 
-def bias_update(seed: int, shape: tuple[int, ...], base: int, halvings: int = 0) -> Graph:
+def bias_update(seed: int, shape: tuple[int, ...], base: int, halvings: int = 0, dtype: str = "s32") -> Graph:
     s = Sketch(seed)
     h = s.gradient("h", shape, 0)
     bases = tuple(int(v) for v in s.rng.integers(base - 3, base + 4, shape[-1]))
-    bias = s.random("bias", shape[-1:], "s32")
+    bias = s.random("bias", shape[-1:], dtype)
     rest = s.constant("e_s", (-30,), "s32"), s.constant("exponents", (9,), "s8"), control(s, halvings)
     new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0)), h, bias, *rest, name="new")
     return s.build.graph(new, ((bias, new[0]),))
@@ -280,7 +280,7 @@ def weight_update(seed: int, shape: Shape, bits: int, base: int, centred: bool, 
     old = [s.weight("weight", form, axis)]
     old += [s.random("residual", form, f"s{bits}")] if bits else []
     rest = [s.constant("e_s", (-31,), "s32"), s.constant("exponents", (20,), "s8"), control(s, seed % 3)]
-    bias = [s.random("bias", (shape.outputs,), "s32")] if centred else []
+    bias = [s.random("bias", (shape.outputs,), "s16" if seed % 2 else "s32")] if centred else []
     grad = DepthwiseWeightGrad(window) if separate else Conv2dWeightGrad(window, shape.groups, shape.channels)
     bases = tuple(int(v) for v in s.rng.integers(base - 4, base + 5, form[axis]))
     total = shape.inputs // shape.groups
@@ -295,6 +295,8 @@ def updates() -> Iterator[Graph]:
     yield bias_update(1, (1, 3, 5, 7), -15)
     yield bias_update(2, (1, 1, 1, 1), -35, 2)
     yield bias_update(3, (1, 19, 17, 6), 12)
+    yield bias_update(4, (1, 5, 3, 9), -15, dtype="s16")
+    yield bias_update(5, (1, 3, 3, 4), -26, dtype="s16")
     kinds = [(bits, centred, base) for base in (2, 2, 24, 2, -25) for bits in (8, 4, 0) for centred in (False, True)]
     layers = [(shape, False) for shape in (*POINTWISE, *SPATIAL)] + [(shape, True) for shape in DEPTHWISE]
     for i, (shape, separate) in enumerate(layers):

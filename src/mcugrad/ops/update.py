@@ -78,7 +78,7 @@ class BiasGrad(Op):
 
 @dataclass(frozen=True)
 class BiasStep(Op):
-    """b' = b - RSH(db, base[o] - E - e_s + halvings), kept within +-2**30.
+    """b' = b - RSH(db, base[o] - E - e_s + halvings), kept within +-2**30; an int16 delta of the bias within +-32767.
 
     base[o] = -round(log2(lr / (s_x * s_w[o]**2))).  Inputs: db, bias, e_s, exponents, control.
     """
@@ -100,7 +100,8 @@ class BiasStep(Op):
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         db, bias, e_s, exponents, control = arrays
         moved = bias.astype(np.int64) - rsh(db, self.shifts(e_s, exponents, control))
-        return (np.clip(moved, -BIAS_LIMIT, BIAS_LIMIT),)
+        limit = bias_limit(node.inputs[1].type)
+        return (np.clip(moved, -limit, limit),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         db, bias, e_s, exponents, control = arrays
@@ -116,12 +117,24 @@ class BiasStep(Op):
             "mcg_bias_step_t",
             (
                 ("p", self.params(outputs[0].type.shape)),
-                ("bias", Operand(outputs[0], "int32_t", const=False)),
+                bias_field(outputs[0]),
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
                 ("c", Context()),
             ),
         )
+
+
+def bias_limit(type_: TensorType) -> int:
+    """Largest magnitude of a bias, or of its int16 delta."""
+    return BIAS_LIMIT if type_.dtype == "s32" else 32767
+
+
+def bias_field(bias: Value | None) -> tuple[str, Operand]:
+    """The field of the C steps for a bias, or for its delta."""
+    if bias is not None and bias.type.dtype == "s16":
+        return "delta", Operand(bias, "int16_t", const=False)
+    return "bias", Operand(bias, "int32_t", const=False)
 
 
 def slot_number(exponent: int | None) -> int:
@@ -195,14 +208,15 @@ class WeightStep(Op):
         moved = np.clip((w.astype(np.int64) << f) + res - u, -(127 << f), 127 << f)
         new = rsh(moved, f)
         outs = (new, moved - (new << f)) if f else (new,)
-        return (*outs, self.centre(new - w, *rest)) if self.centred else outs
+        return (*outs, self.centre(node, new - w, *rest)) if self.centred else outs
 
-    def centre(self, dw: Array, mu: Array, bias: Array) -> Array:
+    def centre(self, node: Node, dw: Array, mu: Array, bias: Array) -> Array:
         """b_o - sum mu_i * dw: the output mean stays where it was."""
         axes = tuple(i for i in range(4) if i != self.axis)
         groups = 1 if self.axis == 3 or mu.shape[0] == dw.shape[3] else mu.shape[0] // dw.shape[3]
         per = mu if groups == 1 else np.repeat(mu.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
-        moved: Array = np.clip(bias - (dw * per).sum(axis=axes), -BIAS_LIMIT, BIAS_LIMIT)
+        limit = bias_limit(node.outputs[-1].type)
+        moved: Array = np.clip(bias - (dw * per).sum(axis=axes), -limit, limit)
         return moved
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -211,7 +225,7 @@ class WeightStep(Op):
         step = grad * 2.0 ** -self.shifts(e_s, exponents, control).astype(np.float64) / unit
         new = w + res / unit - step
         outs = (new, np.zeros_like(new)) if self.residual_bits else (new,)
-        return (*outs, self.centre(new - w, *rest)) if self.centred else outs
+        return (*outs, self.centre(node, new - w, *rest)) if self.centred else outs
 
     def params(self, shape: tuple[int, ...]) -> Struct:
         """The constant part of the step of a weight of `shape`."""
@@ -240,7 +254,7 @@ class WeightStep(Op):
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
                 ("mu", Operand(rest[0] if rest else None, "int16_t")),
-                ("bias", Operand(outputs[-1] if rest else None, "int32_t", const=False)),
+                bias_field(outputs[-1] if rest else None),
                 ("c", Context()),
             ),
         )

@@ -18,7 +18,7 @@ from mcugrad.ops.reshape import GradLoad
 from mcugrad.ops.update import RESIDUAL, BiasGrad, BiasStep, WeightStep
 from mcugrad.quant.affine import log2_shift
 from mcugrad.training.losses import ending
-from mcugrad.training.scheme import Selection, layer_of, layers, split
+from mcugrad.training.scheme import ADDED, Selection, layer_of, layers, split
 
 
 @dataclass(frozen=True)
@@ -289,8 +289,8 @@ class Backward:
         return self.sample_exponent
 
     def _tensor(self, weight: Value) -> int:
-        """Index of the parameter in the forward graph, resting segments not counted: names its random numbers."""
-        whole = [p.value for p in self.graph.params if not p.value.name.endswith("_rest")]
+        """Index of the parameter in the forward graph as it was before `split`: names its random numbers."""
+        whole = [p.value for p in self.graph.params if not p.value.name.endswith(ADDED)]
         return whole.index(weight)
 
 

@@ -21,6 +21,9 @@ else:
 
 SHIPPED = Path(__file__).resolve().parent.parent / "schemes"
 RESIDUAL_BITS = (0, 4, 8)
+BIAS_BITS = (16, 32)
+ADDED = ("_rest", "_delta")
+"""Ends of the names of parameters that `split` adds."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Update:
 class UpdateScheme:
     """Weights by layer name, biases of the last `biases` layers (or listed ones), and whether the head learns.
 
-    adapt: the exponents of the gradients follow the data, and are learned state too."""
+    adapt: the exponents of the gradients follow the data, and are learned state too.  bias_bits: 32, or 16 where SRAM holds
+    int16 deltas of the biases, which themselves stay in flash."""
 
     name: str = "head"
     model: str = ""
@@ -47,6 +51,7 @@ class UpdateScheme:
     residual_bits: int = 4
     centred: bool = False
     adapt: bool = False
+    bias_bits: int = 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Selection:
     biases: tuple[str, ...]
     head: bool
     adapt: bool = False
+    bias_bits: int = 32
 
 
 HEAD_ONLY = UpdateScheme()
@@ -113,8 +119,13 @@ def with_residual_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
     return replace(scheme, weights=weights, residual_bits=bits)
 
 
+def with_bias_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
+    """The scheme with biases of so many bits in SRAM."""
+    return replace(scheme, bias_bits=bits)
+
+
 def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
-    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "source"}
+    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "bias_bits", "source"}
     unknown = sorted(set(data) - known)
     if unknown:
         raise McugradError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -130,7 +141,11 @@ def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
     defaults = (("head", True), ("centred", False), ("adapt", False))
     head, centred, adapt = (_flag(data.get(k, default), f"{path}: {k}") for k, default in defaults)
     scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, centred=centred, adapt=adapt)
-    return replace(scheme, residual_bits=_bits(data.get("residual_bits", scheme.residual_bits), f"{path}"))
+    bias_bits = data.get("bias_bits", scheme.bias_bits)
+    if isinstance(bias_bits, bool) or bias_bits not in BIAS_BITS:
+        raise McugradError(f"{path}: bias_bits must be 16 or 32, not {bias_bits!r}")
+    bits = _bits(data.get("residual_bits", scheme.residual_bits), f"{path}")
+    return replace(scheme, residual_bits=bits, bias_bits=int(bias_bits))
 
 
 def _flag(value: Any, where: str) -> bool:
@@ -194,7 +209,7 @@ def resolve(scheme: UpdateScheme, graph: Graph) -> Selection:
         if name not in table:
             raise McugradError(f"{where}: biases name a layer {name!r} the model has not; its layers are {_listed(names)}")
     chosen = {n: parts[n] for n in names if n in parts}
-    return Selection(chosen, tuple(n for n in names if n in biases), scheme.head, scheme.adapt)
+    return Selection(chosen, tuple(n for n in names if n in biases), scheme.head, scheme.adapt, scheme.bias_bits)
 
 
 def _listed(names: list[str]) -> str:
@@ -233,19 +248,32 @@ def largest(weight: Array, count: int) -> tuple[int, ...]:
 
 
 def split(graph: Graph, selection: Selection) -> Graph:
-    """The same network with every partly updated weight in two segments: live channels, and `<weight>_rest`."""
-    nodes, replaced = [], {}
-    for node in graph.nodes:
-        part = selection.weights.get(layer_of(node.inputs[1].name)) if node.op.weight_axis is not None else None
-        if part is None or part.channels is None:
-            nodes.append(node)
-            continue
-        live, rest = _segments(graph, node.inputs[1], part.channels)
-        replaced[node.inputs[1]] = (live, rest)
-        inputs = (node.inputs[0], live.value, node.inputs[2], rest.value)
-        nodes.append(Node(node.op.partial(part.channels), inputs, node.outputs))
+    """The same network with what learns apart from what does not: every partly updated weight in two segments, its live
+    channels and `<weight>_rest`; and beside every bias that learns by int16 deltas, these (`<layer>_delta`, zero)."""
+    nodes: list[Node] = []
+    replaced: dict[Value, tuple[Param, Param]] = {}
+    for original in graph.nodes:
+        node = original
+        name = layer_of(node.inputs[1].name) if node.op.weight_axis is not None else ""
+        part = selection.weights.get(name)
+        if part is not None and part.channels is not None:
+            live, rest = replaced[node.inputs[1]] = _segments(graph, node.inputs[1], part.channels)
+            inputs = (node.inputs[0], live.value, node.inputs[2], rest.value)
+            node = Node(node.op.partial(part.channels), inputs, node.outputs)
+        if selection.bias_bits == 16 and (name in selection.biases or (part is not None and part.centred)):
+            base, delta = replaced[node.inputs[2]] = _with_delta(graph, node.inputs[2], f"{name}_delta")
+            node = Node(node.op.with_delta(), (*node.inputs[:2], base.value, *node.inputs[3:], delta.value), node.outputs)
+        nodes.append(node)
     params = tuple(q for p in graph.params for q in replaced.get(p.value, (p,)))
     return rebuild(replace(graph, params=params), nodes)
+
+
+def _with_delta(graph: Graph, bias: Value, name: str) -> tuple[Param, Param]:
+    param = graph.param(bias)
+    if param is None:
+        raise GraphError(f"{bias.name} is not a parameter")
+    delta = Value(name, replace(bias.type, dtype="s16"), bias.origin)
+    return param, Param(delta, np.zeros(bias.type.shape, np.int16))
 
 
 def _segments(graph: Graph, weight: Value, channels: tuple[int, ...]) -> tuple[Param, Param]:

@@ -84,7 +84,15 @@ int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad);
 int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
                         const int16_t *mu);
 
-/* bias[o] -= by, kept within +-2^30. */
+/* bias[o] -= by, kept within +-2^30; or delta[o], within +-32767, where bias is null. */
+static inline void mcg_move_bias(int32_t *bias, int16_t *delta, int32_t o, int64_t by) {
+  const int64_t moved = (bias != NULL ? bias[o] : delta[o]) - by, limit = bias != NULL ? MCG_BIAS_LIMIT : 32767;
+  const int32_t kept = (int32_t)(moved > limit ? limit : moved < -limit ? -limit : moved);
+  if (bias != NULL) bias[o] = kept;
+  else delta[o] = (int16_t)kept;
+}
+
+/* The bias of output o, or its delta, less `by`. */
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);
 
 /* Moves channels first ... first + n - 1 of a depthwise weight [taps][C] by grad [taps][n], and centres them. */

@@ -155,10 +155,7 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
   if (step->sum != NULL && step->sum->more) return;
-  const int64_t moved = step->bias[o] - by;
-  step->bias[o] = moved > MCG_BIAS_LIMIT    ? MCG_BIAS_LIMIT
-                  : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT
-                                            : (int32_t)moved;
+  mcg_move_bias(step->bias, step->delta, o, by);
 }
 
 /* Whether mcg_step_nibbles can move channels from an even one on, at these shifts. */

@@ -1,0 +1,50 @@
+"""The bias of a layer that learns: int32, or int32 in flash with an int16 delta in SRAM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcugrad.ir import GraphError, Kernel, Node, Operand, SummedBias, TensorType, Value
+from mcugrad.quant.affine import BIAS_LIMIT
+
+Array = NDArray[Any]
+
+
+def moving_bias(node: Node) -> Value:
+    """What a layer's bias update moves: the delta where there is one."""
+    return node.inputs[-1] if _has_delta(node) else node.inputs[2]
+
+
+def whole_bias(node: Node, arrays: Sequence[Array]) -> Array:
+    """The bias of the layer, with its delta."""
+    if not _has_delta(node):
+        return arrays[2]
+    total: Array = np.clip(arrays[2].astype(np.float64) + arrays[-1], -BIAS_LIMIT, BIAS_LIMIT)
+    return total
+
+
+def with_bias(node: Node, kernel: Kernel) -> Kernel:
+    """The layer's kernel; with a delta, on the sum of both, which stands behind the kernel's own scratch memory."""
+    if not _has_delta(node):
+        return kernel
+    base, delta = node.inputs[2], node.inputs[-1]
+    offset = (kernel.scratch + 3) // 4 * 4
+    total = SummedBias(Operand(base, "int32_t"), Operand(delta, "int16_t"), base.type.elements, offset)
+    args = tuple(total if isinstance(a, Operand) and a.value is base else a for a in kernel.args)
+    return replace(kernel, args=args, scratch=offset + 4 * base.type.elements)
+
+
+def without_delta(types: Sequence[TensorType], delta: bool) -> tuple[TensorType, ...]:
+    """The types of the other inputs; raises GraphError when the delta does not fit the bias."""
+    if delta and (types[-1].dtype, types[-1].shape) != ("s16", types[2].shape):
+        raise GraphError(f"a delta of type {types[-1]} does not fit a bias {types[2]}")
+    return tuple(types[: len(types) - delta])
+
+
+def _has_delta(node: Node) -> bool:
+    return bool(getattr(node.op, "delta", False))
