@@ -29,11 +29,11 @@ MCG_INLINE bits_t bits_of(int32_t channel) {
   return bits;
 }
 
-/* Lanes that the mask stops: where the bit is 0, or the clamp's output is at a limit, its own sign bit and 127 ones. */
-MCG_INLINE mve_pred16_t stopped(const uint8_t *mask, const bits_t *bits) {
-  if (bits != NULL) return vcmpeqq_n_u32(vandq_u32(vldrbq_gather_offset_u32(mask, bits->bytes), bits->bit), 0u);
+/* Lanes that the mask passes: where the bit is 1, or the clamp's output is at no limit, its own sign bit and 127 ones. */
+MCG_INLINE mve_pred16_t passed(const uint8_t *mask, const bits_t *bits) {
+  if (bits != NULL) return vcmpneq_n_u32(vandq_u32(vldrbq_gather_offset_u32(mask, bits->bytes), bits->bit), 0u);
   const int32x4_t v = vldrbq_s32((const int8_t *)mask);
-  return vcmpeqq_n_s32(veorq_s32(v, vshrq_n_s32(v, 31)), 127);
+  return vcmpneq_n_s32(veorq_s32(v, vshrq_n_s32(v, 31)), 127);
 }
 
 /* acc += RSH(g, k) */
@@ -51,7 +51,7 @@ MCG_INLINE void mask(const lanes_t *l, const uint8_t *from, int32_t step, const 
   const int32_t pitch = l->pitch;
   int32_t *acc = l->acc;
   for (int32_t i = l->count; i > 0; --i, acc += pitch, from += step) {
-    vstrwq_p_s32(acc, vdupq_n_s32(0), stopped(from, bits));
+    vstrwq_s32(acc, vldrwq_z_s32(acc, passed(from, bits)));
   }
 }
 
@@ -70,11 +70,8 @@ MCG_INLINE uint32_t store(const lanes_t *l, factors_t f, int8_t *out, int masked
   int32_t *acc = l->acc;
   uint32x4_t most = vdupq_n_u32(0u);
   for (int32_t i = l->count; i > 0; --i, acc += pitch, out += next, from += step) {
-    int32x4_t sum = vldrwq_s32(acc);
-    if (masked) {
-      sum = vpselq_s32(vdupq_n_s32(0), sum, stopped(from, bits));
-      vstrwq_s32(acc, sum);
-    }
+    const int32x4_t sum = masked ? vldrwq_z_s32(acc, passed(from, bits)) : vldrwq_s32(acc);
+    if (masked) vstrwq_s32(acc, sum);
     const int32x4_t v = mcg_mbqm_lanes(sum, f.multiplier, f.shift);
     most = vmaxaq_s32(most, v);
     vstrbq_s32(out, vminq_s32(vmaxq_s32(v, low), high));
