@@ -46,7 +46,7 @@ static inline int32x4_t shifts(const mcg_conv2d_t *p, int32_t a, int32_t b, int3
   return vsubq_s32(vdupq_n_s32(32), mcg_words(p->shift[a], p->shift[b], p->shift[c], p->shift[d]));
 }
 
-/* Outputs o ... o + 3 from at most 16 inputs; `whole` says that none are lacking. */
+/* Outputs o ... o + 3 from at most 16 inputs; `whole`: more may be read. */
 MCG_INLINE void quad(const conv_t *f, const run_t *run, int32_t o, int whole) {
   const mcg_conv2d_t *p = f->p;
   const int32_t n = f->live, zero = p->y_zero, pitch = run->pitch, step = run->step;
@@ -111,7 +111,8 @@ static MCG_APART void join(const conv_t *f, int32_t o, int8_t *to) {
   mcg_copy_lanes(end, f->rest + o * f->resting, f->resting);
 }
 
-/* Outputs o and o2 from at most SHORT inputs in `vectors` vectors, a constant of each call; `last` masks the last one. */
+/* Outputs o and o2 from at most SHORT inputs in `vectors` vectors, a constant of each call; `last` masks the last one.
+ * `whole`: all of it may be read. */
 MCG_INLINE void stay(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int32_t vectors, mve_pred16_t last,
                      int whole) {
   int8_t joined[2 * SHORT];
@@ -153,17 +154,21 @@ MCG_INLINE void stays(const conv_t *f, const run_t *run, int32_t vectors, mve_pr
   for (int32_t o = 0; o < count; o += 2) stay(f, run, o, o + 1 < count ? o + 1 : o, vectors, last, whole);
 }
 
-static MCG_APART void stay_2(const conv_t *f, const run_t *run) {
-  stays(f, run, 2, mcg_first_bytes(f->live + f->resting - VECTOR), 0);
+static MCG_APART void stay_2(const conv_t *f, const run_t *run, int32_t n) {
+  stays(f, run, 2, mcg_first_bytes(n - VECTOR), 0);
 }
 
-static MCG_APART void stay_2_whole(const conv_t *f, const run_t *run) { stays(f, run, 2, mcg_first_bytes(VECTOR), 1); }
-
-static MCG_APART void stay_3(const conv_t *f, const run_t *run) {
-  stays(f, run, 3, mcg_first_bytes(f->live + f->resting - 2 * VECTOR), 0);
+static MCG_APART void stay_2_whole(const conv_t *f, const run_t *run, int32_t n) {
+  stays(f, run, 2, mcg_first_bytes(n - VECTOR), 1);
 }
 
-static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run) { stays(f, run, 3, mcg_first_bytes(VECTOR), 1); }
+static MCG_APART void stay_3(const conv_t *f, const run_t *run, int32_t n) {
+  stays(f, run, 3, mcg_first_bytes(n - 2 * VECTOR), 0);
+}
+
+static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run, int32_t n) {
+  stays(f, run, 3, mcg_first_bytes(n - 2 * VECTOR), 1);
+}
 
 /* acc [2 pixels][2 outputs] += n inputs. */
 MCG_INLINE void square(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t n, int32_t acc[4]) {
@@ -209,7 +214,7 @@ static MCG_APART void pass_parted(const conv_t *f, const run_t *run) { passes(f,
 
 /* All outputs of a run by what suits the number of inputs. */
 static void outputs(const conv_t *f, const run_t *run) {
-  const int32_t n = f->live + f->resting, whole = n % VECTOR == 0;
+  const int32_t n = f->live + f->resting, whole = n % VECTOR == 0 || run->x == f->bytes; /* scratch has room to read on */
   if (n <= VECTOR && f->resting == 0 && f->p->out_c >= 4) {
     if (whole) quads_whole(f, run);
     else quads_part(f, run);
@@ -217,11 +222,11 @@ static void outputs(const conv_t *f, const run_t *run) {
     if (f->resting > 0) pass_parted(f, run);
     else pass_whole(f, run);
   } else if (n <= 2 * VECTOR) {
-    if (whole) stay_2_whole(f, run);
-    else stay_2(f, run);
+    if (whole) stay_2_whole(f, run, n);
+    else stay_2(f, run, n);
   } else {
-    if (whole) stay_3_whole(f, run);
-    else stay_3(f, run);
+    if (whole) stay_3_whole(f, run, n);
+    else stay_3(f, run, n);
   }
 }
 
@@ -326,12 +331,14 @@ int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t 
   for (int32_t o = 0; o < p->out_c; ++o) {
     if (p->shift[o] < 33) return 0;
   }
+  const int pointwise = taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h && p->in_w == p->out_w &&
+                        p->pad_top == 0 && p->pad_left == 0;
   const int32_t inputs = ((live + 3) & ~3) + ((resting + 3) & ~3);
-  const int32_t room = 2 * inputs * (inputs > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS);
-  const int32_t pixels = room / (live + resting);
+  const int32_t columns = inputs > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS;
+  const int32_t more = pointwise && resting == 0 ? 0 : columns * (live > resting ? live : resting);
+  const int32_t pixels = (2 * inputs * columns + more - VECTOR) / (live + resting);
   const conv_t f = {p, r, x, weight, rest, bias, (int8_t *)scratch, live, resting, pixels < STRIP ? pixels : STRIP};
-  if (taps == 1 && p->order == NULL && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h &&
-      p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0 && !mcg_overlap(p, r, x, y)) {
+  if (pointwise && p->order == NULL && !mcg_overlap(p, r, x, y)) {
     in_place(&f, y);
     return 1;
   }
