@@ -145,14 +145,24 @@ static inline int32_t planes_end(const block_t *b) {
   return (b->width - b->p->kernel_w) * b->deep + b->vectors * VECTOR;
 }
 
-/* All rows of the range; where the planes are full, they begin again. */
+/* The planes from row `at` on move to their beginning. */
+static MCG_APART void begin_again(const block_t *b, int32_t at) {
+  int8_t *plane = b->planes;
+  for (int32_t c = 0; c < CHANNELS; ++c, plane += b->plane) mcg_copy_lanes(plane, plane + at, b->width * b->deep);
+}
+
+/* All rows of the range, each input row fetched once; where the planes are full, they begin again. */
 static void all_rows(const block_t *b, const channel_t channel[CHANNELS]) {
   const mcg_conv2d_t *p = b->p;
   const int32_t room = b->plane - planes_end(b);
   int32_t start = b->r->first, next = 0; /* row 0 of the planes belongs to output row `start`; rows up to `next` are there */
   for (int32_t oy = b->r->first; oy < b->r->last; oy += b->rows) {
     if (oy + b->rows > b->r->last) oy = b->r->last - b->rows;
-    if ((oy - start) * p->stride_h > room) start = oy, next = 0;
+    const int32_t by = (oy - start) * p->stride_h;
+    if (by > room) {
+      if (next > by) begin_again(b, by);
+      next = next > by ? next - by : 0, start = oy;
+    }
     const int32_t at = (oy - start) * p->stride_h, top = start * p->stride_h - p->pad_top;
     for (; next < at + b->deep; ++next) fetch(b, top + next, next);
     compute(b, channel, oy, at);
@@ -199,13 +209,6 @@ static void choose_rows(block_t *b, int32_t rows) {
   b->vectors = (p->kernel_w * b->deep + VECTOR - 1) / VECTOR;
 }
 
-/* Whether no byte of the input is read again: the planes never begin again, and no channels are computed twice. */
-static int reads_once(const block_t *b) {
-  const mcg_conv2d_t *p = b->p;
-  const int32_t room = b->plane - VECTOR - b->width * b->deep;
-  return p->in_c % CHANNELS == 0 && (b->r->last - b->r->first - b->rows) * p->stride_h <= room;
-}
-
 int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                           const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t steps = p->kernel_w / 2 + 1, ring = p->in_h < p->kernel_h ? p->in_h : p->kernel_h;
@@ -220,7 +223,7 @@ int32_t mcg_depthwise_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8
   if (b.rows > 1 && (b.vectors > 2 || planes_end(&b) > b.plane)) choose_rows(&b, 1);
   if (b.vectors == 3) b.vectors = 4;
   if (b.vectors > MOST || planes_end(&b) > b.plane) return 0;
-  if (x == y && !reads_once(&b)) return 0;
+  if (x == y && p->in_c % CHANNELS != 0) return 0; /* no channels may be computed twice */
   for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
   }
