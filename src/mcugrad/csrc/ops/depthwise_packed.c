@@ -45,14 +45,14 @@ void mcg_depthwise_widen_weights(int16_t *to, int32_t plane, const int8_t *row, 
   }
 }
 
-/* All rows, twice. */
+/* All rows, and again where the ring turns. */
 static void widen_all_weights(const block_t *b, const int8_t *weight) {
   const mcg_conv2d_t *p = b->p;
   const int32_t row = 4 * b->steps, half = p->kernel_h * row, pitch = p->kernel_w * p->in_c;
   for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
     mcg_depthwise_widen_weights(b->weight + ky * row, 2 * half, weight + ky * pitch, p->kernel_w, p->in_c);
   }
-  for (int32_t c = 0; c < MCG_LANES; ++c) {
+  for (int32_t c = 0; c < MCG_LANES && b->r->last - b->r->first > 1; ++c) {
     int16_t *to = b->weight + 2 * half * c;
     MCG_ROLLED for (int32_t i = 0; i < half; i += 4, to += 4) {
       const uint32_t v = mcg_load4_aligned(to), w = mcg_load4_aligned(to + 2);
@@ -196,7 +196,7 @@ static void through_ring(const block_t *b, mcg_depthwise_row_t *s) {
       next_slot = next_slot + 1 < p->kernel_h ? next_slot + 1 : 0;
     }
     s->columns = b->columns;
-    s->weight = b->weight + (p->kernel_h - slot) * 4 * b->steps;
+    s->weight = b->weight + (slot > 0 ? p->kernel_h - slot : 0) * 4 * b->steps;
     output_row(b, s, oy);
     top += p->stride_h;
     slot = mcg_ring_slot(slot + p->stride_h, p->kernel_h);
@@ -236,7 +236,8 @@ static MCG_APART void in_rings(const mcg_conv2d_t *p, const mcg_rows_t *r, const
   const int32_t steps = p->kernel_w / 2 + 1, ring = p->kernel_h;
   const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
   int16_t *const widened = columns + MCG_LANES * ring * width;
-  mcg_clear(columns, MCG_LANES * ring * width);
+  const int32_t odd = p->pad_left & 1, pixels = mcg_between(width - p->pad_left, 0, p->in_w);
+  if (p->pad_left > 1 || odd + pixels < width - 1) mcg_clear(columns, MCG_LANES * ring * width); /* not all are written */
   for (int32_t next = 0; next < p->in_c; next += MCG_LANES) {
     const int32_t c = next + MCG_LANES > p->in_c ? p->in_c - MCG_LANES : next; /* the last may overlap the one before */
     const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
