@@ -314,11 +314,11 @@ class Conv2dInputGrad(InputGradRows):
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
     def _scratch(self, h: TensorType) -> int:
-        """Four int16 columns of at most 96 weights and the int32 gradients of four channels of a block; or of a row,
+        """Four int16 columns of at most 192 weights and the int32 gradients of four channels of a block; or of a row,
         and of one position to bring its channels into order."""
         _, height, width, channels = self.shape
         if is_pointwise(self.window, self.groups, self.shape, h.shape):
-            return 8 * min(round_up(h.shape[3], 4), 96) + 16 * block_positions(height, width, 64)
+            return 8 * min(round_up(h.shape[3], 4), 192) + 16 * block_positions(height, width, 64)
         return 4 * (width + (self.channels is not None)) * channels
 
 

@@ -4,7 +4,7 @@
 #include "dot.h"
 #include "wide.h"
 
-#define OUTPUTS 96   /* whose weights are widened together; ops/conv2d.py sizes the scratch by both */
+#define OUTPUTS 192  /* whose weights are widened together; ops/conv2d.py sizes the scratch by both */
 #define POSITIONS 64 /* that a block of a 1x1 convolution aims at */
 
 /* One position's h [per_out] through one tap: acc [kept] += w [per_out][kept] * h, rows of w `pitch` apart. */
