@@ -73,14 +73,14 @@ static inline uint32_t *widen(const int8_t *from, uint32_t *to) {
 /* wide [first ky][first kx][ky][kx][2]: the taps that can meet one input position, those a stride apart, lie together,
  * last tap first, which is the order of the outputs that they belong to. */
 static MCG_APART void widen_weight(const mcg_conv2d_t *p, const int8_t *weight, const stage_t *s) {
+  const int32_t step = p->stride_w * p->in_c;
   uint32_t *to = s->wide;
   for (int32_t y = 0; y < p->stride_h; ++y) {
     for (int32_t x = 0; x < p->stride_w; ++x) {
+      const int32_t last = x + (s->x[x].count - 1) * p->stride_w;
       for (int32_t ky = y + (s->y[y].count - 1) * p->stride_h; ky >= 0; ky -= p->stride_h) {
-        const int8_t *row = weight + ky * p->kernel_w * p->in_c;
-        for (int32_t kx = x + (s->x[x].count - 1) * p->stride_w; kx >= 0; kx -= p->stride_w) {
-          to = widen(row + kx * p->in_c, to);
-        }
+        const int8_t *at = weight + (ky * p->kernel_w + last) * p->in_c;
+        MCG_ROLLED for (int32_t i = s->x[x].count; i > 0; --i, at -= step) to = widen(at, to);
       }
     }
   }
@@ -92,7 +92,7 @@ static void clear_plane(const mcg_conv2d_t *p, const mcg_block_t *b, stage_t *s)
   s->left = p->pad_left / p->stride_w - (p->kernel_w - 1) / p->stride_w;
   s->rows = (b->row + b->rows - 1 + p->pad_top) / p->stride_h + 1 - s->top;
   s->columns = (p->in_w - 1 + p->pad_left) / p->stride_w + 1 - s->left;
-  for (int32_t i = 0; i < 2 * s->rows * s->columns; ++i) s->plane[i] = 0;
+  MCG_ROLLED for (int32_t i = 0; i < 2 * s->rows * s->columns; ++i) s->plane[i] = 0;
 }
 
 /* Fills it from h [out_h][out_w][C], at the first of four channels. */
@@ -101,7 +101,7 @@ static MCG_APART void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const s
   for (int32_t y = mcg_max(s->top, 0); y < mcg_min(s->top + s->rows, p->out_h); ++y) {
     const int8_t *from = h + (y * p->out_w + first) * channels;
     uint32_t *to = s->plane + 2 * ((y - s->top) * s->columns + first - s->left);
-    for (int32_t x = first; x < last; ++x, from += channels) to = widen(from, to);
+    MCG_ROLLED for (int32_t x = first; x < last; ++x, from += channels) to = widen(from, to);
   }
 }
 
