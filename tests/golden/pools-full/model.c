@@ -112,11 +112,11 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %clamp: s8[1,8,7,4] q(0.03125,-128) = clamp(%max_pool) */
   mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 1496), (int8_t *)(A + 1496));
   /* %conv1: s8[1,4,4,4] q(0.03125,-128) = depthwise_conv2d(%clamp, %conv1_weight, %conv1_bias) */
-  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 624), A + 0);
+  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 832), A + 0);
   /* %conv1.mask: u1[1,4,4,4] = clamp_mask(%conv1) */
-  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 624), (uint8_t *)(A + 752), 16);
+  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 832), (uint8_t *)(A + 752), 16);
   /* %avg_pool: s8[1,2,2,4] q(0.03125,-128) = avg_pool(%conv1) */
-  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 624), (int8_t *)(A + 704));
+  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 832), (int8_t *)(A + 704));
   /* %conv2: s8[1,2,2,4] q(0.03125,-128) = conv2d(%avg_pool, %conv2_weight, %conv2_bias) */
   mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 704), (const int8_t *)(S + 156), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 48), A + 0);
   /* %conv2.mask: u1[1,2,2,4] = clamp_mask(%conv2) */
@@ -139,13 +139,13 @@ static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
 }
 
 
-static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result) {
+static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2152), &label, (int32_t *)(A + 2164), (int32_t *)(A + 0));
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2152), target, (int32_t *)(A + 2164), (int32_t *)(A + 0));
   result->p_label = *(const int32_t *)(A + 2164);
   result->predicted = mcg_argmax((const int32_t *)(A + 2152), MODEL_CLASSES);
   result->saturated = 0;
@@ -165,7 +165,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,4] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(4, (const int32_t *)(A + 32), (int32_t *)(A + 32), (int32_t *)(A + 2168));
+  mcg_sample_scale(4, -27, (const int32_t *)(A + 32), (int32_t *)(A + 32), (int32_t *)(A + 2168));
   /* %conv2.h.0: s8[1,2,2,4] q(4 scales@3,E0), %conv2.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv2.mask) */
   {
@@ -291,6 +291,7 @@ const mcg_model_t mcg_model = {
     .row_bytes = MODEL_ROW_BYTES,
     .input_rows = MODEL_INPUT_ROWS,
     .classes = MODEL_CLASSES,
+    .targets = MODEL_TARGETS,
     .parameter_count = 8,
     .initial_bytes = 172,
     .initial_state = initial_state,

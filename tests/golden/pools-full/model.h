@@ -11,6 +11,7 @@
 #define MODEL_ROW_BYTES 16
 #define MODEL_INPUT_ROWS 0
 #define MODEL_CLASSES 3
+#define MODEL_TARGETS 0
 
 extern const mcg_model_t mcg_model;
 

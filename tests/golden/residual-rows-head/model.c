@@ -66,7 +66,7 @@ static const mcg_conv2d_t conv3_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_
     .dilation_w = 1, .groups = 1, .live = 6, .order = 0, .x_zero = -128, .y_zero = 2, .multiplier =
     conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
 static const mcg_add_t add_add = {.rows = 4, .row = 16, .factor1 = 32768, .factor2 = 32768, .zero1 = 2, .zero2
-    = -128, .y_zero = 1};
+    = -128, .y_zero = 1, .shift = 15};
 static const mcg_rows_t add_rows = {0, 4, 4, 4, 4};
 static const int32_t conv4_conv2d_multiplier[5] = {1073741824, 1073741824, 1610612736, 1073741824,
     1073741824};
@@ -134,13 +134,13 @@ static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
 }
 
 
-static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result) {
+static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 0), &label, (int32_t *)(A + 24), (int32_t *)(A + 12));
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 0), target, (int32_t *)(A + 24), (int32_t *)(A + 12));
   result->p_label = *(const int32_t *)(A + 24);
   result->predicted = mcg_argmax((const int32_t *)(A + 0), MODEL_CLASSES);
   result->saturated = 0;
@@ -174,6 +174,7 @@ const mcg_model_t mcg_model = {
     .row_bytes = MODEL_ROW_BYTES,
     .input_rows = MODEL_INPUT_ROWS,
     .classes = MODEL_CLASSES,
+    .targets = MODEL_TARGETS,
     .parameter_count = 2,
     .initial_bytes = 0,
     .initial_state = initial_state,

@@ -52,7 +52,7 @@ static const mcg_conv2d_t conv3_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_
     .dilation_w = 1, .groups = 1, .live = 6, .order = 0, .x_zero = -128, .y_zero = 2, .multiplier =
     conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
 static const mcg_add_t add_add = {.rows = 4, .row = 16, .factor1 = 32768, .factor2 = 32768, .zero1 = 2, .zero2
-    = -128, .y_zero = 1};
+    = -128, .y_zero = 1, .shift = 15};
 static const mcg_rows_t add_rows = {0, 4, 4, 4, 4};
 static const uint16_t conv0_live_select_order[2] = {0, 3};
 static const mcg_select_t conv0_live_select = {.width = 4, .in_c = 4, .out_c = 2, .order =
@@ -166,13 +166,13 @@ static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
 }
 
 
-static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_result_t *result) {
+static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 1676), &label, (int32_t *)(A + 1688), (int32_t *)(A + 0));
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 1676), target, (int32_t *)(A + 1688), (int32_t *)(A + 0));
   result->p_label = *(const int32_t *)(A + 1688);
   result->predicted = mcg_argmax((const int32_t *)(A + 1676), MODEL_CLASSES);
   result->saturated = 0;
@@ -192,7 +192,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, int32_t label, mcg_r
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,5] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(5, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 1692));
+  mcg_sample_scale(5, -27, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 1692));
   /* %conv4.h.0: s8[1,4,4,5] q(5 scales@3,E0), %conv4.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv4.mask) */
   {
@@ -308,6 +308,7 @@ const mcg_model_t mcg_model = {
     .row_bytes = MODEL_ROW_BYTES,
     .input_rows = MODEL_INPUT_ROWS,
     .classes = MODEL_CLASSES,
+    .targets = MODEL_TARGETS,
     .parameter_count = 10,
     .initial_bytes = 120,
     .initial_state = initial_state,
