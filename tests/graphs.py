@@ -287,7 +287,7 @@ def curved(s: Sketch, x: Value) -> Value:
     """A function by table; its gradient, and that of a skip, at one value."""
     y = s.conv(x, s.pick(3, 5), relu=False)
     function = s.pick(HardSwish(), LeakyRelu(0.1), Elu(), Gelu(), Silu(), Tanh(), Sigmoid())
-    out = function.quant or s.fit([function.value(r) for r in s.reals(y)], relu=False)
+    out = function.quant or s.fit([function.value(r) for r in s.reals(y)], relu=s.pick(True, False))
     z = s.place(Lut(function, out), y, name=f"lut{s.count}")
     return s.add(z, y) if s.pick(True, False) else z
 

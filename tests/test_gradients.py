@@ -19,6 +19,7 @@ from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.update import BiasStep, WeightStep
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, temporary_head
+from mcugrad.training.losses import ending
 from mcugrad.training.scheme import resolve
 
 Array = NDArray[Any]
@@ -175,6 +176,21 @@ def test_real_gradients_equal_finite_differences(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_real_gradients_of_every_loss_equal_finite_differences(seed: int, loss: Loss) -> None:
     compare_with_differences(case(seed, network_with_loss(seed, loss)), seed)
+
+
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("seed", range(100, 108))
+def test_integer_gradient_of_the_logits_stands_for_the_derivative_of_the_loss(seed: int, loss: Loss) -> None:
+    """Within the rounding of g and of the probabilities; logits at their integers, away from the limit of a head's error."""
+    c = case(seed, network_with_loss(seed, loss))
+    run, end = interpret(c.graph, c.feeds), ending(loss, c.net.graph)
+    logits = run[c.graph.outputs[0]].astype(np.float64)
+    step = scale(c.net.graph.nodes[-1].inputs[0]) / (HEAD_ONE if isinstance(c.net.graph.nodes[-1].op, Head) else 1)
+    found = run.values["loss.1"] * end.unit
+    for k in range(len(logits)):
+        moved = [logits + sign * 1e-3 / step * (np.arange(len(logits)) == k) for sign in (1, -1)]
+        derivative = (true_loss(c, moved[0]) - true_loss(c, moved[1])) / 2e-3
+        assert found[k] == pytest.approx(derivative, rel=1e-3, abs=max(1.5 * end.unit, 2e-3)), k
 
 
 def compare_with_differences(c: Case, seed: int) -> None:
