@@ -153,3 +153,20 @@ def test_published_resnet20_through_pytorch():
     imported = same(module, x[:1])
     right = np.mean([outputs(imported, s[None].numpy()).argmax() == label for s, label in zip(x[:60], y[:60], strict=True)])
     assert right > 0.85
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "densenet", "unet"])
+def test_network_learns_the_same_bits_on_host_and_virtual_mcu(tmp_path, name):
+    from mcugrad.trainer import Course
+
+    imported = mcugrad.load(*torch_models.build(name))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, *imported.graph.inputs[0].type.shape[1:])).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(12) % 3)
+    own = {"loss": "autoencoder", "keep_head": True} if name == "unet" else {}
+    request = mcugrad.Request(imported, scheme="bias", sram=1 << 20, flash=4 << 20, **own)
+    results = [
+        mcugrad.train(request, tmp_path / "d.npz", Course(steps=4, skip=2.0), on, tmp_path / on) for on in ("host", "vm")
+    ]
+    assert results[0]["parameters_sha256"] == results[1]["parameters_sha256"]
+    assert results[0]["losses"] == results[1]["losses"]
