@@ -233,3 +233,32 @@ def test_real_numbers_for_a_model_of_pixels_are_in_its_own_units(tmp_path):
         how = default_preprocess(imported, Calibration(x, None, "data"))
         found.append(how.quantized(x, quant.scale[0], quant.zero))
     assert np.array_equal(*found)
+
+
+# --- the command ---
+
+
+def test_the_command_tells_everything_and_takes_the_choices(tmp_path, model, capsys, monkeypatch):
+    import sys
+
+    from mcugrad import cli
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mcugrad", *map(str, arguments)])
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, capsys.readouterr()
+
+    data = images(tmp_path / "d.npz")
+    code, said = command("check", model, "--data", data, "--quantizer", "mse", "--preprocess", "-1..1", "--json")
+    found = json.loads(said.out)
+    assert code == 0 and found["quantization"]["quantizer"] == "mse" and found["quantization"]["preprocess"]["mean"] == [1.0]
+    assert found["outlook"]["trainable"]["layers"] == 7 and found["outlook"]["boards"]
+    code, said = command("check", model, "--data", data)
+    assert code == 0 and "own dB" in said.out and "Nucleo-F446RE" in said.out and "accuracy on 40 samples" in said.out
+    code, said = command("check", model, "--quantizer", "mse")
+    assert code == 1 and "needs samples: give --data DATA" in " ".join(said.err.split())
+    code, said = command("check", model, "--data", data, "--preprocess", "half")
+    assert code == 2 and "imagenet" in said.err
