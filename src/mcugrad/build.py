@@ -148,7 +148,7 @@ def build_host(folder: Path | str, *, optimize: str = "-O3", sanitize: bool = Fa
     driver = toolchain.installed("gcc") if sanitize else toolchain.for_this_cpu(toolchain.zig())
     watch = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g") if sanitize else ("-march=native",)
     flags = ("-O1" if sanitize else optimize, "-fPIC", *_C99, *WIDE, *watch)
-    parts = ("host", "wide") if (root / "ops").is_dir() else ("host",)
+    parts = ("host", "wide") if (root / "wide.h").is_file() else ("host",)
     shim = (path for name in parts for path in sorted((_CSRC / name).glob("*.c")))
     sources = [(path, flags) for path in (*_sources(root, arm=False), *shim)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops"))
