@@ -34,7 +34,7 @@ from onnx_models import Net
 _HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = (sys.executable, "-c", f"{_HEED}; from mcugrad.cli import main; main()")
 CLASSES = 3
-VERBS = ("check", "compile", "train", "demo", "inspect", "sweep")
+VERBS = ("check", "plan", "compile", "train", "demo", "inspect", "sweep")
 
 
 @dataclass(frozen=True)

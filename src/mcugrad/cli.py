@@ -109,6 +109,7 @@ def plan(
     keep_head: KeepHead = False,
     target: Target = "cortex-m7",
     sram: Sram = None,
+    flash: Flash = None,
     calibrate: Calibrate = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
@@ -124,7 +125,7 @@ def plan(
     from mcugrad.report.plan import print_plan
 
     request = Request(
-        model, scheme, classes, keep_head, target, sram, None, calibrate, None, residual_bits, input_mode, compiler, seed,
+        model, scheme, classes, keep_head, target, sram, flash, calibrate, None, residual_bits, input_mode, compiler, seed,
         bias_bits=bias_bits,
     )  # fmt: skip
     bar, show = progress_bar()

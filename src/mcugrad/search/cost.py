@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcugrad.ir import Graph, Node, Struct, Table
+from mcugrad.ops.accumulate import Accumulate
+from mcugrad.ops.piece import Piece
 from mcugrad.program import Program
 from mcugrad.targets import Target
 
@@ -87,8 +89,11 @@ def _instructions(node: Node, table: Mapping[str, Factor]) -> float:
     if kernel is None:
         return 0.0
     factor = table.get(kernel.function, OTHER)
-    counted = node.inputs[0] if kernel.function == "mcg_bias_update" else (*node.outputs, *node.inputs)[0]
-    return factor.mac * node.op.work(node).macs + factor.element * counted.type.elements
+    whole = node.op.inner(node) if isinstance(node.op, Piece) else node
+    counted = whole.inputs[0] if kernel.function == "mcg_bias_update" else (*whole.outputs, *whole.inputs)[0]
+    summed = isinstance(whole.op, Accumulate) and not whole.op.last  # its elements are added up, not stepped
+    element = OTHER.element if summed else factor.element
+    return factor.mac * node.op.work(node).macs + element * counted.type.elements
 
 
 def constants(graph: Graph) -> int:
