@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from mcugrad.devices.host import Host
 from mcugrad.emit.c import source, write
 from mcugrad.ir import Graph, Node, interpret, verify
 from mcugrad.memory.modes import Mode, plan
+from mcugrad.memory.schedule import ScheduleError, layerwise, verify_schedule
 from mcugrad.ops.backprop import Chain
+from mcugrad.ops.piece import Slide
 from mcugrad.passes import TRAIN, run
 from mcugrad.passes.recompute import Rerun, cuttable, recompute
 from mcugrad.program import Machine, Program, lower
@@ -134,3 +137,15 @@ def test_rounds_are_printed_as_a_loop() -> None:
     assert "for (int32_t round = 0; round < " in text
     pieces = sum(n.op.scratch_group is not None for n in scheduled.graph.nodes)
     assert text.count("mcg_conv2d_update(") + text.count("mcg_slide(") < pieces // 2
+
+
+def test_a_reader_of_a_window_that_has_moved_on_is_refused() -> None:
+    graph = everything_learns()
+    scheduled = plan(graph, sram_for_arena=25_000).scheduled
+    nodes = list(scheduled.graph.nodes)
+    at = next(i for i, n in enumerate(nodes) if isinstance(n.op, Slide))
+    (before,) = nodes[at].inputs
+    late = max(i for i in range(at) if before in nodes[i].inputs)
+    moved = [*nodes[:late], *nodes[late + 1 : at + 1], nodes[late], *nodes[at + 1 :]]
+    with pytest.raises(ScheduleError, match=f"reads {before.name} after"):
+        verify_schedule(scheduled.graph, layerwise(replace(scheduled.graph, nodes=tuple(moved))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import live_bytes
 from mcugrad.memory.modes import Scheduled
 from mcugrad.memory.schedule import LoadRows, Step
+from mcugrad.report.ledger import PIECE
 
 COLOURS = {
     "input": "#aab4c4",
@@ -105,7 +107,7 @@ def _label_largest(axes: Any, program: Scheduled, times: list[float]) -> None:
     for buffer, offset in by_area[:LABELS]:
         start, stop = times[buffer.first], times[buffer.last + 1]
         rows = f", {buffer.ring_rows} rows" if buffer.ring_rows is not None else ""
-        text = f"{buffer.name}: {buffer.size:,} B{rows}"
+        text = f"{re.sub(PIECE, '', buffer.name)}: {buffer.size:,} B{rows}"
         width, height = (stop - start) / times[-1] * FIGURE_PX[0], buffer.size / program.plan.arena * FIGURE_PX[1]
         long = len(text) * LETTER_PX[0]
         for side, other, turn in ((width, height, 0), (height, width, 90)):
