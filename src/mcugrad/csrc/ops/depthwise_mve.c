@@ -56,6 +56,7 @@ MCG_INLINE void groups(const line_t *l, const channel_t *c, int32_t vectors, int
   for (; count > 0; --count, y += next) {
     int32_t acc[4] = {0, 0, 0, 0};
     for (int32_t j = 0; j < pixels; ++j, x += pitch) {
+      if (rows == 1) MCG_STEPPED(x);
       for (int32_t i = 0; i < vectors; ++i) {
         const int8x16_t v = vldrbq_s8(x + VECTOR * i);
         for (int32_t k = 0; k < rows; ++k) {

@@ -7,6 +7,9 @@
 
 #if MCG_MVE
 
+/* The compiler forgets how it came by a pointer: else clang keeps several sums of it and its steps instead of adding. */
+#define MCG_STEPPED(pointer) __asm__("" : "+r"(pointer))
+
 /* The predicate of the first `bytes` bytes, 0 ... 16, for use in loops that count something else.  VCTP would say the same,
  * but clang (22) takes a loop with such a predicate for one over those bytes. */
 MCG_INLINE mve_pred16_t mcg_first_bytes(int32_t bytes) { return (mve_pred16_t)((1u << bytes) - 1u); }
