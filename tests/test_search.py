@@ -223,7 +223,7 @@ def tiny() -> tuple[Prepared, Space]:
 
 
 @pytest.mark.parametrize("count", range(6))
-def test_predicted_state_is_exact_and_other_costs_are_near(tiny: tuple[Prepared, Space], count: int) -> None:
+def test_predicted_costs_are_near(tiny: tuple[Prepared, Space], count: int) -> None:
     net, where = tiny
     rng = np.random.default_rng(count)
     depth = where.depths[count]
@@ -234,20 +234,22 @@ def test_predicted_state_is_exact_and_other_costs_are_near(tiny: tuple[Prepared,
             chosen.append(own[int(rng.integers(len(own)))])
     choice = Choice(where, depth, tuple(chosen))
     graph = training(net, scheme_of(depth, choice.options))
-    assert choice.state == state_layout(graph).total
+    assert 0 <= state_layout(graph).total - choice.state < 8, "parameters that begin at zero stand apart, aligned"
     scratch = max((n.op.kernel(n).scratch for n in graph.nodes if n.op.phase == "update"), default=0)
     assert abs(choice.arena - smallest_peak(graph, input_rows=None)) <= scratch + 64
     assert choice.instructions == pytest.approx(instructions(graph, TARGET), rel=0.06), "masks that become unnecessary"
 
 
-def test_the_smallest_peak_is_what_the_smallest_plan_reaches(tiny: tuple[Prepared, Space]) -> None:
+def test_the_smallest_plan_reaches_the_smallest_peak(tiny: tuple[Prepared, Space]) -> None:
     net, _ = tiny
     for biases in range(6):
         graph = training(net, UpdateScheme(biases=biases))
         for rows in (False, True):
             with pytest.raises(BudgetError) as error:
                 plan(graph, sram_for_arena=0, input_rows=rows)
-            assert 0 <= error.value.needed - smallest_peak(graph, input_rows=rows) <= 0.05 * error.value.needed
+            beyond = error.value.needed - smallest_peak(graph, input_rows=rows)
+            assert beyond <= 0.05 * error.value.needed
+            assert biases > 0 or beyond >= 0, "only a backward pass can be rerun to need less"
 
 
 def test_options_cost_what_they_say(tiny: tuple[Prepared, Space]) -> None:

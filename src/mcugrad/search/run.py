@@ -129,6 +129,7 @@ def confirm(choice: Choice, job: Budgeted, fixed: Fixed) -> tuple[Cost, bool]:
         return replace(least, flash=max(least.flash, needed)), False
     built = _measured(program, firmware, job)
     rest = built.sram - program.plan.arena - program.state.total
+    arena = min(arena, program.plan.arena)  # rerunning parts of the backward pass may need even less
     least = Cost(arena + program.state.total + rest, built.flash, built.instructions)
     return least, job.instructions is None or built.instructions <= job.instructions
 
