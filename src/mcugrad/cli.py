@@ -111,6 +111,8 @@ def plan(
     sram: Sram = None,
     flash: Flash = None,
     calibrate: Calibrate = None,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
     input_mode: InputMode = "auto",
@@ -126,7 +128,7 @@ def plan(
 
     request = Request(
         model, scheme, classes, keep_head, target, sram, flash, calibrate, None, residual_bits, input_mode, compiler, seed,
-        bias_bits=bias_bits,
+        quantizer=quantizer, preprocess=preprocess, bias_bits=bias_bits,
     )  # fmt: skip
     bar, show = progress_bar()
     with bar:
@@ -287,6 +289,8 @@ def sweep(
     classes: Classes = None,
     keep_head: KeepHead = False,
     calibrate: Calibrate = None,
+    quantizer: Quantizer = "minmax",
+    preprocess: Pixels = None,
     residual_bits: Bits = None,
     jobs: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run on, or local.")] = None,
@@ -299,7 +303,8 @@ def sweep(
     from mcugrad.sweep import Sweep, parse_jobs, sweep
     from mcugrad.trainer import Course
 
-    request = Request(model, "head", classes, keep_head, calibrate=calibrate, residual_bits=residual_bits)
+    request = Request(model, "head", classes, keep_head, calibrate=calibrate, residual_bits=residual_bits,
+                      quantizer=quantizer, preprocess=preprocess)  # fmt: skip
     plan = Sweep(request, data, Course(steps, epochs, schedule, skip, balanced=balanced))
     folder = output or Path("runs") / f"sweep-{model.stem}"
     bar, show = progress_bar()
