@@ -36,7 +36,7 @@ class Network:
             raise McugradError(f"{entry.name} needs PyTorch: pip install 'mcugrad[torch]'") from None
         self.entry, self.torch = entry, torch
         torch.manual_seed(0)
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)  # threads that wait for each other waste a shared machine
         self.shape: tuple[int, ...] = torch_models.INPUTS[entry.builder]
         self.module = torch_models.BUILDERS[entry.builder]()
         if entry.builder in CHECKPOINTS:
