@@ -55,6 +55,9 @@ GRAPHS = {
     **{f"depthwise-{h}x{w}": depthwise(h, w, 9, SAME) for h, w in ((4, 1), (4, 4), (5, 9), (11, 15))},
     **{f"depthwise-2-{h}x{w}": depthwise(h, w, 6, HALF) for h, w in ((4, 2), (5, 9), (8, 8), (9, 31))},
     "depthwise-2-odd": depthwise(9, 14, 5, Window((3, 3), (1, 2), (2, 1, 0, 1))),
+    **{f"depthwise-{k}-{n}x{n}": depthwise(n, n, 8, Window((k, k), (1, 1), (k // 2,) * 4)) for k in (3, 5, 7) for n in (4, 8)},
+    "depthwise-7-half": depthwise(8, 8, 8, Window((7, 7), (2, 2), (3, 3, 3, 3))),
+    "depthwise-windows-outside": depthwise(4, 4, 4, Window((3, 3), (1, 1), (4, 1, 5, 1))),
     "depthwise-scales": depthwise(6, 6, 8, SAME, tuple(2.0**e for e in (-24, -23, -22, -21, -9, -8, -6, -2))),
 }
 CASES = [Case(name, n, type(g.nodes[0].op), g) for n, (name, g) in enumerate(GRAPHS.items())]

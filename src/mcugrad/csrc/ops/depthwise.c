@@ -62,13 +62,24 @@ MCG_INLINE void pixel(const block_t *b, const int8_t *x, mcg_taps_t v, int32_t h
   for (int i = 0; i < MCG_LANES; ++i) acc[i] = b->bias[i];
   for (int32_t ky = v.first; ky < v.last; ++ky, weight += channels * p->kernel_w) {
     const int8_t *at = x, *w = weight;
-    for (int32_t kx = 0; kx < columns; ++kx, at += step, w += channels) {
-      for (int i = 0; i < MCG_LANES; ++i) acc[i] += (at[i] - zero) * w[i];
+    if (MCG_DUAL_MAC) { /* where this file is for rare cases: less code */
+      MCG_ROLLED for (int32_t kx = 0; kx < columns; ++kx, at += step, w += channels) {
+        MCG_ROLLED for (int i = 0; i < MCG_LANES; ++i) acc[i] += (at[i] - zero) * w[i];
+      }
+    } else {
+      for (int32_t kx = 0; kx < columns; ++kx, at += step, w += channels) {
+        for (int i = 0; i < MCG_LANES; ++i) acc[i] += (at[i] - zero) * w[i];
+      }
     }
     x += b->pitch;
     if (x >= b->end) x -= b->ring;
   }
-  for (int i = 0; i < MCG_LANES; ++i) y[i] = mcg_requantize(acc[i], b->multiplier[i], b->shift[i], p->y_zero);
+  MCG_ROLLED for (int i = 0; MCG_DUAL_MAC && i < MCG_LANES; ++i) {
+    y[i] = mcg_requantize(acc[i], b->multiplier[i], b->shift[i], p->y_zero);
+  }
+  for (int i = 0; !MCG_DUAL_MAC && i < MCG_LANES; ++i) {
+    y[i] = mcg_requantize(acc[i], b->multiplier[i], b->shift[i], p->y_zero);
+  }
 }
 
 /* The inner output columns; `columns` is kernel_w, a constant where that pays. */
@@ -121,7 +132,7 @@ static int32_t copy_rows(const block_t *b, const int8_t *x, int32_t next, int32_
   for (; next < last; ++next) {
     const int8_t *from = x + next * p->in_w * p->in_c;
     int8_t *at = to + mcg_ring_slot(next, rows) * b->pitch;
-    for (int32_t ix = 0; ix < p->in_w; ++ix, from += p->in_c, at += MCG_LANES) mcg_store4(at, mcg_load4(from));
+    MCG_ROLLED for (int32_t ix = 0; ix < p->in_w; ++ix, from += p->in_c, at += MCG_LANES) mcg_store4(at, mcg_load4(from));
   }
   return last;
 }
