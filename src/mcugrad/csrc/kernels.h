@@ -49,8 +49,9 @@ void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *
                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
 
 /* weight [kh][kw][C], bias [C].  scratch, used with dual MACs: 8 * (min(kh, in_h) * (round4(out_w) * stride_w +
- * 2 * steps - 2) + 8 * kh * steps) bytes with steps = kw / 2 + 1, or null for the slow way.  y may be x where it has its
- * size, the stride is 1 and C is a multiple of four; this needs the scratch on every core. */
+ * 2 * steps - 2) + 8 * kh * steps) bytes with steps = kw / 2 + 1, for small maps what the op's `kernel` in Python says, or
+ * null for the slow way.  y may be x where it has its size, the stride is 1 and C is a multiple of four; this needs the
+ * scratch on every core. */
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch);
 
