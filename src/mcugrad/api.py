@@ -48,6 +48,7 @@ class Request:
     quantizer: str = "minmax"
     preprocess: Preprocess | None = None
     bias_bits: int | None = None
+    input_size: int | None = None
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -95,7 +96,7 @@ def compile_request(request: Request, folder: str | Path) -> Compiled:
 
     Raises McugradError for wrong input (nothing is written then) and BudgetError when it does not fit."""
     request.budget.resolve()
-    imported = load(request.model)
+    imported = load(request.model, size=request.input_size)
     calibration = _calibration(request.calibrate, imported, Loss.named(request.loss))
     return _compile(request, imported, calibration, request.classes, Path(folder))
 
@@ -107,7 +108,7 @@ def plan_request(
 
     front: also what each size of SRAM would cost.  confirm: builds too, and reports the ELF's bytes.  Raises McugradError
     for wrong input and BudgetError when it does not fit; then nothing is written."""
-    imported = load(request.model)
+    imported = load(request.model, size=request.input_size)
     target = request.budget.resolve()
     scheme = request.update_scheme(imported.name)
     calibration = _calibration(request.calibrate, imported, Loss.named(request.loss))
@@ -155,7 +156,7 @@ def train_request(
         raise McugradError(f"--on {on}: use {', '.join(DEVICES)}")
     request.budget.resolve()
     data, folder, course = Path(data), Path(folder), course or Course(seed=request.seed)
-    imported = load(request.model)
+    imported = load(request.model, size=request.input_size)
     samples = read_samples(request, imported, data, progress)
     calibration = _calibration(request.calibrate or data, imported, Loss.named(request.loss))
     if calibration is not None and calibration.x.dtype != samples.x.dtype:

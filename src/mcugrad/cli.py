@@ -24,6 +24,7 @@ from mcugrad.options import (
     Graphs,
     Halving,
     InputMode,
+    InputSize,
     Json,
     KeepHead,
     LossName,
@@ -115,6 +116,7 @@ def plan(
     preprocess: Pixels = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    input_size: InputSize = None,
     input_mode: InputMode = "auto",
     pareto: Annotated[bool, typer.Option("--pareto", help="Also what each size of SRAM would cost in instructions.")] = False,
     build: Annotated[bool, typer.Option("--build", help="Build the firmware too, and report the bytes of its ELF.")] = False,
@@ -128,7 +130,7 @@ def plan(
 
     request = Request(
         model, scheme, classes, keep_head, target, sram, flash, calibrate, None, residual_bits, input_mode, compiler, seed,
-        quantizer=quantizer, preprocess=preprocess, bias_bits=bias_bits,
+        quantizer=quantizer, preprocess=preprocess, bias_bits=bias_bits, input_size=input_size,
     )  # fmt: skip
     bar, show = progress_bar()
     with bar:
@@ -155,6 +157,7 @@ def compile_command(
     lr: Rate = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
@@ -168,7 +171,7 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -202,6 +205,7 @@ def train(
     lr: Rate = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
     loss: LossName = "softmax",
@@ -218,7 +222,7 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:

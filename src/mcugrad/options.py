@@ -88,6 +88,9 @@ BiasBits = Annotated[
         "--bias-bits", metavar="16|32", help="SRAM of a bias that learns; 16: a delta to the one in flash (default: 32)."
     ),
 ]
+InputSize = Annotated[
+    int | None, typer.Option("--input-size", help="Pixels per side of the input, for published networks (default: theirs).")
+]
 InputMode = Annotated[Literal["auto", "resident", "rows"], typer.Option("--input", help="Is the input pulled row by row?")]
 CompilerName = Annotated[Literal["zig", "gcc"], typer.Option("--compiler", help="gcc: arm-none-eabi-gcc.")]
 LossName = Annotated[

@@ -48,19 +48,30 @@ def _pt2() -> Format:
     return Format(load_pt2, check_pt2)
 
 
-def load(model: Any, example: Any = None) -> Imported:
+def load(model: Any, example: Any = None, size: int | None = None) -> Imported:
     """A model: the path of a file (.onnx, .tflite, .pt2, or a .pkl of the published int8 networks), or a torch.nn.Module
     with an example input, [1,C,H,W], [1,C,L] or [1,F].  What was imported before is returned as it is.
+    size: pixels per side of the input; only the published networks can be read at another than their own.
 
     Raises McugradError when the file cannot be read, and, naming every blocker, when the model cannot be imported.
     """
     if isinstance(model, Imported):
         return model
     if isinstance(model, str | Path):
-        return _format(Path(model)).load(Path(model))
+        return _format(Path(model)).load(Path(model)) if size is None else _resized(Path(model), size)
     from mcugrad.importers.torch_model import load_module
 
     return load_module(model, example)
+
+
+def _resized(path: Path, size: int) -> Imported:
+    from mcugrad.importers.mcunet import MAX_PIXELS, load_mcunet
+
+    if path.suffix != ".pkl":
+        raise McugradError(f"{path}: only published networks (.pkl) can be read at another size: export this one at {size}")
+    if not 16 <= size <= MAX_PIXELS:
+        raise McugradError(f"an input of {size}x{size} pixels: give a size from 16 to {MAX_PIXELS}")
+    return load_mcunet(path, size)
 
 
 def check(model: Any, example: Any = None) -> Report:

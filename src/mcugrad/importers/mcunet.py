@@ -6,7 +6,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +237,15 @@ def reference_logits(model: Model, features: Array) -> Array:
     return logits
 
 
-def load_mcunet(path: Path) -> Imported:
+def load_mcunet(path: Path, size: int | None = None) -> Imported:
     """The quantized backbone and the model's own classifier; pixels enter as q = pixel - 128.
 
+    size: pixels per side of the input, where not those of the file; its weights are convolutions and fit any.
     The report notes repaired channels and how far the integer forward pass is from the released simulator's.
     """
     model = read_pickle(path)
+    if size is not None:
+        model = replace(model, size=size)
     try:
         graph, repaired = build_graph(model)
     except McugradError as error:
