@@ -304,7 +304,7 @@ MUTANTS = (
     Mutant(
         "centring-not-compensated",
         "ops/update.py",
-        "        outs = (new, moved - (new << f)) if f else (new,)\n        return (*outs, self.centre(new - w, *rest))",
+        "        outs = (new, moved - (new << f)) if f else (new,)\n        return (*outs, self.centre(node, new - w, *rest))",
         "        outs = (new, moved - (new << f)) if f else (new,)\n        return (*outs, rest[1])",
         (f"{NUMERICS}::test_weight_step",),
         "a centred update keeps the mean of the output",
@@ -375,6 +375,22 @@ MUTANTS = (
         "            node = replace(node, inputs=(node.inputs[0], same[0]))",
         ("tests/test_passes.py::test_a_mask_is_that_of_the_activation_it_replaces",),
         "each gradient has the mask of its own clamp",
+    ),
+    Mutant(
+        "delta-forgotten",
+        "csrc/ops/summed_bias.c",
+        "base[i] + delta[i]",
+        "base[i] + 0 * delta[i]",
+        (*KERNELS, f"{BITS} Conv2d"),
+        "a layer reads its bias with what it learned",
+    ),
+    Mutant(
+        "delta-wraps",
+        "csrc/ops/backward.h",
+        "bias != NULL ? MCG_BIAS_LIMIT : 32767",
+        "bias != NULL ? MCG_BIAS_LIMIT : 65535",
+        (*KERNELS, f"{BITS} Update"),
+        "a delta stops at the end of int16",
     ),
     Mutant(
         "copy-before-the-last-reader",

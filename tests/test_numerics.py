@@ -88,7 +88,7 @@ def test_weight_step(
     rng = np.random.default_rng(bits + axis + groups + sample_exponent % 100)
     total = 5
     shape = (1, 2, 3, total) if axis == 3 else (4, 2, 3, total if channels is None else len(channels))
-    mean_size = shape[3] * groups if channels is None else total
+    mean_size = shape[3] * groups
     base = tuple(int(b) for b in rng.integers(-14, -9, shape[axis]))
     grad, w = rng.integers(-(2**17), 2**17, shape), rng.integers(-127, 128, shape)
     limit = 1 << max(bits - 1, 0)
@@ -117,7 +117,7 @@ def test_weight_step(
         moved = clamp((int(w[o, ky, kx, i]) << bits) + int(res[o, ky, kx, i]) - u, 127 << bits)
         new_w[o, ky, kx, i] = rsh(moved, bits)
         new_res[o, ky, kx, i] = moved - (int(new_w[o, ky, kx, i]) << bits)
-        mean = int(mu[full + (o // (shape[0] // groups)) * shape[3] if groups > 1 else full])
+        mean = int(mu[i + (o // (shape[0] // groups)) * shape[3] if groups > 1 else i])
         new_bias[channel] -= mean * int(new_w[o, ky, kx, i] - w[o, ky, kx, i])
     assert got[0].tolist() == new_w.tolist()
     if bits:
