@@ -368,13 +368,16 @@ class Conv2dWeightGrad(WeightGradRows):
             ("x_zero", need_quant(x.type)[0].zero),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
-        return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type))
+        return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type, mu is not None))
 
-    def _scratch(self, x: TensorType, h: TensorType) -> int:
+    def _scratch(self, x: TensorType, h: TensorType, centred: bool) -> int:
         """Gradients of 24 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of up to 24 channels,
-        both as int16 (csrc/ops/weight_step.h); or one row of gradients."""
+        both as int16, and how far each bias moves if that takes several rounds (csrc/ops/weight_step.h); or one row of
+        gradients."""
         if not is_pointwise(self.window, self.groups, x.shape, h.shape):
             return 4 * (x.shape[3] // self.groups)
         most = min(round_up(x.shape[1] * x.shape[2], 2), 1024)
         inputs = min(max(1536 // most // 2 * 2, 2), 24)
-        return 4 * 24 * (4 + 1) + 2 * (4 * min(64, most) + inputs * most)
+        kept = len(self.channels) if self.channels is not None else x.shape[3]
+        moved = 4 * h.shape[3] if centred and kept > inputs else 0
+        return 4 * 24 * (4 + 1) + 2 * (4 * min(64, most) + inputs * most) + moved

@@ -72,6 +72,7 @@ typedef struct {
   int16_t *x;           /* [inputs / 2][most / 2][2][2]: likewise of pairs of channels, less what dW takes off */
   int32_t *grad;        /* [4][MCG_GRADS] */
   uint32_t *number;     /* [MCG_GRADS] the channels' share of the random numbers */
+  int32_t *moved;       /* [O] of mcg_weight_rows_t, where a centred weight takes several rounds */
   int32_t first, n;     /* channels first ... first + n - 1 */
 } pointwise_t;
 
@@ -147,7 +148,7 @@ static void add_positions(const mcg_conv2d_t *p, const int8_t *h, int32_t o, int
 static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                       const mcg_weight_step_t *step, const pointwise_t *s) {
   const int32_t positions = p->in_h * p->in_w;
-  mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, 0, 0, 0u};
+  mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, s->moved, 0, 0, 0u};
   mcg_weight_rows_start(step, p->out_c, &rows);
   const uint16_t *order = step->p->order; /* x may hold the live channels alone, and p have no order */
   MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) {
@@ -178,10 +179,11 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
     return;
   }
   const int32_t most = mcg_min((p->in_h * p->in_w + 1) & ~1, MOST);
-  pointwise_t s = {mcg_between(ELEMENTS / most & ~1, 2, MCG_GRADS), most, NULL, NULL, (int32_t *)scratch, NULL, 0, 0};
+  pointwise_t s = {mcg_between(ELEMENTS / most & ~1, 2, MCG_GRADS), most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0};
   s.number = (uint32_t *)scratch + OUTPUTS * MCG_GRADS;
   s.h = (int16_t *)(s.number + MCG_GRADS);
   s.x = s.h + OUTPUTS * mcg_min(POSITIONS, most);
+  s.moved = (int32_t *)(void *)(s.x + s.inputs * most);
   for (; s.first < p->live; s.first += s.inputs) {
     s.n = mcg_min(s.inputs, p->live - s.first);
     pointwise(p, x, h, mu, step, &s);

@@ -198,7 +198,10 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
     const int32_t n = rows->nibbles;
     int64_t by = n > 0 ? step_nibbles(step, o, grad, rows, mu) : 0;
     if (n < rows->n) by += mcg_weight_step(step, o, 0, rows->first + n, rows->n - n, grad + n, mu);
-    if (mu != NULL) mcg_centre(step, o, by);
+    if (mu == NULL) continue;
+    if (rows->first > 0) by += rows->moved[o];
+    if (rows->first + rows->n < step->p->live) rows->moved[o] = (int32_t)by;
+    else mcg_centre(step, o, by);
   }
 }
 

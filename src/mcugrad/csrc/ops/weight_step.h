@@ -28,6 +28,7 @@ typedef struct {
   int32_t positions;      /* that the gradients sum up */
   int32_t *grad;          /* [outputs][MCG_GRADS], overwritten */
   const uint32_t *number; /* [n] the channels' share of the random numbers */
+  int32_t *moved;         /* [O] sum mu * change of the channels before: a bias is clamped once; unused without mu or before */
   int32_t nibbles;        /* set by mcg_weight_rows_start: the first channels, for mcg_step_nibbles */
   int32_t shift;          /* likewise: k less base[o] */
   uint32_t key;           /* likewise */
