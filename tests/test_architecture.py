@@ -17,7 +17,7 @@ ROWS = (
     ("errors", "quant.affine", "loss", "data", "preprocess", "npz", "images", "digits", "targets", "toolchain", "folder"),
     ("ir", "layout"),
     ("ops",),
-    ("importers", "quant", "training", "passes"),
+    ("importers", "quant", "training", "passes", "costs"),
     ("prepare", "own_output"),
     ("memory",),
     ("program", "graphfile"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from mcugrad.costs import OTHER, factors
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory import modes
 from mcugrad.memory.certificate import live as alive_bytes
@@ -14,7 +15,7 @@ from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import layerwise
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
-from mcugrad.search.cost import DSP, constants, factors, instructions
+from mcugrad.search.cost import constants, instructions
 from mcugrad.search.importance import Importance
 from mcugrad.targets import Target
 from mcugrad.training.autodiff import TrainingPlan, differentiate
@@ -157,11 +158,12 @@ def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, 
     node = layers(graph)[name]
     weight, macs, found = node.inputs[1].type, node.op.work(node).macs, []
     depthwise = node.op.weight_axis == 3
-    factor = factors(target).get("mcg_depthwise_update" if depthwise else "mcg_conv2d_update", DSP["mcg_conv2d_update"])
+    factor = factors(target.core).get("mcg_depthwise_update" if depthwise else "mcg_conv2d_update", OTHER)
+    fixed = factor.call + factor.input * node.inputs[0].type.elements + factor.weight * node.outputs[0].type.elements
     for ratio, gain in gains.weight[name].items():
         channels = math.floor(weight.shape[3] * ratio)
         live = weight.elements // weight.shape[3] * channels
-        cost = round(factor.mac * macs * live / weight.elements + factor.element * live)
+        cost = round(fixed + factor.mac * macs * live / weight.elements + factor.element * live)
         means = 2 * channels
         tables = means + 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
         for f in bits:

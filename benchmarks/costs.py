@@ -1,0 +1,119 @@
+"""Fits the cost model: instructions of every kernel from MACs, elements and calls, on each core, with its errors.
+
+python benchmarks/costs.py --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import reference
+from benchmarks.calls import callee, traced
+from benchmarks.models import DIGITS, IN_QEMU, TARGETS, Setting, compiled
+from mcugrad.costs import DATA, counts
+from mcugrad.ir import Node
+from mcugrad.memory.schedule import Step
+
+FITTED = ((DIGITS, "demo"), (DIGITS, "full"), (reference.MODEL, "49kb"), (reference.MODEL, "99kb"), (reference.MODEL, "148kb"))
+HELD_OUT = (("mbv2-w0.35", "49kb"), ("mbv2-w0.35", "99kb"))
+SRAM = 512  # KiB: the image resident
+STEPS = 3  # at most, until one runs to its end
+FEWEST = 3  # calls from which a factor is fitted
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node of a measured step."""
+
+    kernel: str
+    counts: tuple[int, ...]
+    instructions: int
+
+
+def measure(model: str, scheme: str, target: str) -> list[Call]:
+    """Every node of a full step.  Raises McugradError when the model is missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        build = compiled(Setting(model, scheme, SRAM, "resident", target), Path(folder) / "model")
+        with traced(build) as trace:
+            for x, y in zip(build.prepared.x[:STEPS], build.prepared.y[:STEPS], strict=True):
+                if trace.step(x, int(y)).progress == 0:
+                    break
+            calls = Counter(s.node for s in trace.steps if isinstance(s, Step))
+            costs = {k: n for k, n in trace.costs().items() if isinstance(k, Node)}
+    return [Call(callee(Step(node, 0, 1)), counts(node, calls[node]), n) for node, n in costs.items()]
+
+
+def fit(calls: Sequence[Call]) -> dict[str, list[float]]:
+    """Factors by kernel, none negative: least squares of the error over the square root of the instructions, so that neither
+    the many small calls nor the few large ones decide alone."""
+    table = {}
+    for kernel in sorted({c.kernel for c in calls}):
+        own = [c for c in calls if c.kernel == kernel]
+        weight = np.array([1 / max(c.instructions, 1) ** 0.5 for c in own])
+        rows = np.array([c.counts for c in own], float) * weight[:, None]
+        if len(own) < FEWEST:
+            rows[:, 1:4] = 0.0
+        solution, _ = nnls(rows, np.array([c.instructions for c in own]) * weight)
+        table[kernel] = [float(f"{v:.4g}") for v in solution]
+    return table
+
+
+def predicted(call: Call, table: dict[str, list[float]]) -> float:
+    return float(np.dot(table.get(call.kernel, [2.0, 10.0, 0.0, 0.0, 0.0]), call.counts))
+
+
+def errors(calls: Iterable[Call], table: dict[str, list[float]]) -> dict[str, tuple[int, float, float]]:
+    """(calls, mean, worst) relative error by kernel, calls of at least 1000 instructions."""
+    found: dict[str, list[float]] = {}
+    for call in calls:
+        if call.instructions >= 1000:
+            found.setdefault(call.kernel, []).append(abs(predicted(call, table) / call.instructions - 1))
+    return {k: (len(e), float(np.mean(e)), max(e)) for k, e in sorted(found.items())}
+
+
+def report(core: str, table: dict[str, list[float]], steps: dict[str, list[Call]]) -> None:
+    """Errors by step and, for the held-out networks, by kernel."""
+    print(f"{core}\n  {'step':28}{'measured':>14}{'predicted':>14}{'error':>8}")
+    for name, calls in steps.items():
+        real, model = sum(c.instructions for c in calls), sum(predicted(c, table) for c in calls)
+        print(f"  {name:28}{real:>14,}{model:>14,.0f}{model / real - 1:>8.1%}")
+    held = [c for model, scheme in HELD_OUT for c in steps[f"{model}/{scheme}"]]
+    fitted = [c for model, scheme in FITTED for c in steps[f"{model}/{scheme}"]]
+    head = f"{'calls':>8}{'mean':>8}{'worst':>8}"
+    print(f"  {'kernel: fitted, then held out':34}{head}{head}")
+    other = errors(held, table)
+    for kernel, (n, mean, worst) in errors(fitted, table).items():
+        line = "".join(f"{a:>8}{b:>8.1%}{c:>8.1%}" for a, b, c in [(n, mean, worst), *filter(None, [other.get(kernel)])])
+        print(f"  {kernel:34}{line}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--target", choices=(*TARGETS, *IN_QEMU), action="append", help="repeatable; default: all")
+    parser.add_argument("--write", action="store_true", help=f"replace the factors in {DATA.name}")
+    options = parser.parse_args()
+    for target in options.target or (*TARGETS, *IN_QEMU):
+        steps = {f"{model}/{scheme}": measure(model, scheme, target) for model, scheme in (*FITTED, *HELD_OUT)}
+        table = fit([c for model, scheme in FITTED for c in steps[f"{model}/{scheme}"]])
+        report(target, table, steps)
+        if options.write:
+            known = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+            known[target] = table
+            DATA.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Instructions of a kernel's call from its node's shapes: factors fitted to measured steps, as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from mcugrad.ir import Node
+from mcugrad.ops.accumulate import Accumulate
+from mcugrad.ops.piece import Piece
+from mcugrad.targets import Target
+
+DATA = Path(__file__).with_name("costs.json")
+"""{core: {kernel: [mac, element, input, weight, call]}}, written by benchmarks/costs.py."""
+
+LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "cortex-m0plus"}
+"""Cores without measurements of their own, and whose they borrow: the latter has the same kernels."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Instructions of a kernel per multiply-accumulate, per element of its output, of its first and of its second input (a
+    layer's weight), and per call."""
+
+    mac: float
+    element: float
+    input: float = 0.0
+    weight: float = 0.0
+    call: float = 0.0
+
+
+OTHER = Factor(2.0, 10.0)
+"""A kernel that was not measured."""
+
+
+@cache
+def factors(core: str) -> Mapping[str, Factor]:
+    """By C function, for a core of targets/; one that was never measured is taken for the slowest."""
+    known = json.loads(DATA.read_text(encoding="utf-8"))
+    table = known.get(LIKE.get(core, core), known["cortex-m0plus"])
+    return {name: Factor(*numbers) for name, numbers in table.items()}
+
+
+def counts(node: Node, calls: int = 1) -> tuple[int, int, int, int, int]:
+    """What the factors multiply: MACs, elements of the output, of the first and of the second input, calls."""
+    whole = _whole(node)
+    (output, *_), (first, second, *_) = ([*(v.type.elements for v in side), 0, 0] for side in (whole.outputs, whole.inputs))
+    return node.op.work(node).macs, output, first, second, calls
+
+
+def _whole(node: Node) -> Node:
+    """What a piece is a piece of: its operands are those of the call."""
+    return node.op.inner(node) if isinstance(node.op, Piece) else node
+
+
+def instructions(node: Node, target: Target, calls: int = 1) -> float:
+    """Estimated instructions of the node on the target's core, run in so many calls; 0 for a node without a kernel."""
+    kernel = node.op.kernel(node)
+    if kernel is None:
+        return 0.0
+    f, op = factors(target.core).get(kernel.function, OTHER), _whole(node).op
+    if isinstance(op, Accumulate) and not op.last:
+        f = replace(f, element=OTHER.element, weight=0.0)  # its elements are added up, not stepped
+    return sum(a * n for a, n in zip((f.mac, f.element, f.input, f.weight, f.call), counts(node, calls), strict=True))
