@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 CACHE = ROOT / "runs" / "zoo"
 BATCH = 64
-RATE, RATES = 3e-3, {"squeezenet": 5e-4}  # without batch norm and with a ReLU at its end it dies at more
 CHECKPOINTS = {"resnet20": "pytorch_cifar10/resnet20-12fca82f.th"}
 
 Array = NDArray[Any]
@@ -73,7 +72,11 @@ class Network:
         x, y = samples(entry.own, self.hwc).train
         fed, target = torch.from_numpy(self._fed(entry.feed.apply(x))), torch.from_numpy(y)
         steps = entry.epochs * (len(fed) // BATCH)
-        optimizer = torch.optim.Adam(self.module.parameters(), RATES.get(entry.builder or "", RATE), weight_decay=1e-4)
+        for part in self.module.modules():
+            if isinstance(part, torch.nn.Conv2d) and part.bias is not None:  # without batch norm the scale must be right
+                torch.nn.init.kaiming_normal_(part.weight)
+                torch.nn.init.constant_(part.bias, 0.05)
+        optimizer = torch.optim.Adam(self.module.parameters(), 3e-3, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         self.module.train()
         for _ in range(entry.epochs):

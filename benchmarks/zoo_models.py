@@ -51,10 +51,8 @@ def _float(scale: float, mean: float = 0.0) -> Preprocess:
     return Preprocess(Input.FLOAT, scale=scale, mean=(mean,))
 
 
-def _code(
-    name: str, builder: str, own: str | None, feed: Preprocess, epochs: int = 0, keep_head: bool = True, **more: Any
-) -> Entry:
-    return Entry(name, "", TORCH, own, feed=feed, keep_head=keep_head, builder=builder, epochs=epochs, **more)
+def _code(name: str, builder: str, own: str | None, feed: Preprocess, epochs: int = 0, **more: Any) -> Entry:
+    return Entry(name, "", TORCH, own, feed=feed, builder=builder, epochs=epochs, **more)
 
 
 VWW = {"conv22": 1.0, "conv24": 1.0, "conv26": 1.0}
@@ -99,8 +97,7 @@ ENTRIES = (
     _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 6, learns="cifar10", keep_head=True, biases=6),
     _code("DenseNet, small", "densenet", "cifar10, 16x16", UNIT, 6, learns="trashnet128", biases=4),
     _code("1-D CNN, vibration", "vibration_1d", "bearing", _float(1 / 2048), 12, learns="bearing, loads 1-3",
-          keep_head=True, biases=3,
-          weights={"*": 1.0}, rate=1e-3, steps=3000),
+          keep_head=True, biases=3, weights={"*": 1.0}, rate=1e-3, steps=3000),
     _code("MLP", "mlp", "digits", _float(1 / 16), 30, learns="digits, turned", keep_head=True,
           biases=2, weights={"*": 1.0}, rate=0.005, steps=3000),
     _code("U-shaped autoencoder", "unet", None, UNIT, learns="magnetic tile, 16x16", loss=Loss.AUTOENCODER, keep_head=True,
