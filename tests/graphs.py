@@ -426,7 +426,7 @@ def random_update(node: Node, rng: np.random.Generator) -> Update:
     bits = (None, 0, 4, 8)[int(rng.integers(4))]
     centred = (None, True, False)[int(rng.integers(3))]
     channels = node.inputs[0].type.shape[3]
-    whole = not isinstance(node.op, Conv2d) or node.op.groups != 1 or channels < 2
+    whole = channels < 2 or (isinstance(node.op, Conv2d) and node.op.groups != 1)
     if whole or rng.random() < 0.4:
         return Update(residual_bits=bits, centred=centred)
     if rng.random() < 0.5:

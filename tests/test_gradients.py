@@ -130,6 +130,7 @@ def off_centre(grad: Node, run: Result) -> Array:
     x, h, mean = (run[v] for v in grad.inputs)
     means = np.broadcast_to(mean, (*x.shape[:3], len(mean)))
     if grad.outputs[0].type.shape[0] == 1 and h.shape[3] == x.shape[3] and not hasattr(grad.op, "groups"):
+        h = h if grad.op.channels is None else h[..., list(grad.op.channels)]
         per = [correlate_weight(means[..., [c]], h[..., [c]], grad.op.window, 1) for c in range(h.shape[3])]
         return np.concatenate([p.reshape(1, *grad.op.window.kernel, 1) for p in per], axis=3)
     return correlate_weight(means, h, grad.op.window, grad.op.groups)

@@ -126,12 +126,11 @@ class Scratch:
 
 
 @dataclass(frozen=True)
-class SummedBias:
-    """Kernel argument: int32 [count] base + delta, summed before the call into the scratch memory from byte `offset` on."""
+class Staged:
+    """Kernel argument: what `function`, called before with `args`, makes in the scratch memory from byte `offset` on."""
 
-    base: Operand
-    delta: Operand
-    count: int
+    function: str
+    args: tuple[KernelArg, ...]
     offset: int
 
 
@@ -145,7 +144,7 @@ class Context:
     """Kernel argument: the caller's `mcg_context_t`."""
 
 
-KernelArg = Operand | SummedBias | Table | Struct | Scratch | RowRange | Context | int
+KernelArg = Operand | Staged | Table | Struct | Scratch | RowRange | Context | int
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
 void mcg_depthwise_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                          const int32_t *bias, int8_t *y, void *scratch);
 
+/* to [taps][C] = the depthwise weight of channels order[c]: live [taps][n], then rest [taps][C - n]; returns to. */
+const int8_t *mcg_joined_weight(const int8_t *live, const int8_t *rest, const uint16_t *order, int32_t n, int32_t channels,
+                                int32_t taps, void *to);
+
 /* sum [n] = base + delta, kept within +-2^30; returns sum. */
 const int32_t *mcg_summed_bias(const int32_t *base, const int16_t *delta, int32_t n, void *sum);
 

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from mcugrad.emit.roll import Moving
-from mcugrad.ir import Context, Kernel, Node, Operand, RowRange, Scratch, Struct, SummedBias, Table, TensorType, Value
+from mcugrad.ir import Context, Kernel, Node, Operand, RowRange, Scratch, Staged, Struct, Table, TensorType, Value
 
 Address = Callable[[Value, str, bool], str]
 """(value, element type in C, const) -> C expression of the value's address, cast to that pointer type."""
@@ -81,9 +81,9 @@ class CallPrinter:
                 arguments.append(rows if isinstance(rows, str) else self._rows(base, rows or Rows.whole(node)))
             elif isinstance(arg, Scratch):
                 arguments.append(scratch)
-            elif isinstance(arg, SummedBias):
-                operands = f"{self._pointer(arg.base)}, {self._pointer(arg.delta)}, {arg.count}"
-                arguments.append(f"mcg_summed_bias({operands}, (uint8_t *)({scratch}) + {arg.offset})")
+            elif isinstance(arg, Staged):
+                operands = ", ".join(self._value(a, base, setup) for a in arg.args)
+                arguments.append(f"{arg.function}({operands}, (uint8_t *)({scratch}) + {arg.offset})")
             else:
                 arguments.append(self._value(arg, base, setup))
         return Call(tuple(setup), f"{kernel.function}({', '.join(arguments)})")

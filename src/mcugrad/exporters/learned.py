@@ -156,7 +156,7 @@ def canonical(graph: Graph) -> Graph:
         op, inputs = node.op, node.inputs
         if isinstance(op, Conv2d | DepthwiseConv2d) and op.delta:
             op, inputs = _with_delta(node, data, build)
-        if isinstance(op, Conv2d) and op.channels is not None:
+        if isinstance(op, Conv2d | DepthwiseConv2d) and op.channels is not None:
             op, inputs = _whole(Node(op, inputs, node.outputs), data, build)
         for value in inputs:
             if value not in values:
@@ -176,10 +176,10 @@ def _with_delta(node: Node, data: dict[Value, Array], build: Builder) -> tuple[O
     return replace(op, delta=False), (*node.inputs[:2], learned, *node.inputs[3:-1])
 
 
-def _whole(node: Node, data: dict[Value, Array], build: Builder) -> tuple[Conv2d, tuple[Value, ...]]:
+def _whole(node: Node, data: dict[Value, Array], build: Builder) -> tuple[Op, tuple[Value, ...]]:
     """The layer with one weight in place of its two segments."""
     op, (x, live, bias, rest) = node.op, node.inputs
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | DepthwiseConv2d)
     full = merge(op.channels, data[live], data[rest])
     weight = build.param(live.name, replace(live.type, shape=full.shape), full, live.origin)
     return replace(op, channels=None), (x, weight, bias)

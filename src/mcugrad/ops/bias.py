@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import GraphError, Kernel, Node, Operand, SummedBias, TensorType, Value
+from mcugrad.ir import GraphError, Kernel, Node, Operand, Staged, TensorType, Value
 from mcugrad.quant.affine import BIAS_LIMIT
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ def with_bias(node: Node, kernel: Kernel) -> Kernel:
         return kernel
     base, delta = node.inputs[2], node.inputs[-1]
     offset = (kernel.scratch + 3) // 4 * 4
-    total = SummedBias(Operand(base, "int32_t"), Operand(delta, "int16_t"), base.type.elements, offset)
+    total = Staged("mcg_summed_bias", (Operand(base, "int32_t"), Operand(delta, "int16_t"), base.type.elements), offset)
     args = tuple(total if isinstance(a, Operand) and a.value is base else a for a in kernel.args)
     return replace(kernel, args=args, scratch=offset + 4 * base.type.elements)
 

@@ -20,14 +20,26 @@ from mcugrad.ir import (
     RowNeed,
     RowRange,
     Scratch,
+    Staged,
     Struct,
     Table,
     TensorType,
+    Value,
     Work,
 )
 from mcugrad.ops.bias import moving_bias, whole_bias, with_bias, without_delta
-from mcugrad.ops.conv2d import block_positions, ceil_div, conv_fields, need_quant, output_multipliers, round_up, shift_table
-from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector
+from mcugrad.ops.conv2d import (
+    block_positions,
+    ceil_div,
+    conv_fields,
+    merge,
+    need_quant,
+    others,
+    output_multipliers,
+    round_up,
+    shift_table,
+)
+from mcugrad.ops.example import COARSE, depthwise_cases, filled, single, vector, weights
 from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm
 
@@ -47,18 +59,23 @@ def slide(x: Array, weight: Array, window: Window) -> Array:
 class DepthwiseConv2d(Op):
     """y = clamp8(MBQM(sum (x - z_x) * w + b) + z_y) per channel; `out` None: float.
 
-    Inputs: x, weight, bias, and with `delta` int16 [C] to be added to the bias."""
+    Inputs: x, weight, bias.  With `channels`, weight holds only those (updated) channels and the next input the others;
+    the quantization of both is that of all channels.  With `delta`, the last input is int16 [C] to be added to the bias."""
 
     window: Window
     out: Quant | None = None
     delta: bool = False
+    channels: tuple[int, ...] | None = None
     splits_rows = True
     weight_axis = 3
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        x, weight, bias = without_delta(types, self.delta)
+        x, weight, bias, *rest = without_delta(types, self.delta)
         height, width, channels = nhwc(x)
-        if weight.shape != (1, *self.window.kernel, channels):
+        if (self.channels is None) == bool(rest):
+            raise GraphError("live channels need a second weight segment")
+        kept = weight.shape[3] + sum(r.shape[3] for r in rest)
+        if weight.shape[:3] != (1, *self.window.kernel) or kept != channels:
             raise GraphError(f"a depthwise weight {list(weight.shape)} does not fit {channels} channels")
         if bias.shape != (channels,):
             raise GraphError(f"a bias of shape {list(bias.shape)} does not fit {channels} channels")
@@ -73,11 +90,12 @@ class DepthwiseConv2d(Op):
     @staticmethod
     def _multipliers(x: TensorType, weight: TensorType, out: Quant) -> tuple[Array, Array]:
         xq, wq = need_quant(x, weight)
-        return output_multipliers(xq, wq, out, weight.shape[3])
+        return output_multipliers(xq, wq, out, x.shape[3])
 
     def _accumulate(self, node: Node, *arrays: Array) -> Array:
         quant = node.inputs[0].type.quant
-        return slide(arrays[0] - np.float64(quant.zero if quant else 0), arrays[1], self.window) + whole_bias(node, arrays)
+        weight = merge(self.channels, arrays[1], arrays[3] if self.channels is not None else None)
+        return slide(arrays[0] - np.float64(quant.zero if quant else 0), weight, self.window) + whole_bias(node, arrays)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         out, acc = self.out or Quant((1.0,)), self._accumulate(node, *arrays).astype(np.int64)
@@ -93,11 +111,15 @@ class DepthwiseConv2d(Op):
 
     def gradient(self, node: Node, build: Any) -> None:
         x, weight, bias = *node.inputs[:2], moving_bias(node)
+        rest = node.inputs[3:4] if self.channels is not None else ()
         h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
         if build.wants(x):
-            build.contribute(x, DepthwiseInputGrad(self.window, x.type.shape), h, weight)
+            build.contribute(x, DepthwiseInputGrad(self.window, x.type.shape, self.channels), h, weight, *rest)
         build.update_bias(bias, h, x, weight)
-        build.update_weight(weight, DepthwiseWeightGrad(self.window), x, h, bias)
+        build.update_weight(weight, DepthwiseWeightGrad(self.window, self.channels), x, h, bias)
+
+    def partial(self, channels: tuple[int, ...]) -> Op:
+        return replace(self, channels=channels)
 
     def work(self, node: Node) -> Work:
         return replace(super().work(node), macs=depthwise_macs(node.outputs[0].type, self.window))
@@ -124,8 +146,12 @@ class DepthwiseConv2d(Op):
             Scratch(),
         )
         if self.window.dilation != (1, 1):
-            return with_bias(node, Kernel("mcg_depthwise_plain", args))
-        return with_bias(node, Kernel("mcg_depthwise", args, self._scratch(x.type.shape, node.outputs[0].type.shape)))
+            return with_bias(node, self._joined(node, Kernel("mcg_depthwise_plain", args)))
+        scratch = self._scratch(x.type.shape, node.outputs[0].type.shape)
+        return with_bias(node, self._joined(node, Kernel("mcg_depthwise", args, scratch)))
+
+    def _joined(self, node: Node, kernel: Kernel) -> Kernel:
+        return kernel if self.channels is None else joined_weight(kernel, self.channels, node.inputs[1], node.inputs[3])
 
     def with_delta(self) -> Op:
         return replace(self, delta=True)
@@ -159,9 +185,22 @@ class DepthwiseConv2d(Op):
         for i, (x, window, weight, zero) in enumerate(depthwise_cases()):
             op = cls(window, COARSE if i in (8, 22) else filled(window.kernel[0] * window.kernel[1], zero))
             yield single(op, x=x, weight=weight, bias=vector(x.shape[3]))
+            if i % 4 == 3 and x.shape[3] > 2:
+                live, rest = (weights(1, *window.kernel, n) for n in (2, x.shape[3] - 2))
+                yield single(op.partial((0, x.shape[3] - 1)), x=x, weight=live, bias=vector(x.shape[3]), rest=rest)
             if i % 5 == 2:
                 delta = vector(x.shape[3], "s16")
                 yield single(op.with_delta(), x=x, weight=weight, bias=vector(x.shape[3]), delta=delta)
+
+
+def joined_weight(kernel: Kernel, channels: tuple[int, ...], live: Value, rest: Value) -> Kernel:
+    """The kernel on the whole weight, which is joined behind the kernel's own scratch memory."""
+    total, taps = live.type.shape[3] + rest.type.shape[3], live.type.shape[1] * live.type.shape[2]
+    order = Table("uint16_t", (*channels, *others(channels, total)))
+    offset = round_up(kernel.scratch, 4)
+    whole = Staged("mcg_joined_weight", (Operand(live), Operand(rest), order, len(channels), total, taps), offset)
+    args = tuple(whole if isinstance(a, Operand) and a.value is live else a for a in kernel.args)
+    return replace(kernel, args=args, scratch=offset + round_up(taps * total, 4))
 
 
 def plane_scratch(window: Window, in_rows: int, rows: int, width: int) -> int:
@@ -180,10 +219,11 @@ def depthwise_macs(y: TensorType, window: Window) -> int:
 
 @dataclass(frozen=True)
 class DepthwiseInputGrad(InputGradRows):
-    """a = sum over taps of w * h: int32 at the exponent of h.  Inputs: h, weight."""
+    """a = sum over taps of w * h: int32 at the exponent of h.  Inputs: h, weight (, rest)."""
 
     window: Window
     shape: tuple[int, ...]
+    channels: tuple[int, ...] | None = None
     phase = "backward"
     lowers = False
 
@@ -199,7 +239,7 @@ class DepthwiseInputGrad(InputGradRows):
         return (TensorType(self.shape, "s32", Quant((1.0,), exponent=quant.exponent)),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        h, weight = arrays
+        h, weight = arrays[0], merge(self.channels, arrays[1], arrays[2] if self.channels is not None else None)
         top, left = self.window.padding[:2]
         padded = self.window.pad(np.zeros(self.shape))
         for ky, kx, rows, columns in self.window.taps(*self.shape[1:3]):
@@ -213,10 +253,11 @@ class DepthwiseInputGrad(InputGradRows):
         return Work(depthwise_macs(node.inputs[0].type, self.window))
 
     def kernel(self, node: Node) -> Kernel:
-        h, weight = node.inputs
+        h, weight = node.inputs[:2]
         fields = conv_fields(TensorType(self.shape, "s8"), h.type, self.window, self.shape[3])
         args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight))
-        return Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
+        kernel = Kernel("mcg_depthwise_input_grad", args, scratch=self._scratch())
+        return kernel if self.channels is None else joined_weight(kernel, self.channels, weight, node.inputs[2])
 
     def _scratch(self) -> int:
         """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on, all as
@@ -235,10 +276,12 @@ class DepthwiseInputGrad(InputGradRows):
 
 @dataclass(frozen=True)
 class DepthwiseWeightGrad(WeightGradRows):
-    """dW[tap,c] = sum_p (x - z - mu_c) * h: int32.  Inputs: x, h (, mu int16[C])."""
+    """dW[tap,c] = sum_p (x - z - mu_c) * h: int32.  Inputs: x, h (, mu int16 of the channels in this weight).
+
+    With `channels`, those of x and h; narrow ones that hold no others have None, and only these have a kernel."""
 
     window: Window
-    channels = None
+    channels: tuple[int, ...] | None = None
     phase = "update"
     lowers = False
 
@@ -246,11 +289,14 @@ class DepthwiseWeightGrad(WeightGradRows):
         x, h = types[:2]
         if 511 * 127 * h.shape[1] * h.shape[2] >= 2**31:
             raise GraphError(f"a {h.shape[1]}x{h.shape[2]} map could overflow the int32 weight gradient; freeze the layer")
-        return (TensorType((1, *self.window.kernel, x.shape[3]), "s32"),)
+        kept = x.shape[3] if self.channels is None else len(self.channels)
+        return (TensorType((1, *self.window.kernel, kept), "s32"),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         (quant,) = need_quant(node.inputs[0].type)
         x, h = arrays[0] - np.float64(quant.zero), arrays[1].astype(np.float64)
+        if self.channels is not None:
+            x, h = x[..., list(self.channels)], h[..., list(self.channels)]
         padded = self.window.pad(x - arrays[2] if len(arrays) == 3 else x)
         grad = np.zeros((1, *self.window.kernel, x.shape[3]))
         for ky, kx, rows, columns in self.window.taps(*x.shape[1:3]):
@@ -265,6 +311,8 @@ class DepthwiseWeightGrad(WeightGradRows):
 
     def kernel(self, node: Node) -> Kernel:
         x, h = node.inputs[:2]
+        if self.channels is not None:
+            raise GraphError(f"{node.where}: a partial depthwise gradient has no kernel before its channels are copied")
         mu = node.inputs[2] if len(node.inputs) == 3 else None
         fields = (
             *conv_fields(x.type, h.type, self.window, x.type.shape[3]),

@@ -65,3 +65,10 @@ class SelectChannels(Op):
         yield single(cls((0, 2, 3, 6)), x=activation(3, 5, 7))
         yield single(cls((4,)), x=activation(2, 1, 5))
         yield single(cls(tuple(range(1, 10))), x=activation(4, 3, 10))
+
+
+@dataclass(frozen=True)
+class SelectGradient(SelectChannels):
+    """Some channels of a gradient, or of what is read with it, directly before an update reads them."""
+
+    phase = "backward"

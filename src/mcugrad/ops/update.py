@@ -188,10 +188,9 @@ class WeightStep(Op):
     def index(self, shape: tuple[int, ...]) -> Array:
         """Output-major index of each element in the full weight, frozen channels counted."""
         o, kh, kw, kept = shape
-        if self.axis == 3:
-            taps = np.arange(kh * kw).reshape(1, kh, kw, 1)
-            return np.arange(kept) * (kh * kw) + taps
         where = np.array(self.channels if self.channels is not None else range(kept))
+        if self.axis == 3:
+            return np.asarray(where * (kh * kw) + np.arange(kh * kw).reshape(1, kh, kw, 1))
         rows = np.arange(o * kh * kw).reshape(o, kh, kw, 1)
         return np.asarray(rows * (self.total or kept) + where)
 
@@ -216,7 +215,9 @@ class WeightStep(Op):
         groups = 1 if self.axis == 3 or mu.shape[0] == dw.shape[3] else mu.shape[0] // dw.shape[3]
         per = mu if groups == 1 else np.repeat(mu.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
         limit = bias_limit(node.outputs[-1].type)
-        moved: Array = np.clip(bias - (dw * per).sum(axis=axes), -limit, limit)
+        by = np.zeros(bias.shape, np.result_type(dw, per))
+        by[list(self.channels) if self.axis == 3 and self.channels is not None else slice(None)] = (dw * per).sum(axis=axes)
+        moved: Array = np.clip(bias - by, -limit, limit)
         return moved
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from mcugrad.ir import Builder, Graph, Node, Value, rebuild
 from mcugrad.ops.backprop import ClampMask, GradMask
 from mcugrad.ops.conv2d import Conv2dWeightGrad
-from mcugrad.ops.select import SelectChannels
+from mcugrad.ops.depthwise import DepthwiseWeightGrad
+from mcugrad.ops.select import SelectChannels, SelectGradient
 
 
 def keep_live_channels(graph: Graph) -> Graph:
@@ -30,13 +31,13 @@ def keep_live_channels(graph: Graph) -> Graph:
         if sum(c.outputs[0].type.nbytes for c in copies.values()) + _mask_bytes(x, masked) < x.type.nbytes:
             narrow |= {n: copies[channels].outputs[0] for n, channels in live.items()}
             after.setdefault(forward[-1], []).extend(copies.values())
-    nodes = [m for n in graph.nodes for m in (_reading(n, narrow), *after.get(n, ()))]
+    nodes = [m for n in graph.nodes for m in (*_reading(build, n, narrow), *after.get(n, ()))]
     return rebuild(graph, nodes)
 
 
 def _channels(node: Node, x: Value) -> tuple[int, ...] | None:
     """The channels of x that a partial weight gradient reads; None for any other reader."""
-    return node.op.channels if isinstance(node.op, Conv2dWeightGrad) and node.inputs[0] is x else None
+    return node.op.channels if isinstance(node.op, Conv2dWeightGrad | DepthwiseWeightGrad) and node.inputs[0] is x else None
 
 
 def _copy(build: Builder, x: Value, channels: tuple[int, ...]) -> Node:
@@ -48,9 +49,17 @@ def _mask_bytes(x: Value, masked: list[Node]) -> int:
     return ClampMask().infer(x.type)[0].nbytes if masked else 0
 
 
-def _reading(node: Node, narrow: dict[Node, Value]) -> Node:
-    """The weight gradient on its narrow copy; any other node as it is."""
-    if node not in narrow:
-        return node
-    assert isinstance(node.op, Conv2dWeightGrad)
-    return Node(replace(node.op, channels=None), (narrow[node], *node.inputs[1:]), node.outputs)
+def _reading(build: Builder, node: Node, narrow: dict[Node, Value]) -> tuple[Node, ...]:
+    """The weight gradient on its narrow copy; that of a depthwise layer, whose kernel knows no order, always, and on as narrow
+    a copy of h.  Any other node as it is."""
+    op = node.op
+    if isinstance(op, Conv2dWeightGrad) and node in narrow:
+        return (Node(replace(op, channels=None), (narrow[node], *node.inputs[1:]), node.outputs),)
+    if not isinstance(op, DepthwiseWeightGrad) or op.channels is None:
+        return (node,)
+    x, h, *rest = node.inputs
+    made = len(build.nodes)
+    select = SelectGradient(op.channels)
+    kept = narrow[node] if node in narrow else build.one(select, x, name=f"{x.name}.live")
+    copy = build.one(select, h, name=f"{h.name}.live")
+    return (*build.nodes[made:], Node(replace(op, channels=None), (kept, copy, *rest), node.outputs))

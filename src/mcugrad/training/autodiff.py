@@ -250,6 +250,8 @@ class Backward:
         grad = self.add(op, x, h, *mean, name=f"{name}_weight.grad")
         base = tuple(log2_shift(self.plan.rate * scale_of(x) / (s * s)) for s in channel_scales(weight, h))
         layer = layers(self.graph)[name]
+        if layer.op.weight_axis == 3 and part.channels is not None:
+            base = tuple(base[c] for c in part.channels)
         step = WeightStep(
             base,
             grad_quant(h.type).exponent,

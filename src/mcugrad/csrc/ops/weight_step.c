@@ -212,14 +212,15 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   const int32_t shift = common_shift(step);
-  if (MCG_WIDE && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
+  if (MCG_WIDE && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
   for (int32_t c = first; c < first + n; ++c) {
+    const int32_t channel = p->order != NULL ? p->order[c] : c;
     int32_t change = 0;
     run.k = p->base[c] + shift;
     for (int32_t tap = 0; tap < p->taps; ++tap) {
-      const uint32_t number = (uint32_t)(c * p->taps + tap);
+      const uint32_t number = (uint32_t)(channel * p->taps + tap);
       change += move(&run, p->residual_bits, tap * p->live + c, grad[tap * n + c - first], number);
     }
-    if (step->mu != NULL) mcg_centre(step, c, (int64_t)step->mu[c] * change);
+    if (step->mu != NULL) mcg_centre(step, channel, (int64_t)step->mu[c] * change);
   }
 }
