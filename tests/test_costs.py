@@ -45,7 +45,7 @@ def test_a_step_is_predicted_within_a_sixth(tmp_path: Path) -> None:
 
 def test_more_calls_cost_more(tmp_path: Path) -> None:
     build = compiled(Setting(DIGITS, "head", 64, "resident"), tmp_path / "model")
-    node = next(n for n in build.program.graph.nodes if n.op.name == "Conv2d")
+    node = next(n for n in build.program.graph.nodes if (k := n.op.kernel(n)) and k.function == "mcg_conv2d")
     target = get_target("cortex-m7")
     assert costs.instructions(node, target, 9) >= costs.instructions(node, target, 1) > node.op.work(node).macs / 2
     assert costs.instructions(node, replace(target, core="cortex-m0plus")) > costs.instructions(node, target)
