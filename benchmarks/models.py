@@ -12,11 +12,11 @@ from benchmarks import reference
 from mcugrad.compiler import Budget, Compiled, compile_model
 from mcugrad.data import Calibration
 from mcugrad.demo import ASSET
-from mcugrad.devices.qemu import PROGRAM
 from mcugrad.digits import PREPROCESS
 from mcugrad.errors import McugradError
 from mcugrad.importers import load
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, synthetic
+from mcugrad.targets import get_target
 from mcugrad.training.scheme import UpdateScheme, read_scheme, with_bias_bits, with_residual_bits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +72,7 @@ class Setting:
 
 TARGETS = ("cortex-m7", "cortex-m4", "cortex-m0plus")
 IN_QEMU = ("cortex-m55",)  # cores that the virtual MCU does not know
+RISCV = "rv32imc"  # neither does it know this one; plain C
 REFERENCE = Setting(reference.MODEL, reference.SCHEME)  # layerwise, the image resident
 STREAMED = Setting(reference.MODEL, reference.SCHEME, 96, "rows")
 FAST = tuple(Setting(DIGITS, "demo", 64, "resident", target) for target in TARGETS)
@@ -92,13 +93,15 @@ SLOW = (
     Setting(reference.MODEL, reference.SCHEME, target="cortex-m4"),
     Setting(reference.MODEL, reference.SCHEME, target="cortex-m0plus"),
     *(Setting(reference.MODEL, reference.SCHEME, target=target) for target in IN_QEMU),
+    Setting(DIGITS, "demo", 64, "resident", RISCV),
     *SMALL,
 )
 
 
 def lacking(target: str) -> str:
     """What this machine lacks to count instructions of that target; "" when it can."""
-    return "" if target not in IN_QEMU or shutil.which(PROGRAM) else PROGRAM
+    core = get_target(target)
+    return "" if core.unicorn_cpu or shutil.which(core.qemu_program) else core.qemu_program
 
 
 def model_file(model: str) -> Path:

@@ -66,6 +66,15 @@ def test_a_core_that_only_qemu_knows_is_measured_there() -> None:
     assert 0 < entry.figures["forward"]["instructions"] < 6000
 
 
+@pytest.mark.skipif(bool(models.lacking(models.RISCV)), reason=f"{models.lacking(models.RISCV)} is not installed")
+def test_a_step_on_risc_v_is_counted_to_the_last_instruction_and_stays_on_its_stack() -> None:
+    measured = step.measure(Setting(DIGITS, "demo", 64, target=models.RISCV))
+    figures = measured.entry.figures
+    assert sum(k["instructions"] for k in figures["by_kernel"].values()) == figures["instructions"]["step"]
+    assert sum(count for count, _ in measured.functions.values()) >= figures["instructions"]["step"] > 1_000_000
+    assert 0 < figures["sram"]["stack_touched"] <= figures["sram"]["stack"]
+
+
 def test_a_measured_step_accounts_for_every_mac_and_instruction(tmp_path: Path) -> None:
     measured = step.measure(Setting(DIGITS, "demo", 64))
     figures = measured.entry.figures

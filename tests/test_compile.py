@@ -26,6 +26,7 @@ from mcugrad.training.scheme import Update, UpdateScheme, read_scheme, with_bias
 STEPS, SEED, HALVE_AT, SKIP = 10, 7, 6, 16000
 MCUNET = Path(__file__).resolve().parents[2] / "shared" / "models" / "tiny_training" / "mcunet-5fps.pkl"
 needs_gcc = pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="arm-none-eabi-gcc is not installed")
+needs_riscv = pytest.mark.skipif(not shutil.which("qemu-system-riscv32"), reason="qemu-system-riscv32 is not installed")
 needs_qemu = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is not installed")
 
 
@@ -151,8 +152,14 @@ def check_the_books(compiled: Compiled, mcu: VirtualMcu, lesson: Lesson) -> None
     assert 0 < used <= elf.stack_bound <= mcu.stack_reserved
 
 
-@needs_qemu
-@pytest.mark.parametrize("target", ["cortex-m7", "cortex-m55"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("cortex-m7", marks=needs_qemu),
+        pytest.param("cortex-m55", marks=needs_qemu),
+        pytest.param("rv32imc", marks=needs_riscv),
+    ],
+)
 @pytest.mark.parametrize(
     ("name", "mode"), [("full", "resident"), ("demo", "rows")], ids=["full and centred, resident", "sparse, by rows"]
 )

@@ -19,7 +19,8 @@ from mcugrad.devices.base import Control, DeviceFault
 from mcugrad.devices.elf import read_elf
 from mcugrad.devices.host import Host
 from mcugrad.devices.qemu import Qemu
-from mcugrad.devices.thumb import Code, decode, worst_stack
+from mcugrad.devices.stack import Code, worst_stack
+from mcugrad.devices.thumb import decode
 from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.targets import get_target
@@ -31,6 +32,7 @@ COMPILERS = (
     pytest.param("gcc", marks=pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="no arm-none-eabi-gcc here")),
 )
 needs_qemu = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="no qemu-system-arm here")
+needs_riscv = pytest.mark.skipif(not shutil.which("qemu-system-riscv32"), reason="no qemu-system-riscv32 here")
 Make = Callable[..., Firmware]
 
 
@@ -316,9 +318,46 @@ def test_qemu_agrees(board: str, rows: int, compiler: str, make: Make, host: Hos
     assert process.returncode is not None, "QEMU still runs"
 
 
-@needs_qemu
+@needs_riscv
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("optimize", ["-O3", "-O1"])
+def test_risc_v_learns_the_same_bits_within_the_bound_of_its_stack(
+    rows: int, optimize: str, tmp_path: Path, host: Host
+) -> None:
+    folder = tiny_folder(tmp_path / "model")
+    firmware = build(folder, get_target("rv32imc"), optimize=optimize, flags=[f"-DTINY_ROWS={rows}"])
+    with Qemu.load(firmware) as device:
+        assert device.link.resent == 0, "the first request waited for the receiver"
+        check_same_learning(device, host, 5)
+        x, labels = samples(1)
+        used = device.stack_high_water(lambda: (device.train_step(x[0], int(labels[0])), device.evaluate(x, labels)))
+        assert used <= firmware.facts.stack_bound <= device.stack_reserved
+        assert firmware.facts.stack_bound <= used + 32, "the bound is loose on a program this small"
+
+
+@needs_riscv
+def test_the_overflow_of_a_stack_is_a_fault_on_risc_v(tmp_path: Path) -> None:
+    with pytest.raises(McugradError, match=r"recursion has no bound of its stack: .*mcg_tiny_fault -> mcg_tiny_fault"):
+        build(tiny_folder(tmp_path), get_target("rv32imc"), flags=["-DTINY_RECURSION=1"])
+    firmware = build(tmp_path, get_target("rv32imc"), flags=["-DTINY_RECURSION=1"], stack=2048)
+    with Qemu.load(firmware) as device, pytest.raises(DeviceFault, match="faulted in mcg_tiny_fault"):
+        device.train_step(samples(1)[0][0], 3)
+
+
+def test_the_compiler_for_arm_is_refused_for_risc_v(make: Make) -> None:
+    with pytest.raises(McugradError, match="arm-none-eabi-gcc does not build for rv32imc: use the compiler zig"):
+        make("rv32imc", "gcc")
+
+
 @pytest.mark.parametrize(
-    ("board", "nowhere"), [("mps2-an386", 0xA0000000), ("microbit", 0xA0000000), ("cortex-m55", 0x08000000)]
+    ("board", "nowhere"),
+    [
+        pytest.param("mps2-an386", 0xA0000000, marks=needs_qemu),
+        pytest.param("microbit", 0xA0000000, marks=needs_qemu),
+        pytest.param("cortex-m55", 0x08000000, marks=needs_qemu),
+        pytest.param("rv32imc", 0xA0000000, marks=needs_riscv),
+        pytest.param("rv32imc", 0x80000100, marks=needs_riscv, id="rv32imc-flash"),
+    ],
 )
 def test_a_fault_is_reported_over_the_link(board: str, nowhere: int, make: Make) -> None:
     firmware = make(board, "zig", f"TINY_FAULT={nowhere:#x}u")
@@ -340,7 +379,7 @@ def test_the_virtual_mcu_refuses_a_board_it_does_not_emulate(make: Make) -> None
 
 def thumb(*halfwords: int) -> Code:
     data = b"".join(h.to_bytes(2, "little") for h in halfwords)
-    return Code(0x100, data, {0x100: ("root", len(data))}, frozenset(), frozenset())
+    return Code(decode, 0x100, data, {0x100: ("root", len(data))}, frozenset(), frozenset())
 
 
 @pytest.mark.parametrize(

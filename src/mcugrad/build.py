@@ -16,7 +16,7 @@ from mcugrad.toolchain import WARNINGS, Compiler
 
 _C99 = ("-std=c99", *WARNINGS)
 _NO_DYNAMIC_STACK = ("-Wvla", "-Walloca")  # or no bound of the stack could be proven
-_ARM = (
+_DEVICE = (
     "-fomit-frame-pointer",
     "-ffreestanding",
     "-ffunction-sections",
@@ -64,15 +64,16 @@ def build(
     output = root / "build" / target.name
     output.mkdir(parents=True, exist_ok=True)
     (output / "board.h").write_text(board_header(target), encoding="utf-8")
-    common = (*core, optimize, *_C99, *_NO_DYNAMIC_STACK, *_ARM, *flags)
+    common = (*core, optimize, *_C99, *_NO_DYNAMIC_STACK, *_DEVICE, *flags)
     shell = (*common, *_SHELL[compiler])
-    sources = [(path, shell if path.parent.name == "firmware" else common) for path in _sources(root, arm=True)]
+    sources = [(path, shell if path.parent.name == "firmware" else common) for path in _sources(root, device=True)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops", output))
     elf = output.with_suffix(".elf")
     link = _Link(driver, core, compiler, target, objects, elf)
     facts = link(_FIRST_STACK if stack is None else stack)
     if stack is None:
-        facts = link(-(-(facts.stack_bound + _HEADROOM) // 8) * 8)
+        align = 16 if target.riscv else 8
+        facts = link(-(-(facts.stack_bound + _HEADROOM) // align) * align)
     return Firmware(elf, target, facts)
 
 
@@ -126,15 +127,17 @@ def _cross(compiler: str, target: Target) -> tuple[Compiler, tuple[str, ...]]:
     if compiler == "zig":
         return toolchain.zig(), ("-target", target.zig_target, f"-mcpu={target.zig_cpu}")
     if compiler == "gcc":
+        if not target.gcc_flags:
+            raise McugradError(f"arm-none-eabi-gcc does not build for {target.name}: use the compiler zig")
         return toolchain.installed("arm-none-eabi-gcc"), target.gcc_flags
     raise McugradError(f"unknown compiler {compiler!r}; known: zig, gcc")
 
 
-def _sources(root: Path, *, arm: bool) -> Iterator[Path]:
+def _sources(root: Path, *, device: bool) -> Iterator[Path]:
     """model.c, the runtime and the kernels in a stable order; assembly and the firmware shell only for the device."""
     if not (root / "model.c").is_file():
         raise McugradError(f"{root} holds no model.c; pass the folder that `compile` wrote")
-    for pattern in ("*.c", "ops/*.c", *(("ops/*.S", "asm/*.S", "firmware/*.c") if arm else ())):
+    for pattern in ("*.c", "ops/*.c", *(("ops/*.S", "asm/*.S", "firmware/*.c") if device else ())):
         yield from sorted(root.glob(pattern))
 
 
@@ -150,7 +153,7 @@ def build_host(folder: Path | str, *, optimize: str = "-O3", sanitize: bool = Fa
     flags = ("-O1" if sanitize else optimize, "-fPIC", *_C99, *WIDE, *watch)
     parts = ("host", "wide") if (root / "wide.h").is_file() else ("host",)
     shim = (path for name in parts for path in sorted((_CSRC / name).glob("*.c")))
-    sources = [(path, flags) for path in (*_sources(root, arm=False), *shim)]
+    sources = [(path, flags) for path in (*_sources(root, device=False), *shim)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops"))
     stem = "host-sanitized" if sanitize else "host"
     return toolchain.shared_library(driver, objects, watch if sanitize else (), root / "build", stem)

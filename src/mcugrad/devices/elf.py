@@ -12,7 +12,8 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from mcugrad.devices.thumb import Code, decode, worst_stack
+from mcugrad.devices import riscv, thumb
+from mcugrad.devices.stack import Code, worst_stack
 from mcugrad.errors import McugradError
 
 _ALLOC, _EXEC, _WRITE = 2, 4, 1
@@ -47,6 +48,7 @@ class ElfFacts:
 
     path: Path
     entry: int
+    riscv: bool  # RV32 code, otherwise Thumb
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]  # sorted by address, sizes filled in
 
@@ -136,7 +138,7 @@ class ElfFacts:
     def next_call(self, address: int) -> str:
         """The function called at the end of the straight code at `address`; "" when that code ends otherwise."""
         while True:
-            effect = decode(self.code, address)
+            effect = self.code.decode(self.code, address)
             if effect.call is not None:
                 return self.where(effect.call).partition("+")[0]
             if effect.jumps or not effect.falls or effect.indirect:
@@ -148,28 +150,34 @@ class ElfFacts:
         """The code and its functions, for the analysis of calls."""
         functions = {symbol.address: symbol for symbol in self.functions if symbol.size}
         text = next(section for section in self.sections if section.executable)
-        model = self._function_words(self.symbol("mcg_model"), functions)
-        vectors = self.section(".vectors")
-        table = {word & ~1 for (word,) in struct.iter_unpack("<I", vectors.data)}
+        words = self.symbol("mcg_model")
+        model = self._function_words(self.read(words.address, words.size), functions)
+        vectors = b"".join(section.data for section in self.sections if section.name == ".vectors")
         pointers = {
-            word & ~1
+            address
             for section in self.sections
             if section.name != ".vectors"
-            for (word,) in struct.iter_unpack("<I", section.data[: len(section.data) & ~3])
-            if word & 1 and word & ~1 in functions
+            for address in self._function_words(section.data, functions)
         }
         return Code(
+            decode=riscv.decode if self.riscv else thumb.decode,
             base=text.address,
             data=text.data,
             functions={address: (symbol.name, symbol.size) for address, symbol in functions.items()},
-            pointers=frozenset(pointers - model - table),
+            pointers=frozenset(pointers - model - self._function_words(vectors, functions)),
             through_model=frozenset(model),
+            mark=self._mark,
         )
 
-    def _function_words(self, symbol: Symbol, functions: dict[int, Symbol]) -> set[int]:
-        """Functions whose addresses stand in the words of an object: the model's infer and train."""
-        words = struct.iter_unpack("<I", self.read(symbol.address, symbol.size & ~3))
-        return {word & ~1 for (word,) in words if word & 1 and word & ~1 in functions}
+    @property
+    def _mark(self) -> int:
+        """What the address of a function holds beyond the place of its code: the bit of Thumb."""
+        return 0 if self.riscv else 1
+
+    def _function_words(self, data: bytes, functions: dict[int, Symbol]) -> set[int]:
+        """Functions whose addresses stand in the words of an object, such as the model's infer and train."""
+        words = struct.iter_unpack("<I", data[: len(data) & ~3])
+        return {word - self._mark for (word,) in words if word - self._mark in functions}
 
 
 def read_elf(path: Path) -> ElfFacts:
@@ -177,7 +185,8 @@ def read_elf(path: Path) -> ElfFacts:
     try:
         with path.open("rb") as file:
             elf = ELFFile(file)
-            return ElfFacts(path, elf.header.e_entry & ~1, tuple(_sections(elf)), tuple(_symbols(elf)))
+            riscv_code = elf.header.e_machine == "EM_RISCV"
+            return ElfFacts(path, elf.header.e_entry & ~1, riscv_code, tuple(_sections(elf)), tuple(_symbols(elf)))
     except (OSError, ValueError, ELFError) as error:
         raise McugradError(f"{path} is not a linked firmware: {error}") from error
 

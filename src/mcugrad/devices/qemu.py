@@ -16,8 +16,9 @@ from mcugrad.devices.link import Link, LinkedDevice, LinkError
 from mcugrad.devices.plugin import Plugin
 from mcugrad.errors import McugradError
 
-PROGRAM = "qemu-system-arm"
+PROGRAM = "qemu-system-arm"  # of every target but those that name another
 _READ = 1 << 16
+_READY = 5.0  # seconds from reset to an open UART, at most
 
 
 class QemuProcess:
@@ -26,14 +27,26 @@ class QemuProcess:
     window = 8  # the pipe holds back what the UART has not taken yet
 
     def __init__(self, firmware: Firmware, *, counting: bool = False) -> None:
-        machine, program = firmware.target.qemu_machine, shutil.which(PROGRAM)
-        if not machine:
-            raise McugradError(f"QEMU has no board for target {firmware.target.name}; build for mps2-an500 or microbit")
+        target = firmware.target
+        program = shutil.which(target.qemu_program)
+        if not target.qemu_machine:
+            raise McugradError(f"QEMU has no board for target {target.name}; build for mps2-an500 or microbit")
         if program is None:
-            raise McugradError(f"{PROGRAM} is not installed; install QEMU, or use the virtual MCU")
+            raise McugradError(f"{target.qemu_program} is not installed; install QEMU, or use the virtual MCU")
         self.plugin = Plugin(program, firmware.facts) if counting else None
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes to it
-        command = [program, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        command = [
+            program,
+            "-M",
+            target.qemu_machine,
+            *target.qemu_flags,
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]
         counts = self.plugin.arguments if self.plugin else ()
         self._process = subprocess.Popen(
             [*command, *counts, "-kernel", str(firmware.elf)],
@@ -43,6 +56,8 @@ class QemuProcess:
             bufsize=0,
         )
         self._end = weakref.finalize(self, _end, self._process)
+        if target.uart == "ns16550":
+            self.read(_READY)  # the zero it sends when open: what came earlier is lost
 
     def write(self, data: bytes) -> None:
         assert self._process.stdin is not None

@@ -17,7 +17,7 @@ else:
 
 _FOLDER = Path(__file__).parent
 _PAGE = 1024  # bytes; the virtual MCU maps memory in such pages
-UARTS = ("virtual", "cmsdk", "nrf51")
+UARTS = ("virtual", "cmsdk", "nrf51", "ns16550")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Target:
     core: str
     zig_target: str
     zig_cpu: str
-    gcc_flags: tuple[str, ...]
+    gcc_flags: tuple[str, ...]  # empty: arm-none-eabi-gcc knows no such core
     fpu: bool  # floating-point registers exist and must be enabled before use
     cfsr: bool  # a configurable fault status register exists
     flash_base: int
@@ -40,6 +40,13 @@ class Target:
     vectors_base: int | None = None  # where the core looks for its vectors after reset; None: at the start of flash
     unicorn_cpu: str = ""  # name in unicorn.arm_const; empty: not emulated by the virtual MCU
     qemu_machine: str = ""  # empty: not emulated by QEMU
+    qemu_program: str = "qemu-system-arm"
+    qemu_flags: tuple[str, ...] = ()
+
+    @property
+    def riscv(self) -> bool:
+        """The core runs RV32 code, otherwise Thumb."""
+        return self.zig_target.startswith("riscv32")
 
 
 def known_targets() -> tuple[str, ...]:
@@ -78,7 +85,7 @@ def _from_facts(facts: dict[str, Any], path: Path) -> Target:
     if stray := sorted(set(facts) - known):
         raise McugradError(f"{path.name}: unknown keys {', '.join(stray)}; known keys: {', '.join(sorted(known))}")
     try:
-        target = Target(**{**facts, "gcc_flags": tuple(facts.get("gcc_flags", ()))})
+        target = Target(**{**facts, **{key: tuple(facts.get(key, ())) for key in ("gcc_flags", "qemu_flags")}})
     except TypeError as error:
         raise McugradError(f"{path.name}: {error}") from error
     if target.uart not in UARTS:
@@ -92,6 +99,7 @@ def linker_script(target: Target, stack: int) -> str:
     The stack (`stack` bytes) lies at the bottom of SRAM: an overflow leaves SRAM and faults instead of corrupting data.
     """
     vectors = "FLASH" if target.vectors_base is None else "VECTORS"
+    align = 16 if target.riscv else 8  # of the stack pointer
     apart = f"  VECTORS (r) : ORIGIN = {target.vectors_base:#010x}, LENGTH = {_PAGE}\n" if vectors == "VECTORS" else ""
     return f"""\
 MEMORY
@@ -103,12 +111,15 @@ ENTRY(Reset_Handler)
 SECTIONS
 {{
   .vectors : {{ KEEP(*(.vectors)) }} > {vectors}
-  .text    : {{ *(.text .text.*) }} > FLASH
+  .text    : {{ KEEP(*(.start)) *(.text .text.*) }} > FLASH
   .rodata  : {{ *(.rodata .rodata.*) }} > FLASH
-  .stack (NOLOAD) : {{ __stack_bottom = .; . += {stack}; . = ALIGN(8); __stack_top = .; }} > SRAM
+  .stack (NOLOAD) : {{ __stack_bottom = .; . += {stack}; . = ALIGN({align}); __stack_top = .; }} > SRAM
   .data : ALIGN(16) {{ __data_start = .; *(.data .data.*) . = ALIGN(4); __data_end = .; }} > SRAM AT > FLASH
   .bss (NOLOAD)   : {{ . = ALIGN(16); __bss_start = .; *(.bss .bss.* COMMON) . = ALIGN(4); __bss_end = .; }} > SRAM
   __data_image = LOADADDR(.data);
+  __flash_start = ORIGIN(FLASH);
+  __flash_end = ORIGIN(FLASH) + LENGTH(FLASH);
+  __sram_end = ORIGIN(SRAM) + LENGTH(SRAM);
   /DISCARD/ : {{ *(.ARM.exidx* .ARM.extab* .comment .note*) }}
 }}
 """
@@ -120,6 +131,7 @@ def board_header(target: Target) -> str:
 #ifndef BOARD_H
 #define BOARD_H
 
+#define BOARD_RISCV {int(target.riscv)}
 #define BOARD_FPU {int(target.fpu)}
 #define BOARD_CFSR {int(target.cfsr)}
 #define BOARD_UART_{target.uart.upper()} 1

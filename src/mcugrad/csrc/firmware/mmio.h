@@ -7,6 +7,6 @@
 void mmio_open(void);            /* floating-point unit (where there is one) and UART */
 uint8_t mmio_read(void);         /* waits for a byte */
 void mmio_write(uint8_t byte);   /* waits until the byte is accepted */
-uint32_t mmio_fault_status(void); /* CFSR, 0 on cores without one */
+uint32_t mmio_fault_status(void); /* CFSR or mcause, 0 on cores without one */
 
 #endif
