@@ -126,7 +126,7 @@ def channels_of(data: Array, node: Node, ratio: float) -> tuple[int, ...] | None
     if ratio == 1:
         return None
     count = math.floor(data.shape[3] * ratio)
-    if count == 0:
+    if count == 0 or node.op.weight_axis == 3:  # a depthwise weight is small: the search takes it whole or not at all
         return ()
     try:
         node.op.partial(largest(data, count))
