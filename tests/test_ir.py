@@ -159,7 +159,7 @@ def test_a_run_that_stops_at_an_easy_sample_leaves_the_updates_out() -> None:
 
 
 def test_a_run_with_a_zero_head_updates_the_head_alone() -> None:
-    net, graph = random_training(4)
+    net, graph = random_training(0)
     zero = {p.value.name: np.zeros_like(p.data) for p in graph.params if p.value.name.startswith("head_")}
     graph = graph.with_params(zero)
     run = interpret(graph, net.feeds(0))
