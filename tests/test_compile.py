@@ -16,6 +16,7 @@ from mcugrad.devices.base import Device
 from mcugrad.devices.elf import read_elf
 from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.digits import PREPROCESS, digits
+from mcugrad.errors import McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Array, interpret
 from mcugrad.prepare import Prepared, prepare, synthetic
@@ -167,6 +168,17 @@ def test_qemu_agrees(name: str, mode: str, target: str, network: Prepared, lesso
     budget = Budget(target, input_mode=mode)
     compiled = compile_model(network, scheme_of(name), tmp_path / "out", budget, rate=0.05, seed=SEED)
     assert trace(compiled, lesson, "qemu") == trace(compiled, lesson, "host")
+
+
+@needs_riscv
+def test_a_core_that_only_qemu_knows_runs_the_firmware_of_the_budget(network: Prepared, tmp_path: Path) -> None:
+    budget = Budget("rv32imc", sram=16 << 10)
+    compiled = compile_model(network, scheme_of("demo"), tmp_path / "out", budget)
+    assert compiled.on_qemu() is compiled.firmware and compiled.firmware.target.sram == 16 << 10
+    with pytest.raises(McugradError, match=r"the virtual MCU does not emulate rv32imc; use QEMU$"):
+        compiled.device("vm")
+    with compiled.device("qemu") as device:
+        assert len(device.read_params()) == compiled.facts()["sram"]["parameters"]
 
 
 @needs_gcc

@@ -93,9 +93,12 @@ class Compiled:
         raise McugradError(f"unknown device {kind!r}: use {', '.join(DEVICES)}")
 
     def on_qemu(self) -> Firmware:
-        """The same model built for the QEMU machine with this core.  Raises McugradError when there is none.
+        """The firmware itself where its target is a machine of QEMU, otherwise the same model built for the machine with
+        this core.  Raises McugradError when there is none.
 
         The bound of the stack carries over: the same compiler makes the same code for the same core."""
+        if self.firmware.target.qemu_machine:
+            return self.firmware
         core, stack = self.firmware.target.core, self.firmware.facts.stack_reserved
         for name in known_targets():
             if get_target(name).core == core and get_target(name).qemu_machine:

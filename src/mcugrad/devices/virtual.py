@@ -199,7 +199,8 @@ class VirtualMcu(LinkedDevice):
 
 def _engine(target: Target) -> Any:
     if not target.unicorn_cpu:
-        raise McugradError(f"the virtual MCU does not emulate {target.name}; use QEMU, or the target {target.core}")
+        other = f", or the target {target.core}" if target.core != target.name else ""
+        raise McugradError(f"the virtual MCU does not emulate {target.name}; use QEMU{other}")
     uc = Engine(unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB)
     uc.ctl_set_cpu_model(getattr(arm_const, target.unicorn_cpu))
     return uc
