@@ -12,7 +12,7 @@ from graphs import Network, random_training
 from mcugrad.build import build_host
 from mcugrad.devices.host import Host
 from mcugrad.emit.c import source, write
-from mcugrad.ir import Graph, Node, interpret, verify
+from mcugrad.ir import Graph, Node, Value, interpret, verify
 from mcugrad.memory.modes import Mode, plan
 from mcugrad.memory.schedule import ScheduleError, layerwise, verify_schedule
 from mcugrad.ops.backprop import Chain
@@ -27,8 +27,8 @@ def starts(graph: Graph) -> list[int]:
     return [i for i, n in enumerate(graph.nodes) if isinstance(n.op, Chain)] + [len(graph.nodes)]
 
 
-def rerunnable(graph: Graph, nodes: tuple[Node, ...]) -> set:
-    """Forward values that the nodes read, and those behind them."""
+def rerunnable(graph: Graph, nodes: tuple[Node, ...]) -> list[Value]:
+    """Forward values that the nodes read, and those behind them, in the order of the graph."""
     producer = {v: n for n in graph.nodes if n.op.phase == "forward" for v in n.outputs if v.type.dtype == "s8"}
     found, waiting = set(), [v for n in nodes for v in n.inputs]
     while waiting:
@@ -36,7 +36,7 @@ def rerunnable(graph: Graph, nodes: tuple[Node, ...]) -> set:
         if value in producer and value not in found and cuttable(producer[value]):
             found.add(value)
             waiting += producer[value].inputs
-    return found
+    return [v for v in producer if v in found]
 
 
 def random_parts(graph: Graph, rng: np.random.Generator) -> list[Rerun]:

@@ -234,5 +234,6 @@ def _has_rows(value: Value) -> bool:
 
 
 def cuttable(node: Node) -> bool:
-    """Can the node run in rows?"""
-    return node.op.cut_rows(node) > 0
+    """Can the node run in rows?  Not where its first or its last row reads padding alone."""
+    rows = node.op.cut_rows(node)
+    return rows > 0 and all(n.first < n.last for row in (0, rows - 1) for n in needed(node, row, row + 1))
