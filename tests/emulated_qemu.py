@@ -8,6 +8,7 @@ import struct
 import subprocess
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,32 +16,72 @@ from elftools.elf.elffile import ELFFile
 
 from emulated import Core, link_cases, place
 from kernels import Buffer, Case
-from mcugrad.devices.qemu import PROGRAM
 from mcugrad.targets import Target, get_target
 
-RAM, SIZE = 0x21000000, 1 << 21  # SSE-300's internal SRAM
-RETURN = RAM + SIZE - 4  # where a called function comes back to
+SIZE = 1 << 21  # bytes of RAM
 CHUNK = 1920  # bytes of memory in a packet
 SECONDS = 20.0
-LR, PC, XPSR = 14, 15, 25
-BOOT = """#include <stdint.h>
+
+
+@dataclass(frozen=True)
+class Board:
+    """How to reach `ready` on a board with its floating-point unit enabled, and the debugger's numbers of registers."""
+
+    ram: int
+    mark: int  # bit set in a return address
+    arguments: int  # register of the first; the result comes in it too
+    sp: int
+    link: int
+    pc: int
+    state: tuple[tuple[int, int], ...]  # (register, value) before a call
+    boot: str
+    script: str
+
+
+ARM = Board(
+    ram=0x21000000,  # SSE-300's internal SRAM
+    mark=1,
+    arguments=0,
+    sp=13,
+    link=14,
+    pc=15,
+    state=((25, 1 << 24),),  # XPSR: Thumb
+    boot="""#include <stdint.h>
 void boot(void);
 void ready(void);
-__attribute__((used, section(".vectors"))) const struct { uint32_t stack; void (*reset)(void); } vectors = {0x21200000u, boot};
+__attribute__((used, section(".start"))) const struct { uint32_t stack; void (*reset)(void); } vectors = {0x21200000u, boot};
 __attribute__((noinline)) void ready(void) { for (;;) __asm__ volatile("nop"); }
 void boot(void) {
   *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20;
   __asm__ volatile("dsb\\n\\tisb" ::: "memory");
   ready();
 }
-"""
-SCRIPT = """MEMORY { VECTORS (r) : ORIGIN = 0, LENGTH = 1K  CODE (rx) : ORIGIN = 0x11000000, LENGTH = 2M }
+""",
+    script="""MEMORY { VECTORS (r) : ORIGIN = 0, LENGTH = 1K  CODE (rx) : ORIGIN = 0x11000000, LENGTH = 2M }
 SECTIONS {
-  .vectors : { KEEP(*(.vectors)) } > VECTORS
+  .start : { KEEP(*(.start)) } > VECTORS
   .text : { *(.text*) *(.rodata*) } > CODE
   .ARM.exidx : { *(.ARM.exidx*) } > CODE
 }
-"""
+""",
+)
+RISCV = Board(
+    ram=0x84000000,
+    mark=0,
+    arguments=10,
+    sp=2,
+    link=1,
+    pc=32,
+    state=(),
+    boot="""void boot(void);
+void ready(void);
+__attribute__((naked, used, section(".start"))) void boot(void) { __asm__ volatile("j ready"); }
+void ready(void) { for (;;) __asm__ volatile("nop"); }
+""",
+    script="""MEMORY { CODE (rx) : ORIGIN = 0x80000000, LENGTH = 2M }
+SECTIONS { .text : { KEEP(*(.start)) *(.text*) *(.rodata*) } > CODE }
+""",
+)
 
 
 def core_of(folder: Path, cases: Sequence[Case], name: str) -> Core | QemuCore:
@@ -48,20 +89,24 @@ def core_of(folder: Path, cases: Sequence[Case], name: str) -> Core | QemuCore:
     target = get_target(name)
     if target.unicorn_cpu:
         return Core(folder, cases, target)
-    if shutil.which(PROGRAM) is None:
-        pytest.skip(f"{PROGRAM} is not installed")
+    if shutil.which(target.qemu_program) is None:
+        pytest.skip(f"{target.qemu_program} is not installed")
     return QemuCore(folder, cases, target)
 
 
 class Debugger:
     """The remote serial protocol of GDB over the pipes of a QEMU process."""
 
-    def __init__(self, machine: str, elf: Path) -> None:
-        program = shutil.which(PROGRAM)
+    def __init__(self, target: Target, elf: Path) -> None:
+        program = shutil.which(target.qemu_program)
         assert program is not None
-        command = [program, "-M", machine, "-display", "none", "-monitor", "none", "-serial", "null", "-S", "-gdb", "stdio"]
+        command = [program, "-M", target.qemu_machine, *target.qemu_flags, "-display", "none", "-monitor", "none"]
         self.process = subprocess.Popen(
-            [*command, "-kernel", str(elf)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            [*command, "-serial", "null", "-S", "-gdb", "stdio", "-kernel", str(elf)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
         )
         self._end = weakref.finalize(self, self.process.kill)
         self.buffer = bytearray()
@@ -103,34 +148,36 @@ class Debugger:
     def register(self, number: int) -> int:
         return int(struct.unpack("<I", bytes.fromhex(self.ask(b"p%x" % number).decode()))[0])
 
-    def run_to(self, address: int) -> None:
+    def run_to(self, address: int, pc: int) -> None:
         assert self.ask(b"Z0,%x,2" % address) == b"OK"
         self.ask(b"c")
-        assert self.register(PC) == address, "the kernel did not come back"
+        assert self.register(pc) == address, "the kernel did not come back"
 
 
 class QemuCore:
     """All kernels and cases linked for a target that QEMU emulates."""
 
     def __init__(self, folder: Path, cases: Sequence[Case], target: Target) -> None:
+        self.board = RISCV if target.riscv else ARM
         boot = folder / "boot.c"
-        boot.write_text(BOOT, encoding="utf-8")
-        elf = link_cases(folder, cases, target, SCRIPT, "boot", boot)
+        boot.write_text(self.board.boot, encoding="utf-8")
+        elf = link_cases(folder, cases, target, self.board.script, "boot", boot)
         symbols = ELFFile(elf.open("rb")).get_section_by_name(".symtab")
         self.symbols = {s.name: s["st_value"] for s in symbols.iter_symbols()}
-        self.debugger = Debugger(target.qemu_machine, elf)
-        self.debugger.run_to(self.symbols["ready"] & ~1)
+        self.debugger = Debugger(target, elf)
+        self.debugger.run_to(self.symbols["ready"] & ~1, self.board.pc)
 
     def call(self, number: int, buffers: Sequence[Buffer], rows: Sequence[int], control: Sequence[int]) -> int:
-        memory, places, distinct = place(RAM, buffers, rows, control)
-        gdb = self.debugger
-        gdb.write(RAM, memory)
-        for register, value in enumerate((RAM, RAM + 512, RAM + 768)):
+        board, gdb = self.board, self.debugger
+        memory, places, distinct = place(board.ram, buffers, rows, control)
+        gdb.write(board.ram, memory)
+        for register, offset in enumerate((0, 512, 768), board.arguments):
+            gdb.set_register(register, board.ram + offset)
+        back = board.ram + SIZE - 4  # where a called function comes back to
+        entry = self.symbols[f"run_{number}"] & ~1
+        for register, value in ((board.sp, back - 60), (board.link, back | board.mark), (board.pc, entry), *board.state):
             gdb.set_register(register, value)
-        for register, value in ((13, RAM + SIZE - 64), (LR, RETURN | 1), (PC, self.symbols[f"run_{number}"] & ~1)):
-            gdb.set_register(register, value)
-        gdb.set_register(XPSR, 1 << 24)
-        gdb.run_to(RETURN)
+        gdb.run_to(back, board.pc)
         for key, buffer in distinct.items():
             buffer.whole[:] = memoryview(gdb.read(places[key], buffer.whole.size))
-        return gdb.register(0)
+        return gdb.register(board.arguments)

@@ -62,7 +62,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["plain", "packed", "wide", "cortex-m7", "cortex-m55"])
+@pytest.fixture(scope="module", params=["plain", "packed", "wide", "cortex-m7", "cortex-m55", "rv32imc"])
 def library(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backward")
     if request.param.startswith("cortex"):

@@ -63,7 +63,7 @@ GRAPHS = {
 CASES = [Case(name, n, type(g.nodes[0].op), g) for n, (name, g) in enumerate(GRAPHS.items())]
 
 
-@pytest.fixture(scope="module", params=["cortex-m7", "cortex-m0plus", "cortex-m55"])
+@pytest.fixture(scope="module", params=["cortex-m7", "cortex-m0plus", "cortex-m55", "rv32imc"])
 def core(request, tmp_path_factory):
     return core_of(tmp_path_factory.mktemp("forward"), CASES, request.param)
 

@@ -75,7 +75,7 @@ def library(request, tmp_path_factory):
     return kernels.Host(kernels.build(tmp_path_factory.mktemp("kernels"), CALLED, compiler(), flags))
 
 
-@pytest.fixture(scope="session", params=["cortex-m7", "cortex-m4", "cortex-m0plus", "cortex-m55"])
+@pytest.fixture(scope="session", params=["cortex-m7", "cortex-m4", "cortex-m0plus", "cortex-m55", "rv32imc"])
 def core(request, tmp_path_factory):
     return core_of(tmp_path_factory.mktemp("core"), CALLED, request.param)
 
