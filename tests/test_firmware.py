@@ -114,8 +114,8 @@ def test_the_elf_holds_the_arrays_of_the_plan_and_a_shell_below_700_bytes(make: 
 
 def test_addresses_have_names(make: Make) -> None:
     facts = make().facts
-    train = facts.symbol("mcg_train_step")
-    assert facts.where(train.address + 2) == "mcg_train_step+0x2"
+    train = facts.symbol("mcg_train_target")
+    assert facts.where(train.address + 2) == "mcg_train_target+0x2"
     assert facts.where(0x10) == "0x00000010"
     assert facts.symbol_at(train.address + train.size - 1) == train
     with pytest.raises(McugradError, match="has no symbol nobody"):
@@ -231,7 +231,7 @@ def test_wrong_input_and_parameters_are_refused(host: Host) -> None:
         host.infer(np.zeros(128))  # type: ignore[arg-type]
     with pytest.raises(McugradError, match="state is 1040 bytes, got 3"):
         host.write_params(b"abc")
-    with pytest.raises(McugradError, match="2 samples, but 3 labels"):
+    with pytest.raises(McugradError, match="one label per sample, got 3 numbers for 2 samples"):
         host.train_many(np.zeros((2, 128), np.int8), np.zeros(3, np.int32))
     host.close()
     with pytest.raises(McugradError, match="closed"):
