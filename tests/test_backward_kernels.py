@@ -35,6 +35,10 @@ SEPARATE = (
     Shape(5, 5, 8, 8, Window((1, 1), (2, 2))),
     Shape(7, 8, 4, 4, Window((2, 4), (1, 2), (1, 3, 0, 0))),
     Shape(3, 3, 4, 4, Window((5, 5), (1, 2), (4, 4, 4, 4))),
+    Shape(4, 4, 16, 16, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    Shape(11, 12, 8, 8, Window((3, 3), (1, 1), (1, 1, 1, 1))),  # quads of 3x3 windows in several blocks of rows
+    Shape(1, 8, 8, 8, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    Shape(2, 4, 8, 8, Window((3, 3), (1, 1), (2, 0, 1, 1))),
 )
 EXPONENTS = (0, 2, 11, 10)
 STEPS = 100

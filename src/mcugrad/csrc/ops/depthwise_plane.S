@@ -151,4 +151,100 @@ mcg_depthwise_square:
   pop {r4-r11, pc}
   .size mcg_depthwise_square, . - mcg_depthwise_square
 
+/* void mcg_depthwise_square_rows(const mcg_square_rows_t *t): see depthwise_plane.h.
+ *
+ *   r0 pixels   r1 bytes of one   r2 the zero point's negative   r3 quads left   r4 columns of channel 0
+ *   r5, r6 from it to channels 1 and 3   r7 from the last pair of a strip to the next strip   r8-r12, lr pixels and pairs
+ */
+
+/* The frame: quads, from the last pair of a row to the next row, rows left. */
+#define ROWS_LEFT 8
+#define ROWS_FRAME 12
+
+/* e: channels 0 and 2 of the pixel v, v: channels 1 and 3 */
+.macro widen e, v
+  sxtab16 \e, r2, \v
+  sxtab16 \v, r2, \v, ror #8
+.endm
+
+/* r12, lr, r11, r9: the pairs of channels 0 ... 3 of the pixels (r10, r8) and (r11, r9) */
+.macro pair
+  pkhbt r12, r10, r11, lsl #16
+  pkhtb r11, r11, r10, asr #16
+  pkhbt lr, r8, r9, lsl #16
+  pkhtb r9, r9, r8, asr #16
+.endm
+
+.macro put c1, c2, c3
+  str \c1, [r4, r5]
+  str \c2, [r4, r5, lsl #1]
+  str \c3, [r4, r6]
+.endm
+
+  .section .text.mcg_depthwise_square_rows, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_square_rows
+  .type mcg_depthwise_square_rows, %function
+  .thumb_func
+mcg_depthwise_square_rows:
+  push {r4-r11, lr}
+  sub sp, sp, #ROWS_FRAME
+  ldm r0, {r0-r5, r7, r8}    /* the fields in their order */
+  str r8, [sp, #ROWS_LEFT]
+  rsb r9, r3, #1
+  mul r9, r9, r7
+  add r9, r9, #4
+  strd r3, r9, [sp]
+  sub r7, r7, #8
+  add r6, r5, r5, lsl #1
+1: /* a row: zeros and its first pixel */
+  ldr r8, [r0]
+  widen r10, r8
+  lsl r12, r10, #16
+  lsl lr, r8, #16
+  bfc r10, #0, #16
+  bfc r8, #0, #16
+  put lr, r10, r8
+  str r12, [r4], #4
+2: /* a quad */
+  ldr r8, [r0, r1]
+  ldr r9, [r0, r1, lsl #1]
+  add r0, r0, r1, lsl #1
+  widen r10, r8
+  widen r11, r9
+  pair
+  put lr, r11, r9
+  str r12, [r4], #4
+  ldr r8, [r0, r1]
+  subs r3, r3, #1
+  widen r10, r8
+  beq 3f
+  ldr r9, [r0, r1, lsl #1]
+  add r0, r0, r1, lsl #1
+  widen r11, r9
+  pair
+  put lr, r11, r9
+  str r12, [r4]
+  add r4, r4, r7
+  put lr, r11, r9
+  str r12, [r4], #4
+  b 2b
+3: /* the last pixel and zeros */
+  uxth r12, r10
+  uxth lr, r8
+  lsr r10, r10, #16
+  lsr r8, r8, #16
+  put lr, r10, r8
+  str r12, [r4]
+  ldrd r3, r9, [sp]
+  ldr r8, [sp, #ROWS_LEFT]
+  add r0, r0, r1, lsl #1
+  add r4, r4, r9
+  subs r8, r8, #1
+  str r8, [sp, #ROWS_LEFT]
+  bne 1b
+  add sp, sp, #ROWS_FRAME
+  pop {r4-r11, pc}
+  .size mcg_depthwise_square_rows, . - mcg_depthwise_square_rows
+
 #endif

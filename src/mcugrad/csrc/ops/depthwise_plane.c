@@ -55,35 +55,31 @@ static void square_weights(const int8_t *w, int32_t row, int32_t next, int16_t *
   }
 }
 
-/* A pair of columns of each channel, from two pixels' lanes (a c, b d). */
-MCG_INLINE void put(int16_t *to, int32_t plane, uint32_t e0, uint32_t o0, uint32_t e1, uint32_t o1) {
-  mcg_store4_aligned(to, mcg_pkhbt(e0, e1));
-  mcg_store4_aligned(to + plane, mcg_pkhbt(o0, o1));
-  mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(e1, e0));
-  mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(o1, o0));
+/* mcg_depthwise_square_rows in the simplest way. */
+static void rows_in_c(const mcg_square_rows_t *t) {
+  const int32_t width = t->quads * MCG_QUAD, plane = t->plane / 2, next = t->next / 2;
+  for (int32_t i = 0; i < t->rows * width; ++i) {
+    const int32_t column = i % width + 1, strip = column / MCG_QUAD, at = column % MCG_QUAD;
+    const int8_t *x = t->x + i * t->pixel;
+    int16_t *to = t->to + i / width * SQUARE_ROW;
+    for (int32_t c = 0; c < MCG_LANES; ++c, to += plane) {
+      const int16_t v = (int16_t)(x[c] + (int16_t)t->minus);
+      if (strip < t->quads) to[strip * next + at] = v;
+      if (strip > 0 && at < SQUARE_ROW - MCG_QUAD) to[(strip - 1) * next + MCG_QUAD + at] = v;
+    }
+  }
 }
 
-/* A row of pixels as strips of six columns, the last two of which begin the next strip, `next` elements on. */
-static MCG_APART void square_row(const int8_t *x, int32_t pixel, int32_t zero, int32_t quads, int16_t *to, int32_t plane,
-                                 int32_t next) {
-  const uint32_t minus = mcg_pair(-zero, -zero);
-  uint32_t v = mcg_load4(x), e = mcg_sxtab16(minus, v), o = mcg_sxtab16_odd(minus, v);
-  put(to, plane, 0u, 0u, e, o);
-  MCG_ROLLED for (; quads > 0; --quads, to += next) {
-    const uint32_t v1 = mcg_load4(x + pixel), v2 = mcg_load4(x + 2 * pixel);
-    put(to + 2, plane, mcg_sxtab16(minus, v1), mcg_sxtab16_odd(minus, v1), mcg_sxtab16(minus, v2),
-        mcg_sxtab16_odd(minus, v2));
-    x += 3 * pixel;
-    v = mcg_load4(x), e = mcg_sxtab16(minus, v), o = mcg_sxtab16_odd(minus, v);
-    if (quads == 1) {
-      put(to + 4, plane, e, o, 0u, 0u);
-      return;
-    }
-    x += pixel;
-    v = mcg_load4(x);
-    const uint32_t e_next = mcg_sxtab16(minus, v), o_next = mcg_sxtab16_odd(minus, v);
-    put(to + 4, plane, e, o, e_next, o_next);
-    put(to + next, plane, e, o, e_next, o_next);
+/* The columns under the block: the rows of x that a ring holds in one piece at a time. */
+static void square_columns(const mcg_plane_t *g, const int8_t *x, int32_t plane, int32_t strip) {
+  const mcg_taps_t rows = input_rows(g);
+  mcg_square_rows_t t = {x, g->channels, mcg_pair(-g->zero, -g->zero), g->out_w / MCG_QUAD, g->planes, 2 * plane, 2 * strip, 0};
+  t.to += (rows.first - top_of(g, g->first)) * SQUARE_ROW;
+  for (int32_t row = rows.first; row < rows.last; row += t.rows, t.to += t.rows * SQUARE_ROW) {
+    const int32_t slot = mcg_ring_slot(row, g->in_rows), kept = g->in_rows - slot, left = rows.last - row;
+    t.x = x + slot * g->in_w * g->channels, t.rows = left < kept ? left : kept;
+    if (MCG_ASM) mcg_depthwise_square_rows(&t);
+    else rows_in_c(&t);
   }
 }
 
@@ -106,13 +102,10 @@ static void square_in_c(const mcg_depthwise_row_t *s) {
 static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
                                    void *y) {
   const int32_t plane = plane_of(g), strip = (g->rows + 2) * SQUARE_ROW, row = g->channels * g->kernel_w;
-  const mcg_taps_t rows = input_rows(g);
-  int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + (rows.first - top_of(g, g->first)) * SQUARE_ROW;
+  int16_t *const widened = g->planes + MCG_LANES * plane;
   square_weights(weight + (g->turned ? 3 * row - g->channels : 0), g->turned ? -row : row,
                  g->turned ? -g->channels : g->channels, widened, 12);
-  for (int32_t iy = rows.first; iy < rows.last; ++iy, to += SQUARE_ROW) {
-    square_row(mcg_row(x, iy, g->in_rows, g->in_w * g->channels), g->channels, g->zero, g->out_w / MCG_QUAD, to, plane, strip);
-  }
+  square_columns(g, x, plane, strip);
   s->columns = g->planes, s->weight = widened, s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->raw = g->raw;
   s->y = y, s->pixel = g->raw ? 4 * MCG_LANES : g->channels, s->pitch = g->out_w * s->pixel;
   if (MCG_ASM) mcg_depthwise_square(s);

@@ -35,6 +35,21 @@ void mcg_plane_begin(const mcg_plane_t *g);
  * are. */
 void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, void *y);
 
+/* Rows of pixels, one after the other, as strips of six columns: the two last begin the next strip.  depthwise_plane.S knows the
+ * order of the fields. */
+typedef struct {
+  const int8_t *x;
+  int32_t pixel;  /* bytes from one pixel to the next, and from the last of a row to the first of the next row */
+  uint32_t minus; /* the zero point's negative, twice */
+  int32_t quads;  /* of pixels of a row */
+  int16_t *to;    /* of channel 0; the next row lies a strip's row on */
+  int32_t plane, next; /* bytes from one channel and one strip to the next */
+  int32_t rows;
+} mcg_square_rows_t;
+
+/* For at least one row.  Needs MCG_ASM. */
+void mcg_depthwise_square_rows(const mcg_square_rows_t *t);
+
 /* All rows of a block of 3x3 windows.  columns: [4 channels][quads][rows + 2][3][2], six columns of each row; weight:
  * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
 void mcg_depthwise_square(const mcg_depthwise_row_t *s);
