@@ -6,7 +6,7 @@
 #if defined(__ARM_FEATURE_SIMD32)
 
 /* Fields of s. */
-#define RAW_OF_S 36
+#define ROWS_OF_S 20
 #define LANE_OF_S 40
 
 /* The stack frame. */
@@ -24,9 +24,7 @@
 #define STRIP 52     /* of the quad */
 #define LANE 56
 #define WEIGHT 60
-#define NEXT 64      /* from one channel of y to the next */
-#define TAIL 68      /* what to do with the sums */
-#define FRAME 72
+#define FRAME 64
 
   .syntax unified
   .thumb
@@ -44,6 +42,19 @@
   smlad r10, r6, \w12, r10
 .endm
 
+/* The same from sums of 0. */
+.macro row_from_zero w01, w12
+  ldmia r0!, {r4-r6}
+  smuad r7, r4, \w01
+  smultb r8, r4, \w01
+  smuad r9, r5, \w01
+  smultb r10, r5, \w01
+  smlabt r7, r5, \w12, r7
+  smlad r8, r5, \w12, r8
+  smlabt r9, r6, \w12, r9
+  smlad r10, r6, \w12, r10
+.endm
+
   .section .text.mcg_depthwise_square, "ax", %progbits
   .balign 4
   .global mcg_depthwise_square
@@ -54,22 +65,12 @@ mcg_depthwise_square:
   sub sp, sp, #FRAME
   add r12, r0, #LANE_OF_S
   ldm r0, {r1-r7}            /* columns, weight, y, quads, pixel, rows, pitch */
-  ldr r8, [r0, #RAW_OF_S]
   strd r4, r6, [sp, #QUADS]
   strd r3, r1, [sp, #Y]
   strd r12, r2, [sp, #LANE]
   strd r5, r7, [sp, #(OUT + 4)]
   movs r9, #4
   str r9, [sp, #CHANNELS]
-  adr r10, 5f
-  mov r11, #1
-  cmp r8, #0
-  beq 1f
-  adr r10, 6f
-  mov r11, #4
-1:
-  orr r10, r10, #1
-  strd r11, r10, [sp, #NEXT]
 2: /* a channel */
   ldrd r4, r5, [sp, #LANE]
   ldmia r4!, {r6-r9}
@@ -90,9 +91,6 @@ mcg_depthwise_square:
   row r2, r12, r7, r8, r9, r10
   row r3, lr, r7, r8, r9, r10
   subs r0, r0, #24
-  ldr pc, [sp, #TAIL]
-  .balign 4
-5:
   ldrd r4, r5, [sp, #MULTIPLIER]
   ldr r6, [sp, #ROUND]
   smmla r7, r7, r4, r6
@@ -113,15 +111,6 @@ mcg_depthwise_square:
   add r6, r4, r5, lsl #1
   strb r9, [r6]
   strb r10, [r6, r5]
-  b 7f
-  .balign 4
-6:
-  ldr r4, [sp, #OUT]
-  str r7, [r4]
-  str r8, [r4, #16]
-  str r9, [r4, #32]
-  str r10, [r4, #48]
-7:
   ldrd r5, r6, [sp, #LINE]   /* and rows left */
   ldr r10, [sp, #BIAS]
   add r5, r5, r4
@@ -139,10 +128,9 @@ mcg_depthwise_square:
   subs r4, r4, #1
   str r4, [sp, #QUADS_LEFT]
   bne 3b
-  ldrd r4, r5, [sp, #NEXT]
   ldr r6, [sp, #Y]
   ldr r7, [sp, #CHANNELS]
-  add r6, r6, r4
+  add r6, r6, #1
   strd r6, r0, [sp, #Y]
   subs r7, r7, #1
   str r7, [sp, #CHANNELS]
@@ -150,6 +138,75 @@ mcg_depthwise_square:
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_depthwise_square, . - mcg_depthwise_square
+
+/* void mcg_depthwise_square_raw(const mcg_depthwise_row_t *s): the same without requantization, the sums as [rows][.][4]; the
+ * registers are the same. */
+
+/* The stack frame: of the quad; of the channel; the rest. */
+#define RAW_OUT 0   /* and pitch, end */
+#define RAW_END 8
+#define RAW_LEFT 12 /* quads of the channel, then channels */
+#define RAW_Y 20    /* and weight */
+#define RAW_SPAN 28 /* of the rows, and quads */
+#define RAW_FRAME 36
+
+  .section .text.mcg_depthwise_square_raw, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_square_raw
+  .type mcg_depthwise_square_raw, %function
+  .thumb_func
+mcg_depthwise_square_raw:
+  push {r4-r11, lr}
+  sub sp, sp, #RAW_FRAME
+  ldr r6, [r0, #ROWS_OF_S]
+  ldm r0, {r0, r2-r4}        /* columns, weight, y, quads */
+  lsl r5, r4, #6
+  mul r6, r6, r5
+  strd r6, r4, [sp, #RAW_SPAN]
+  strd r3, r2, [sp, #RAW_Y]
+  str r5, [sp, #(RAW_OUT + 4)]
+  mov r5, #4
+  str r5, [sp, #(RAW_LEFT + 4)]
+1: /* a channel */
+  ldrd r4, r5, [sp, #RAW_Y]
+  ldm r5!, {r1-r3, r11, r12, lr}
+  ldrd r6, r7, [sp, #RAW_SPAN]
+  str r4, [sp, #RAW_OUT]
+  add r6, r6, r4
+  strd r6, r7, [sp, #RAW_END]
+  add r4, r4, #4
+  strd r4, r5, [sp, #RAW_Y]
+2: /* a row */
+  row_from_zero r1, r11
+  row r2, r12, r7, r8, r9, r10
+  row r3, lr, r7, r8, r9, r10
+  ldm sp, {r4-r6}
+  sub r0, r0, #24
+  str r7, [r4]
+  str r8, [r4, #16]
+  str r9, [r4, #32]
+  str r10, [r4, #48]
+  add r4, r4, r5
+  str r4, [sp, #RAW_OUT]
+  cmp r4, r6
+  bne 2b
+  ldr r5, [sp, #RAW_SPAN]
+  ldr r7, [sp, #RAW_LEFT]
+  add r0, r0, #24            /* to the next strip, past the two rows below the last */
+  sub r4, r4, r5
+  add r4, r4, #64
+  add r6, r6, #64
+  str r4, [sp, #RAW_OUT]
+  subs r7, r7, #1
+  strd r6, r7, [sp, #RAW_END]
+  bne 2b
+  ldr r7, [sp, #(RAW_LEFT + 4)]
+  subs r7, r7, #1
+  str r7, [sp, #(RAW_LEFT + 4)]
+  bne 1b
+  add sp, sp, #RAW_FRAME
+  pop {r4-r11, pc}
+  .size mcg_depthwise_square_raw, . - mcg_depthwise_square_raw
 
 /* void mcg_depthwise_square_rows(const mcg_square_rows_t *t): see depthwise_plane.h.
  *

@@ -108,8 +108,9 @@ static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const 
   square_columns(g, x, plane, strip);
   s->columns = g->planes, s->weight = widened, s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->raw = g->raw;
   s->y = y, s->pixel = g->raw ? 4 * MCG_LANES : g->channels, s->pitch = g->out_w * s->pixel;
-  if (MCG_ASM) mcg_depthwise_square(s);
-  else square_in_c(s);
+  if (!MCG_ASM) square_in_c(s);
+  else if (g->raw) mcg_depthwise_square_raw(s);
+  else mcg_depthwise_square(s);
 }
 
 /* The output row at y, of which s names columns and weights. */

@@ -53,5 +53,6 @@ void mcg_depthwise_square_rows(const mcg_square_rows_t *t);
 /* All rows of a block of 3x3 windows.  columns: [4 channels][quads][rows + 2][3][2], six columns of each row; weight:
  * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
 void mcg_depthwise_square(const mcg_depthwise_row_t *s);
+void mcg_depthwise_square_raw(const mcg_depthwise_row_t *s); /* sums without a bias */
 
 #endif
