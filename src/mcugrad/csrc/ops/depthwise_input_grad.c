@@ -169,7 +169,8 @@ static MCG_APART int32_t in_planes(const mcg_conv2d_t *p, const int8_t *h, const
   const int32_t most = mcg_block_rows(p, POSITIONS), kernel_h = p->kernel_h, kernel_w = p->kernel_w;
   mcg_block_t b = {(int32_t *)scratch, CHANNELS, 0, 0, p->in_w, p->in_c, 0, 0};
   mcg_plane_t g = {kernel_h, kernel_w, 1, 1, kernel_h - 1 - p->pad_top, kernel_w - 1 - p->pad_left, p->out_h, p->out_w,
-                   p->in_w, p->in_c, p->out_h, 0, 1, 1, 0, 0, 0, (int16_t *)scratch + 2 * CHANNELS * (most * p->in_w + 3)};
+                   p->in_w, p->in_c, p->out_h, 0, 1, 1, 0, 0, 0, (int16_t *)scratch + 2 * CHANNELS * (most * p->in_w + 3),
+                   0, 0, 0};
   mcg_depthwise_row_t s;
   if (p->stride_h != 1 || p->stride_w != 1 || p->dilation_h != 1 || p->dilation_w != 1) return 0;
   if (p->in_c % CHANNELS != 0 || !mcg_plane_fits(&g)) return 0;

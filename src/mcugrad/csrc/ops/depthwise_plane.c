@@ -26,21 +26,13 @@ static int32_t width_of(const mcg_plane_t *g) { return round4(g->out_w) * g->str
 /* Input row of tap 0 of output row `row`. */
 static int32_t top_of(const mcg_plane_t *g, int32_t row) { return row * g->stride_h - g->pad_top; }
 
-/* Input rows under the block. */
-static mcg_taps_t input_rows(const mcg_plane_t *g) {
+void mcg_plane_begin(mcg_plane_t *g) {
   const int32_t first = top_of(g, g->first), last = top_of(g, g->first + g->rows - 1) + g->kernel_h;
-  const mcg_taps_t t = {first < 0 ? 0 : first, last > g->in_h ? g->in_h : last};
-  return t;
+  g->top = first < 0 ? 0 : first;
+  g->bottom = last > g->in_h ? g->in_h : last;
+  g->plane = g->square ? g->out_w / MCG_QUAD * (g->rows + 2) * SQUARE_ROW : (g->bottom - g->top) * width_of(g);
+  mcg_clear(g->planes, MCG_LANES * g->plane);
 }
-
-/* Elements of a channel. */
-static int32_t plane_of(const mcg_plane_t *g) {
-  const mcg_taps_t rows = input_rows(g);
-  if (g->square) return g->out_w / MCG_QUAD * (g->rows + 2) * SQUARE_ROW;
-  return (rows.last - rows.first) * width_of(g);
-}
-
-void mcg_plane_begin(const mcg_plane_t *g) { mcg_clear(g->planes, MCG_LANES * plane_of(g)); }
 
 /* to [3] of each channel, `plane` elements apart: the pairs w0 w1 of the three rows or, from another tap on, w1 w2. */
 static void square_weights(const int8_t *w, int32_t row, int32_t next, int16_t *to, int32_t plane) {
@@ -71,12 +63,11 @@ static void rows_in_c(const mcg_square_rows_t *t) {
 }
 
 /* The columns under the block: the rows of x that a ring holds in one piece at a time. */
-static void square_columns(const mcg_plane_t *g, const int8_t *x, int32_t plane, int32_t strip) {
-  const mcg_taps_t rows = input_rows(g);
-  mcg_square_rows_t t = {x, g->channels, mcg_pair(-g->zero, -g->zero), g->out_w / MCG_QUAD, g->planes, 2 * plane, 2 * strip, 0};
-  t.to += (rows.first - top_of(g, g->first)) * SQUARE_ROW;
-  for (int32_t row = rows.first; row < rows.last; row += t.rows, t.to += t.rows * SQUARE_ROW) {
-    const int32_t slot = mcg_ring_slot(row, g->in_rows), kept = g->in_rows - slot, left = rows.last - row;
+static void square_columns(const mcg_plane_t *g, const int8_t *x, int32_t strip) {
+  int16_t *const to = g->planes + (g->top - top_of(g, g->first)) * SQUARE_ROW;
+  mcg_square_rows_t t = {x, g->channels, mcg_pair(-g->zero, -g->zero), g->out_w / MCG_QUAD, to, 2 * g->plane, 2 * strip, 0};
+  for (int32_t row = g->top; row < g->bottom; row += t.rows, t.to += t.rows * SQUARE_ROW) {
+    const int32_t slot = mcg_ring_slot(row, g->in_rows), kept = g->in_rows - slot, left = g->bottom - row;
     t.x = x + slot * g->in_w * g->channels, t.rows = left < kept ? left : kept;
     if (MCG_ASM) mcg_depthwise_square_rows(&t);
     else rows_in_c(&t);
@@ -101,11 +92,11 @@ static void square_in_c(const mcg_depthwise_row_t *s) {
 
 static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
                                    void *y) {
-  const int32_t plane = plane_of(g), strip = (g->rows + 2) * SQUARE_ROW, row = g->channels * g->kernel_w;
+  const int32_t plane = g->plane, strip = (g->rows + 2) * SQUARE_ROW, row = g->channels * g->kernel_w;
   int16_t *const widened = g->planes + MCG_LANES * plane;
   square_weights(weight + (g->turned ? 3 * row - g->channels : 0), g->turned ? -row : row,
                  g->turned ? -g->channels : g->channels, widened, 12);
-  square_columns(g, x, plane, strip);
+  square_columns(g, x, strip);
   s->columns = g->planes, s->weight = widened, s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->raw = g->raw;
   s->y = y, s->pixel = g->raw ? 4 * MCG_LANES : g->channels, s->pitch = g->out_w * s->pixel;
   if (!MCG_ASM) square_in_c(s);
@@ -129,10 +120,9 @@ static void output_row(const mcg_plane_t *g, mcg_depthwise_row_t *s, int8_t *y) 
 
 static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
                                  int8_t *y) {
-  const int32_t plane = plane_of(g), width = width_of(g), step = 4 * steps_of(g), row = g->channels * g->kernel_w;
+  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps_of(g), row = g->channels * g->kernel_w;
   const int32_t odd = g->pad_left & 1, most = width - g->pad_left, pixels = most < g->in_w ? most : g->in_w;
   const int32_t line = g->out_w * (g->raw ? 4 * MCG_LANES : g->channels);
-  const mcg_taps_t rows = input_rows(g);
   int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + g->pad_left - odd;
   s->pitch = width, s->plane = plane, s->weight_plane = g->kernel_h * step, s->raw = g->raw;
   for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
@@ -140,14 +130,14 @@ static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const in
     mcg_depthwise_widen_weights(widened + ky * step, s->weight_plane, from, g->kernel_w,
                                 g->turned ? -g->channels : g->channels);
   }
-  for (int32_t iy = rows.first; iy < rows.last && pixels > 0; ++iy, to += width) {
+  for (int32_t iy = g->top; iy < g->bottom && pixels > 0; ++iy, to += width) {
     mcg_depthwise_widen_pixels(mcg_row(x, iy, g->in_rows, g->in_w * g->channels), g->channels, g->zero, odd, pixels, to,
                                plane, 2);
   }
   for (int32_t oy = g->first; oy < g->first + g->rows; ++oy, y += line) {
     const int32_t top = top_of(g, oy);
     const mcg_taps_t v = mcg_taps(top, g->kernel_h, g->in_h);
-    s->rows = v.last - v.first, s->columns = g->planes + (top + v.first - rows.first) * width;
+    s->rows = v.last - v.first, s->columns = g->planes + (top + v.first - g->top) * width;
     s->weight = widened + v.first * step;
     output_row(g, s, y);
   }

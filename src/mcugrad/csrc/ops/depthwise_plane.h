@@ -19,6 +19,8 @@ typedef struct {
   int32_t square;      /* whether mcg_depthwise_square does it; from mcg_plane_is_square */
   int32_t first, rows; /* output rows first ... first + rows - 1 */
   int16_t *planes;     /* the scratch of mcg_plane_bytes */
+  int32_t top, bottom; /* input rows under the block, top ... bottom - 1; from mcg_plane_begin, as is: */
+  int32_t plane;       /* elements of a channel */
 } mcg_plane_t;
 
 /* Whether blocks of this shape can be computed. */
@@ -28,7 +30,7 @@ int32_t mcg_plane_fits(const mcg_plane_t *g);
 int32_t mcg_plane_is_square(const mcg_plane_t *g);
 
 /* Before the first channels of a block. */
-void mcg_plane_begin(const mcg_plane_t *g);
+void mcg_plane_begin(mcg_plane_t *g);
 
 /* Four channels of the block; x, weight and y at the channels, x at row 0, y at the block's first row.  s has the lanes, those
  * of mcg_depthwise_row_3x3_1 with `square`, and of raw sums only a bias.  Raw rows may write three positions more than there
