@@ -104,25 +104,22 @@ static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const 
   else mcg_depthwise_square(s);
 }
 
-/* The output row at y, of which s names columns and weights. */
-static void output_row(const mcg_plane_t *g, mcg_depthwise_row_t *s, int8_t *y) {
-  const int32_t whole = g->out_w / MCG_QUAD, rest = g->out_w - whole * MCG_QUAD;
+/* What a row has left after its whole quads, of which s names columns and weights. */
+static MCG_APART void last_pixels(const mcg_plane_t *g, mcg_depthwise_row_t *s, int32_t whole, int8_t *y) {
   int8_t last[MCG_QUAD * MCG_LANES];
-  s->y = y, s->quads = g->raw ? (g->out_w + MCG_QUAD - 1) / MCG_QUAD : whole;
-  s->pixel = g->raw ? 4 * MCG_LANES : g->channels;
-  if (s->quads > 0) mcg_depthwise_line(s, g->stride_w, steps_of(g));
-  if (rest == 0 || g->raw) return;
   s->columns += whole * MCG_QUAD * g->stride_w, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
   mcg_depthwise_line(s, g->stride_w, steps_of(g));
   y += whole * MCG_QUAD * g->channels;
-  for (int32_t i = 0; i < rest; ++i, y += g->channels) mcg_store4(y, mcg_load4(last + MCG_LANES * i));
+  for (int32_t i = 0; i < g->out_w - whole * MCG_QUAD; ++i, y += g->channels) mcg_store4(y, mcg_load4(last + MCG_LANES * i));
 }
 
 static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
                                  int8_t *y) {
-  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps_of(g), row = g->channels * g->kernel_w;
+  const int32_t steps = steps_of(g), stride = g->stride_w, pixel = g->raw ? 4 * MCG_LANES : g->channels;
+  const int32_t quads = (g->out_w + (g->raw ? MCG_QUAD - 1 : 0)) / MCG_QUAD, more = quads * MCG_QUAD < g->out_w;
+  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps, row = g->channels * g->kernel_w;
   const int32_t odd = g->pad_left & 1, most = width - g->pad_left, pixels = most < g->in_w ? most : g->in_w;
-  const int32_t line = g->out_w * (g->raw ? 4 * MCG_LANES : g->channels);
+  const int32_t line = g->out_w * pixel;
   int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + g->pad_left - odd;
   s->pitch = width, s->plane = plane, s->weight_plane = g->kernel_h * step, s->raw = g->raw;
   for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
@@ -139,7 +136,9 @@ static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const in
     const mcg_taps_t v = mcg_taps(top, g->kernel_h, g->in_h);
     s->rows = v.last - v.first, s->columns = g->planes + (top + v.first - g->top) * width;
     s->weight = widened + v.first * step;
-    output_row(g, s, y);
+    s->y = y, s->quads = quads, s->pixel = pixel;
+    if (quads > 0) mcg_depthwise_line(s, stride, steps);
+    if (more) last_pixels(g, s, quads, y);
   }
 }
 
