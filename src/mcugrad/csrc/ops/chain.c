@@ -150,12 +150,12 @@ static int load_lanes(const mcg_stage_params_t *p, int32_t c, int32_t more, mcg_
   const int32_t next = p->multiplier != NULL && p->channels > 1, from = next ? c : 0;
   const int32_t *m = p->multiplier != NULL ? p->multiplier + from : &half;
   const uint8_t *shift = p->multiplier != NULL ? p->shift + from : &half_shift;
-  MCG_ROLLED for (const mcg_quad_lane_t *end = lane + 4; lane < end; ++lane, m += next, shift += next) {
+  for (int32_t i = 0; i < 4; ++i, m += next, shift += next) {
     const int32_t sh = *shift + more;
     if (sh < 33 || sh > 62) return 0;
-    lane->multiplier = *m;
-    lane->rounding = 1 << (sh - 33);
-    lane->shift = sh - 32;
+    lane[i].multiplier = *m;
+    lane[i].rounding = 1 << (sh - 33);
+    lane[i].shift = sh - 32;
   }
   return 1;
 }
