@@ -33,16 +33,21 @@ MCG_INLINE void store_pairs(int16_t *to, int32_t plane, uint32_t even0, uint32_t
   mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(odd1, odd0));
 }
 
-void mcg_depthwise_widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next) {
-  uint32_t even = 0u, odd = 0u; /* of the weight before the step */
-  MCG_ROLLED for (; kw >= 0; kw -= 2, row += 2 * next, to += 4) {
-    const uint32_t v0 = kw > 0 ? mcg_load4(row) : 0u, v1 = kw > 1 ? mcg_load4(row + next) : 0u;
-    const uint32_t even0 = mcg_sxtb16(v0), odd0 = mcg_sxtb16_odd(v0);
-    const uint32_t even1 = mcg_sxtb16(v1), odd1 = mcg_sxtb16_odd(v1);
-    store_pairs(to, plane, even0, odd0, even1, odd1);
-    store_pairs(to + 2, plane, even, odd, even0, odd0);
-    even = even1, odd = odd1;
+/* mcg_depthwise_widen_taps in the simplest way. */
+static void taps_in_c(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next) {
+  for (int32_t k = 0; k < 2 * (kw / 2 + 1); ++k) {
+    for (int32_t c = 0; c < MCG_LANES; ++c) {
+      const int16_t v = k < kw ? row[k * next + c] : 0;
+      int16_t *at = to + c * plane + 2 * k;
+      if (k % 2 == 0) at[0] = v, at[2] = k > 0 ? row[(k - 1) * next + c] : 0, at[3] = v;
+      else at[-1] = v;
+    }
   }
+}
+
+void mcg_depthwise_widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next) {
+  if (MCG_ASM) mcg_depthwise_widen_taps(to, plane, row, kw, next);
+  else taps_in_c(to, plane, row, kw, next);
 }
 
 /* All rows, and again where the ring turns. */

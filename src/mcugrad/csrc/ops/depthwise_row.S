@@ -366,4 +366,64 @@
   depthwise_row mcg_depthwise_row_23, 2, 3
   depthwise_row mcg_depthwise_row_24, 2, 4
 
+/* void mcg_depthwise_widen_taps(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next): see depthwise_row.h.
+ *
+ *   r0 to   r1, r5 bytes to channels 1 and 3   r2 weights   r3 how many are left   r4 next
+ *   r6, r7 the weight before the step   r8, r9 and r10, r11 its two, channels 0 2 and 1 3   r12, lr pairs
+ */
+  .section .text.mcg_depthwise_widen_taps, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_widen_taps
+  .type mcg_depthwise_widen_taps, %function
+  .thumb_func
+mcg_depthwise_widen_taps:
+  push {r4-r11, lr}
+  ldr r4, [sp, #36]
+  lsl r1, r1, #1
+  add r5, r1, r1, lsl #1
+  mov r6, #0
+  mov r7, #0
+1:
+  subs r3, r3, #2
+  blt 3f
+  ldr r8, [r2]
+  ldr r10, [r2, r4]
+  add r2, r2, r4, lsl #1
+2:
+  sxtb16 r9, r8, ror #8
+  sxtb16 r8, r8
+  sxtb16 r11, r10, ror #8
+  sxtb16 r10, r10
+  pkhbt r12, r9, r11, lsl #16
+  pkhtb lr, r10, r8, asr #16
+  str r12, [r0, r1]
+  str lr, [r0, r1, lsl #1]
+  pkhtb r12, r11, r9, asr #16
+  pkhbt lr, r8, r10, lsl #16
+  str r12, [r0, r5]
+  str lr, [r0], #4
+  pkhbt r12, r7, r9, lsl #16
+  pkhtb lr, r8, r6, asr #16
+  str r12, [r0, r1]
+  str lr, [r0, r1, lsl #1]
+  pkhtb r12, r9, r7, asr #16
+  pkhbt lr, r6, r8, lsl #16
+  str r12, [r0, r5]
+  str lr, [r0], #4
+  mov r6, r10
+  mov r7, r11
+  b 1b
+3: /* one weight or none is left, or that is done */
+  cmn r3, #2
+  blt 4f
+  mov r8, #0
+  mov r10, #0
+  it gt
+  ldrgt r8, [r2]
+  mov r3, #-2                /* less than none */
+  b 2b
+4:
+  pop {r4-r11, pc}
+  .size mcg_depthwise_widen_taps, . - mcg_depthwise_widen_taps
+
 #endif

@@ -38,6 +38,9 @@ typedef struct {
 /* to [steps][4] of each channel, `plane` elements apart = a row of kw weights, `next` bytes from one to the next. */
 void mcg_depthwise_widen_weights(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next);
 
+/* Its loop.  Needs MCG_ASM. */
+void mcg_depthwise_widen_taps(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next);
+
 /* Columns of each channel, from an even one on, = n pixels at `at`; zeros before the first when it is at an odd place,
  * and after the last when that leaves half a pair.  step: elements from one pair of columns to the next. */
 void mcg_depthwise_widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n, int16_t *to,
