@@ -39,6 +39,7 @@ SEPARATE = (
     Shape(11, 12, 8, 8, Window((3, 3), (1, 1), (1, 1, 1, 1))),  # quads of 3x3 windows in several blocks of rows
     Shape(1, 8, 8, 8, Window((3, 3), (1, 1), (1, 1, 1, 1))),
     Shape(2, 4, 8, 8, Window((3, 3), (1, 1), (2, 0, 1, 1))),
+    Shape(5, 6, 8, 8, Window((2, 4), (1, 1), (0, 1, 1, 2))),
 )
 EXPONENTS = (0, 2, 11, 10)
 STEPS = 100

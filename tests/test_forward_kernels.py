@@ -57,6 +57,7 @@ GRAPHS = {
     "depthwise-2-odd": depthwise(9, 14, 5, Window((3, 3), (1, 2), (2, 1, 0, 1))),
     **{f"depthwise-{k}-{n}x{n}": depthwise(n, n, 8, Window((k, k), (1, 1), (k // 2,) * 4)) for k in (3, 5, 7) for n in (4, 8)},
     "depthwise-7-half": depthwise(8, 8, 8, Window((7, 7), (2, 2), (3, 3, 3, 3))),
+    "depthwise-even": depthwise(6, 8, 8, Window((2, 4), (1, 1), (0, 1, 1, 2))),
     "depthwise-windows-outside": depthwise(4, 4, 4, Window((3, 3), (1, 1), (4, 1, 5, 1))),
     "depthwise-scales": depthwise(6, 6, 8, SAME, tuple(2.0**e for e in (-24, -23, -22, -21, -9, -8, -6, -2))),
 }
