@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emulated_qemu import core_of
-from kernels import Case, expected, run, same
+from kernels import Case, expected, run, same, stream
 from mcugrad.ir import Quant, TensorType
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
@@ -51,6 +51,9 @@ GRAPHS = {
     **{f"pixels-{h}x{w}": convolution(h, w, 12, 5, Window((1, 1))) for h, w in SIZES},
     **{f"inputs-{k}": convolution(3, 5, k, 6, Window((1, 1))) for k in (1, 2, 3, 4, 5, 16, 21, 36)},
     "first-layer": convolution(13, 27, 3, 16, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    "first-layer-padded": convolution(13, 27, 3, 5, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    "first-layer-dense": convolution(7, 19, 3, 4, SAME),
+    "first-layer-narrow": convolution(9, 7, 3, 4, Window((3, 3), (2, 2), (1, 1, 1, 1))),
     "3x3": convolution(5, 19, 8, 9, SAME),
     **{f"depthwise-{h}x{w}": depthwise(h, w, 9, SAME) for h, w in ((4, 1), (4, 4), (5, 9), (11, 15))},
     **{f"depthwise-2-{h}x{w}": depthwise(h, w, 6, HALF) for h, w in ((4, 2), (5, 9), (8, 8), (9, 31))},
@@ -74,6 +77,13 @@ def test_kernel_gives_the_bits_of_the_integer_semantics(case, core):
     for seed in range(2):
         contents = case.contents(seed)
         assert same(run(case, core, contents, alignment=seed + 1), expected(case, contents)), seed
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("first-layer")], ids=lambda c: c.name)
+def test_first_layers_in_pieces_and_rings_give_the_same_bits(case, core):
+    contents = case.contents(0)
+    for size, spare in ((1, 0), (2, 1), (3, 2)):
+        assert np.array_equal(stream(case, core, contents, size, spare), expected(case, contents)[0][0]), (size, spare)
 
 
 def test_the_scales_reach_every_way_to_requantize():

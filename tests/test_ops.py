@@ -10,12 +10,10 @@ import pytest
 
 import kernels
 from emulated_qemu import core_of
-from kernels import DRAWS, Run, cases, expected, run, same
+from kernels import DRAWS, cases, expected, run, same, stream
 from mcugrad import toolchain
 from mcugrad.build import WIDE, sanitizer_environment
-from mcugrad.emit.call import Rows
 from mcugrad.ir import Op, verify
-from mcugrad.layout import from_bytes
 from mcugrad.memory.overlap import least_distance
 from mcugrad.ops import registry
 from mcugrad.ops.accumulate import Accumulate
@@ -177,37 +175,6 @@ def test_kernel_over_its_own_input_gives_the_same_bits(case, library):
 def test_kernel_over_its_own_input_gives_the_same_bits_on_the_core(case, core):
     slid = next(overlaps(case))
     assert same(run(case, core, case.contents(0), slid=slid), expected(case, case.contents(0))), slid
-
-
-def height(value):
-    return value.type.shape[1] if len(value.type.shape) == 4 else 1
-
-
-def pieces(rows, size):
-    return [(first, min(first + size, rows)) for first in range(0, rows, size)]
-
-
-def stream(case, library, contents, size, spare):
-    """The output, computed `size` rows at a time with rings that hold what a piece needs and `spare` rows more."""
-    node = case.node
-    x = [node.inputs[n.index] for n in node.op.needs(node, 0, height(node.outputs[0]))]
-    (y,) = node.outputs
-    split = pieces(height(y), size)
-    needs = [node.op.needs(node, first, last) for first, last in split]
-    kept = [max(1, *(n[i].last - n[i].first for n in needs)) + spare for i in range(len(x))]
-    row = {v: v.type.nbytes // height(v) for v in (*x, y)}
-    machine = Run(case, library, sizes={**{v: k * row[v] for v, k in zip(x, kept, strict=True)}, y: (size + spare) * row[y]})
-    machine.load({v: a for v, a in contents.items() if v not in x})
-    found = []
-    for (first, last), need in zip(split, needs, strict=True):
-        for v, k, n in zip(x, kept, need, strict=True):
-            ring = machine.buffers[v].data.reshape(k, -1)
-            for r in range(n.first, n.last):
-                ring[r % k] = contents[v].reshape(height(v), -1)[r].view(np.uint8)
-        machine.call(Rows(first, last, kept[0], size + spare, kept[1] if len(kept) > 1 else 0))
-        out = machine.buffers[y].data.reshape(size + spare, -1).view(np.int8)
-        found += [out[r % (size + spare)].copy() for r in range(first, last)]
-    return from_bytes(np.stack(found).tobytes(), y.type)
 
 
 @each(SPLIT)

@@ -5,6 +5,7 @@
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/conv2d_columns.h"
 #include "ops/conv2d_mve.h"
 #include "ops/conv2d_strip.h"
 #include "ops/rows.h"
@@ -22,6 +23,7 @@ typedef struct {
   int32_t live, resting; /* inputs of an output: taps * channels */
   int32_t most4;         /* of both, in whole groups */
   int32_t in_place;      /* whether the columns of neighbours are the widened input, group by group */
+  int32_t colour;        /* whether widen_colour knows the windows */
   int32_t tail;          /* outputs at the end that have a strip of their own, because of their weights' end */
   int32_t strips;
   mcg_strip_t strip[2];  /* of the others, and of these */
@@ -96,43 +98,6 @@ static int8_t *pick(int8_t *to, const int8_t *at, const mcg_conv2d_t *p, int32_t
     MCG_ROLLED for (int32_t i = 0; i < n; ++i) *to++ = at[order[i]];
   }
   return to;
-}
-
-/* columns [n / 4][pitch], `pixels` groups at a time = from [pixels][n] - zero, n > 0 in whole groups; `pixels` is a
- * constant of each call. */
-MCG_INLINE void widen(int16_t *columns, int32_t pixels, int32_t pitch, const int8_t *from, int32_t n, int32_t zero) {
-  const uint32_t minus = mcg_pair(-zero, -zero);
-  const int8_t *const end = from + n;
-  MCG_ROLLED for (; from != end; from += 4, columns += pitch) {
-    const int8_t *at = from;
-    for (int32_t j = 0; j < pixels; ++j, at += n) {
-      if (MCG_DUAL_MAC) {
-        const uint32_t v = mcg_load4(at);
-        mcg_store4_aligned(columns + 4 * j, mcg_sxtab16(minus, v));
-        mcg_store4_aligned(columns + 4 * j + 2, mcg_sxtab16_odd(minus, v));
-      } else {
-        for (int32_t i = 0; i < 4; ++i) columns[4 * j + i] = (int16_t)(at[i] - zero);
-      }
-    }
-  }
-}
-
-static MCG_APART void widen_6(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
-  widen(columns, 6, 24, from, n, zero);
-}
-
-static MCG_APART void widen_4(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
-  widen(columns, 4, 16, from, n, zero);
-}
-
-static MCG_APART void widen_1(int16_t *columns, int32_t pitch, const int8_t *from, int32_t n, int32_t zero) {
-  widen(columns, 1, pitch, from, n, zero);
-}
-
-static void widen_all(int16_t *columns, int32_t pixels, const int8_t *from, int32_t n, int32_t zero) {
-  if (pixels == 6) widen_6(columns, from, n, zero);
-  else if (pixels == 4) widen_4(columns, from, n, zero);
-  else widen_1(columns, 4, from, n, zero);
 }
 
 /* to [taps][n] = channels [first, first + n) of the order at the taps of the window at (top, left) */
@@ -211,7 +176,7 @@ static MCG_APART void gather_strip(const conv_t *f, place_t at, int32_t count, i
 }
 
 /* The columns of the next `count` pixels from the input itself. */
-static void fetch_in_place(const conv_t *f, place_t at, int32_t count) {
+static MCG_APART void fetch_in_place(const conv_t *f, place_t at, int32_t count) {
   const int32_t channels = f->p->in_c, width = f->p->in_w, rows = f->r->x_rows, zero = f->p->x_zero;
   const int32_t first = mcg_ring_slot(at.oy, rows) * width + at.ox;
   if (count == at.pixels && first + count <= rows * width) {
@@ -225,18 +190,50 @@ static void fetch_in_place(const conv_t *f, place_t at, int32_t count) {
   }
 }
 
+/* How many of the next `most` windows, their first row at `top`, follow each other inside the input. */
+static inline int32_t run_inside(const mcg_conv2d_t *p, int32_t top, int32_t left, int32_t most) {
+  if (top < 0 || top + p->kernel_h > p->in_h || left < 0 || left + p->kernel_w > p->in_w) return 0;
+  return left + (most - 1) * p->stride_w + p->kernel_w > p->in_w ? 1 : most;
+}
+
+/* The columns of a strip of six windows of mcg_is_colour; those that reach outside go the common way. */
+static MCG_APART void fetch_colour(const conv_t *f, place_t at) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t pitch = p->in_w * 3, ring = f->r->x_rows * pitch;
+  const int8_t *const last = f->x + ring - pitch;
+  int16_t *to = f->columns;
+  MCG_ROLLED for (int32_t n, left = 6; left > 0; left -= n, to += 4 * n) {
+    const int32_t iy = at.oy * p->stride_h - p->pad_top, ix = at.ox * p->stride_w - p->pad_left;
+    n = run_inside(p, iy, ix, left < p->out_w - at.ox ? left : p->out_w - at.ox);
+    if (n > 0) {
+      const int8_t *a = mcg_row(f->x, iy, f->r->x_rows, pitch) + ix * 3;
+      const int8_t *b = a + (a < last ? pitch : pitch - ring);
+      widen_colour(to, n, p, a, b, b + (b < last ? pitch : pitch - ring));
+    } else {
+      n = 1;
+      gather(f, iy, ix, 0, 3, f->bytes);
+      widen_1(to, 24, f->bytes, 28, p->x_zero);
+    }
+    at.ox += n;
+    if (at.ox == p->out_w) at.ox = 0, ++at.oy;
+  }
+}
+
+/* The same of any windows. */
+static MCG_APART void fetch_windows(const conv_t *f, place_t at, int32_t count) {
+  const mcg_conv2d_t *p = f->p;
+  gather_strip(f, at, count, 0, p->live);
+  widen_all(f->columns, at.pixels, f->bytes, round4(f->live), p->x_zero);
+  if (f->resting == 0) return;
+  gather_strip(f, at, count, p->live, p->in_c - p->live);
+  widen_all(f->columns + at.pixels * round4(f->live), at.pixels, f->bytes, round4(f->resting), p->x_zero);
+}
+
 /* The columns of the next `count` pixels. */
 static void fetch(const conv_t *f, const place_t *at, int32_t count) {
-  const mcg_conv2d_t *p = f->p;
-  if (f->in_place) {
-    fetch_in_place(f, *at, count);
-    return;
-  }
-  gather_strip(f, *at, count, 0, p->live);
-  widen_all(f->columns, at->pixels, f->bytes, round4(f->live), p->x_zero);
-  if (f->resting == 0) return;
-  gather_strip(f, *at, count, p->live, p->in_c - p->live);
-  widen_all(f->columns + at->pixels * round4(f->live), at->pixels, f->bytes, round4(f->resting), p->x_zero);
+  if (f->in_place) fetch_in_place(f, *at, count);
+  else if (MCG_ASM && f->colour && at->pixels == 6) fetch_colour(f, *at);
+  else fetch_windows(f, *at, count);
 }
 
 /* acc [4] += columns [groups][4][4] . w [groups][4]. */
@@ -285,15 +282,17 @@ static void strip_in_c(const conv_t *f, int32_t count, int8_t *y) {
   }
 }
 
+static void run_strip(mcg_strip_t *s, int32_t pixels, int8_t *y) {
+  s->y = y, s->y3 = y + 3 * s->pitch;
+  if (pixels == 6) mcg_conv2d_strip_6(s);
+  else if (pixels == 4) mcg_conv2d_strip_4(s);
+  else mcg_conv2d_strip_1(s);
+}
+
+/* The outputs of a strip. */
 static void strip_in_asm(conv_t *f, int32_t pixels, int8_t *y) {
-  for (mcg_strip_t *s = f->strip; s < f->strip + f->strips; ++s) {
-    const mcg_strip_t *before = s - 1;
-    s->y = s == f->strip ? y : before->y - before->output;
-    s->y3 = s->y + 3 * s->pitch;
-    if (pixels == 6) mcg_conv2d_strip_6(s);
-    else if (pixels == 4) mcg_conv2d_strip_4(s);
-    else mcg_conv2d_strip_1(s);
-  }
+  run_strip(f->strip, pixels, y);
+  if (f->strips > 1) run_strip(f->strip + 1, pixels, y - f->strip->output);
 }
 
 /* How many pixels to compute together when `left` of `total` remain: a pixel of a strip of 6 costs least, then of 4. */
@@ -305,7 +304,7 @@ static int32_t strip_pixels(int32_t most, int32_t left, int32_t total) {
 
 /* The columns of so many pixels. */
 static void set_pixels(conv_t *f, int32_t pixels) {
-  for (int32_t i = 0; i < f->strips; ++i) {
+  MCG_ROLLED for (int32_t i = 0; i < f->strips; ++i) {
     f->strip[i].end = f->strip[i].live_end = f->columns + pixels * round4(f->live);
     f->strip[i].rest_end = f->strip[i].live_end + pixels * round4(f->resting);
   }
@@ -334,23 +333,23 @@ static void strips(conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
 
 static inline int32_t entry(int32_t groups) { return groups == 0 ? MCG_STRIP_UNROLLED : -groups & (MCG_STRIP_UNROLLED - 1); }
 
-/* What all strips of outputs [first, last) have in common. */
-static mcg_strip_t strip_of(const conv_t *f, int32_t first, int32_t last, const int8_t *weight, const int8_t *rest) {
+/* Adds what all strips of outputs [first, last) have in common. */
+static MCG_APART void add_strip(conv_t *f, int32_t first, int32_t last, const int8_t *weight, const int8_t *rest) {
   const mcg_conv2d_t *p = f->p;
   const int32_t live4 = round4(f->live), rest4 = round4(f->resting);
-  mcg_strip_t s;
-  s.output = first - last, s.bias = f->bias + last, s.multiplier = p->multiplier + last, s.shift = p->shift + last;
-  s.columns = f->columns, s.weight = weight, s.rest = rest;
-  s.offset = 2 * p->y_zero + 1, s.pitch = p->out_c;
-  s.live_pad = live4 - f->live, s.rest_pad = rest4 - f->resting;
-  s.live_entry = entry((live4 >> 2) - 1), s.rest_entry = entry(rest4 >> 2);
-  s.special = f->resting > 0 || s.live_pad > 0;
-  MCG_ROLLED for (int32_t o = first; o < last; ++o) s.special |= !mcg_usual_shift(p->shift[o]);
-  return s;
+  mcg_strip_t *s = &f->strip[f->strips++];
+  s->output = first - last, s->bias = f->bias + last, s->multiplier = p->multiplier + last, s->shift = p->shift + last;
+  s->columns = f->columns, s->weight = weight, s->rest = rest;
+  s->offset = 2 * p->y_zero + 1, s->pitch = p->out_c;
+  s->live_pad = live4 - f->live, s->rest_pad = rest4 - f->resting;
+  s->live_entry = entry((live4 >> 2) - 1), s->rest_entry = entry(rest4 >> 2);
+  int32_t special = f->resting > 0 ? -1 : s->live_pad;
+  MCG_ROLLED for (int32_t o = first; o < last; ++o) special = mcg_usual_shift(p->shift[o]) ? special : -1;
+  s->special = special;
 }
 
 /* to [.] = weights of the outputs of the tail, then three zeros; returns what follows, aligned. */
-static int8_t *keep_tail(const conv_t *f, const int8_t *weight, int32_t n, int8_t *to) {
+static MCG_APART int8_t *keep_tail(const conv_t *f, const int8_t *weight, int32_t n, int8_t *to) {
   fill(copy(to, weight + (f->p->out_c - f->tail) * n, f->tail * n), 0, 3);
   return to + round4(f->tail * n + 3);
 }
@@ -364,11 +363,11 @@ static int32_t tail_outputs(const conv_t *f) {
 
 static void prepare(conv_t *f) {
   const int32_t most = f->p->out_c - f->tail;
-  if (most > 0) f->strip[f->strips++] = strip_of(f, 0, most, f->weight, f->rest);
+  if (most > 0) add_strip(f, 0, most, f->weight, f->rest);
   if (f->tail > 0) {
     int8_t *last = f->bytes + f->pixels * f->most4, *last_rest = keep_tail(f, f->weight, f->live, last);
     if (f->resting > 0) keep_tail(f, f->rest, f->resting, last_rest);
-    f->strip[f->strips++] = strip_of(f, most, f->p->out_c, last, last_rest);
+    add_strip(f, most, f->p->out_c, last, last_rest);
   }
 }
 
@@ -384,10 +383,11 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
   f.bytes = (int8_t *)(f.columns + f.pixels * (round4(f.live) + round4(f.resting)));
   f.in_place = f.live == p->in_c && p->order == NULL && (p->in_c & 3) == 0 && p->stride_h == 1 && p->stride_w == 1 &&
                p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
+  f.colour = is_dense(p) && mcg_is_colour(p);
   f.tail = MCG_ASM ? tail_outputs(&f) : 0;
   f.strips = 0;
   if (MCG_ASM) prepare(&f);
-  for (int32_t j = 0; j < f.pixels && p->order == NULL && (f.live & 3) != 0; ++j) {
+  MCG_ROLLED for (int32_t j = 0; j < f.pixels && p->order == NULL && (f.live & 3) != 0; ++j) {
     fill(f.bytes + j * f.most4 + f.live, p->x_zero, f.most4 - f.live);
   }
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {

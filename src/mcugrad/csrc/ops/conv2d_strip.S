@@ -151,6 +151,7 @@
   ldr r2, [sp, #SPECIAL]
   cmp r2, #0
   bne 8f
+15:
   ldr r2, [sp, #OUTPUT]
   ldrd r4, r5, [sp, #MULTIPLIER]
   ldr r4, [r4, r2, lsl #2]
@@ -193,8 +194,14 @@
   add sp, sp, #FRAME
   pop {r4-r11, pc}
 
-  /* The end of one of two segments, or of one without whole groups. */
+  /* The end of one segment without whole groups. */
 8:
+  bmi 16f
+  subs r1, r1, r2
+  b 15b
+
+  /* The end of one of two segments, or of one with unusual shifts. */
+16:
   ldr r3, [sp, #LIVE_END]
   cmp r0, r3
   bne 11f

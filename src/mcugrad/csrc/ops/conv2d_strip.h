@@ -21,7 +21,7 @@ typedef struct {
   const int16_t *columns;
   const int8_t *weight;      /* [O][live] */
   const int16_t *end;        /* of the columns in work: live_end */
-  int32_t special;           /* 0: one segment of whole groups, and every shift is a usual one (mcg_usual_shift) */
+  int32_t special;           /* live_pad where one segment and usual shifts (mcg_usual_shift) are all; else negative */
   const int32_t *multiplier; /* end of [O] */
   const uint8_t *shift;      /* end of [O] */
   int32_t offset;            /* 2 * y_zero + 1 */
