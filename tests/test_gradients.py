@@ -209,7 +209,7 @@ def compare_with_differences(c: Case, seed: int) -> None:
             assert measured == pytest.approx(expected, rel=RTOL, abs=RTOL * largest + 1e-10), f"{gradient.value} seed {seed}"
             checked += 1
     assert checked > 0
-    assert skipped <= checked / 4, "too close to kinks to tell anything"
+    assert skipped <= checked / 2, "too close to kinks to tell anything"
 
 
 def test_the_seeds_cover_every_stage_every_tail_and_every_kind_of_update() -> None:
