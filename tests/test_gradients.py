@@ -254,6 +254,8 @@ def real_unit(graph: Graph, gradient: Gradient) -> Array:
     if isinstance(op, BiasStep):
         return per_channel * scale(layer.inputs[0])
     assert isinstance(op, WeightStep)
+    if op.axis == 3 and op.channels is not None:
+        per_channel = per_channel[list(op.channels)]
     return per_channel.reshape([-1 if i == op.axis else 1 for i in range(4)])
 
 
