@@ -76,13 +76,23 @@ def other_builds(known: Mapping[str, Entry]) -> Lines:
     return ["**Other networks, schemes and cores**", "", *_table(_BUILDS, map(_build, found), words=4)]
 
 
-_BUILDS = ["network", "scheme", "core", "input", "SRAM, bytes", "flash, bytes", "instructions per step", "per inference"]
+_BUILDS = [
+    "network",
+    "scheme",
+    "core",
+    "input, SRAM it may use",
+    "SRAM, bytes",
+    "flash, bytes",
+    "instructions per step",
+    "per inference",
+]
 
 
 def _build(entry: Entry) -> Lines:
     s, f = entry.settings, entry.figures
     counts = (f["sram"]["total"], f["flash"]["total"], f["instructions"]["step"], f["instructions"]["inference"])
-    return [s["model"], s["scheme"], CORES.get(s["target"], s["target"]), s["input"], *(f"{c:,}" for c in counts)]
+    _, network, scheme, memory, _ = entry.name.split("/")
+    return [network, scheme, CORES.get(s["target"], s["target"]), memory.replace("-", ", "), *(f"{c:,}" for c in counts)]
 
 
 def kernel_table(known: Mapping[str, Entry]) -> Lines:
