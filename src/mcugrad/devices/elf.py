@@ -64,10 +64,6 @@ class ElfFacts:
         return self.section(".stack").size
 
     @property
-    def stack_bottom(self) -> int:
-        return self.section(".stack").address
-
-    @property
     def sram_static(self) -> int:
         """.data + .bss, without the reserved stack."""
         return sum(section.size for section in self.sections if section.writable and section.name != ".stack")

@@ -189,13 +189,6 @@ class VirtualMcu(LinkedDevice):
         )
         return Profile(symbols, tuple(sites))
 
-    def read_memory(self, address: int, size: int) -> bytes:
-        """Bytes of flash or SRAM as they are.  Raises McugradError outside both."""
-        try:
-            return bytes(self.machine.uc.mem_read(address, size))
-        except UcError as error:
-            raise McugradError(f"{size} bytes at {address:#010x} are not memory of this target") from error
-
 
 def _engine(target: Target) -> Any:
     if not target.unicorn_cpu:
