@@ -371,13 +371,13 @@ class Conv2dWeightGrad(WeightGradRows):
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type, mu is not None))
 
     def _scratch(self, x: TensorType, h: TensorType, centred: bool) -> int:
-        """Gradients of 24 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of up to 24 channels,
+        """Gradients of up to 48 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of these channels,
         both as int16, and how far each bias moves if that takes several rounds (csrc/ops/weight_step.h); or one row of
         gradients."""
         if not is_pointwise(self.window, self.groups, x.shape, h.shape):
             return 4 * (x.shape[3] // self.groups)
         most = min(round_up(x.shape[1] * x.shape[2], 2), 1024)
-        inputs = min(max(1536 // most // 2 * 2, 2), 24)
+        inputs = min(max((1536 // most + 2) // 4 * 4, 4), 48)
         kept = len(self.channels) if self.channels is not None else x.shape[3]
         moved = 4 * h.shape[3] if centred and kept > inputs else 0
-        return 4 * 24 * (4 + 1) + 2 * (4 * min(64, most) + inputs * most) + moved
+        return 4 * (3 * 48 + 2 * inputs) + 2 * (4 * min(64, most) + inputs * most) + moved

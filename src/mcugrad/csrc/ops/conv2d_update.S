@@ -6,7 +6,7 @@
 
 #define UNROLLED 8
 #define PAIR_BYTES 44
-#define GRADS 96 /* bytes from one output to the next */
+#define GRADS 192 /* bytes from one output to the next */
 
 /* The stack frame. */
 #define X 0
@@ -16,7 +16,7 @@
 #define END 16   /* of x */
 #define NEXT 20
 #define KEEP 24
-#define ENTRY 28 /* where the pairs begin */
+#define ENTRY 28 /* where the pairs begin, or all but the first */
 #define FRAME 32
 
   .syntax unified
@@ -37,6 +37,21 @@
   smlad lr, r3, r5, lr
 .endm
 
+/* sums = a pair of positions */
+.macro first_pair
+  ldrd r2, r3, [r0], #8
+  ldrd r4, r5, [r1], #8
+  smuad r6, r2, r4
+  smuad r7, r3, r4
+  smuad r8, r2, r5
+  smuad r9, r3, r5
+  ldrd r4, r5, [r1], #8
+  smuad r10, r2, r4
+  smuad r11, r3, r4
+  smuad r12, r2, r5
+  smuad lr, r3, r5
+.endm
+
   .section .text.mcg_outer, "ax", %progbits
   .balign 4
   .global mcg_outer
@@ -54,26 +69,24 @@ mcg_outer:
   mov r9, #PAIR_BYTES
   adr r10, 3f
   mla r8, r8, r9, r10
+  ldr r3, [sp, #KEEP]
+  cbnz r3, 4f
+  add r8, r8, #PAIR_BYTES
+4:
   orr r8, r8, #1
   str r8, [sp, #ENTRY]
   mov r2, r6
 1:
   ldr r3, [sp, #KEEP]
   ldrd r0, r1, [sp, #X]
-  mov r6, #0
-  mov r7, #0
-  mov r8, #0
-  mov r9, #0
-  mov r10, #0
-  mov r11, #0
-  mov r12, #0
-  mov lr, #0
   cbz r3, 2f
   ldrd r6, r7, [r2]
   ldrd r8, r9, [r2, #GRADS]
   ldrd r10, r11, [r2, #(2 * GRADS)]
   ldrd r12, lr, [r2, #(3 * GRADS)]
+  ldr pc, [sp, #ENTRY]
 2:
+  first_pair
   ldr pc, [sp, #ENTRY]
   .balign 4
 3:
@@ -108,14 +121,7 @@ mcg_outer:
   pop {r4-r11, pc}
   .size mcg_outer, . - mcg_outer
 
-  .section .text.mcg_outer_widen, "ax", %progbits
-  .balign 4
-  .global mcg_outer_widen
-  .type mcg_outer_widen, %function
-  .thumb_func
-mcg_outer_widen:
-  push {r4-r11, lr}
-1:
+.macro widen
   ldr r4, [r0]
   ldr r5, [r0, r2]
   add r0, r0, r2, lsl #1
@@ -128,8 +134,23 @@ mcg_outer_widen:
   pkhtb r10, r7, r6, asr #16
   pkhtb r11, r5, r4, asr #16
   stmia r3!, {r8-r11}
-  subs r1, r1, #1
-  bne 1b
+.endm
+
+  .section .text.mcg_outer_widen, "ax", %progbits
+  .balign 4
+  .global mcg_outer_widen
+  .type mcg_outer_widen, %function
+  .thumb_func
+mcg_outer_widen:
+  push {r4-r11, lr}
+  tst r1, #1
+  bne 2f
+1:
+  widen
+2:
+  widen
+  subs r1, r1, #2
+  bgt 1b
   pop {r4-r11, pc}
   .size mcg_outer_widen, . - mcg_outer_widen
 

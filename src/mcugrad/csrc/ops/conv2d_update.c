@@ -7,7 +7,7 @@
 #include "weight_step.h"
 #include "wide.h"
 
-#define ELEMENTS 1536 /* of x that are turned together, or a pair of channels; ops/conv2d.py sizes the scratch by all three */
+#define ELEMENTS 1536 /* of x that are turned together, about; ops/conv2d.py sizes the scratch by all three */
 #define MOST 1024     /* positions of them */
 #define POSITIONS 64  /* of h that are widened together */
 #define OUTPUTS 4     /* whose weights move together */
@@ -67,11 +67,11 @@ static MCG_APART void update_plain(const mcg_conv2d_t *p, const int8_t *x, const
 
 /* Scratch of a 1x1 update, and the input channels that it is computing. */
 typedef struct {
-  int32_t inputs, most; /* channels and positions that are turned together, both even */
+  int32_t inputs, most; /* channels and positions that are turned together, a multiple of four and an even number */
   int16_t *h;           /* [positions of h / 2][4][2]: pairs of positions of four outputs */
   int16_t *x;           /* [inputs / 2][most / 2][2][2]: likewise of pairs of channels, less what dW takes off */
-  int32_t *grad;        /* [4][MCG_GRADS] */
-  uint32_t *number;     /* [MCG_GRADS] the channels' share of the random numbers */
+  int32_t *grad;        /* [4][MCG_GRADS], of the last `inputs` */
+  uint32_t *number;     /* [inputs] the channels' share of the random numbers */
   int32_t *moved;       /* [O] of mcg_weight_rows_t, where a centred weight takes several rounds */
   int32_t first, n;     /* channels first ... first + n - 1 */
 } pointwise_t;
@@ -179,9 +179,10 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
     return;
   }
   const int32_t most = mcg_min((p->in_h * p->in_w + 1) & ~1, MOST);
-  pointwise_t s = {mcg_between(ELEMENTS / most & ~1, 2, MCG_GRADS), most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0};
-  s.number = (uint32_t *)scratch + OUTPUTS * MCG_GRADS;
-  s.h = (int16_t *)(s.number + MCG_GRADS);
+  const int32_t inputs = mcg_between((ELEMENTS / most + 2) & ~3, 4, MCG_GRADS);
+  pointwise_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0};
+  s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
+  s.h = (int16_t *)(s.number + inputs);
   s.x = s.h + OUTPUTS * mcg_min(POSITIONS, most);
   s.moved = (int32_t *)(void *)(s.x + s.inputs * most);
   for (; s.first < p->live; s.first += s.inputs) {

@@ -2,11 +2,10 @@
  *
  * Four weights at a time.  A weight and its residual are one number of twelve bits, 16 * (w + 128) + residual + 8, whose
  * upper eight bits are the rounded weight; two numbers share a register.
- *   r0 weight   r1 residual   r2 grad   r3 number   r4-r7 the four   r11 k   lr 2^k - 1   [sp] key, factors, end
+ *   r0 weight   r1 residual   r2 grad   r3 number   r4-r7 the four   r11 k   lr 2^k - 1   [sp] key, factors, the last four weights
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-#define END 12
 #define FRAME 16
 #define LEAST 24  /* 16 * (-127 + 128) + 8 */
 #define MOST 4088 /* 16 * (127 + 128) + 8 */
@@ -47,6 +46,7 @@ mcg_step_nibbles:
   mov r2, r7
   mov r3, r8
   add r7, r5, r9
+  sub r7, r7, #4
   mov r11, r10
   ldrd r5, r6, 8f
   stm sp, {r4-r7}
@@ -56,7 +56,8 @@ mcg_step_nibbles:
   mov r4, #0x50000           /* SEL takes bytes 0 and 2 of its first operand */
   msr APSR_g, r4
 1:
-  ldm sp, {r8-r10}
+  ldm sp, {r8-r10, r12}
+  cmp r0, r12                /* nothing below changes the flags N, Z, C, V */
   ldrd r4, r5, [r3], #8
   ldrd r6, r7, [r3], #8
   each add, r8
@@ -109,8 +110,6 @@ mcg_step_nibbles:
   orr r4, r4, r4, lsr #8
   eor r4, r4, #0x88888888
   strh r4, [r1], #2
-  ldr r6, [sp, #END]
-  cmp r0, r6
   bne 1b
   add sp, sp, #FRAME
   pop {r4-r11, pc}

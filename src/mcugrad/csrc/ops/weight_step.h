@@ -20,7 +20,7 @@ typedef struct {
 /* W = (w << 4) + residual - ((grad + r) >> k), kept within +-2032; w = RSH(W, 4), residual = W - (w << 4).  Needs MCG_ASM. */
 void mcg_step_nibbles(const mcg_nibbles_t *s);
 
-#define MCG_GRADS 24 /* elements between the gradients of two outputs */
+#define MCG_GRADS 48 /* elements between the gradients of two outputs */
 
 /* Gradients of a few channels of a 1x1 convolution, some outputs at a time. */
 typedef struct {
