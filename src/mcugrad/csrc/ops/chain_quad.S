@@ -1,7 +1,7 @@
 /* int32_t mcg_chain_quad_<mask>(const mcg_quad_t *q): see chain_quad.h.
  *
  * Two positions at a time:
- *   r0 acc   r3 lanes   r4-r7, r8-r11 quads   r1, r2, r12 lane   lr how much the clamp changed
+ *   r0 acc   r3 lanes   r4-r7, r8-r11 quads   r1, r2, r12 lane   lr how many -128 the clamp changed
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
@@ -12,6 +12,7 @@
 #define STEP 20
 #define END 24
 #define FRAME 28
+#define SATURATED (1 << 27) /* Q, which SSAT sets: also for what the mask stops */
 
   .syntax unified
   .thumb
@@ -61,12 +62,10 @@
   ldr r11, [r12, r11, lsl #2]
 .endm
 
-/* v: -128 becomes -127; lr counts that and every 127.  r1 is a one in each byte, spare is overwritten. */
+/* v: -128 becomes -127; lr counts that.  r1 is a one in each byte, spare is overwritten. */
 .macro clamp v, spare
-  qadd8 \spare, \v, r1
-  qsub8 \v, \v, r1
-  qsub8 \spare, \spare, r1
-  qadd8 \v, \v, r1
+  qsub8 \spare, \v, r1
+  qadd8 \spare, \spare, r1
   usada8 lr, \v, \spare, lr
 .endm
 
@@ -88,6 +87,7 @@
   ldr r9, 9f
   stm sp, {r5-r9}
   mov lr, #0
+  msr APSR_nzcvq, lr
 1:
   ldr r1, [sp, #STEP]
   ldm r0, {r4-r7}
@@ -111,8 +111,8 @@
   mov r1, #0x01010101
   clamp r4, r10
   clamp r8, r11
-  str r4, [r6]
-  str r8, [r6, r9]
+  str r10, [r6]
+  str r11, [r6, r9]
   add r5, r5, r7, lsl #1
   add r6, r6, r9, lsl #1
   ldr r1, [sp, #END]
@@ -120,7 +120,9 @@
   sub r3, r3, #(4 * LANE_BYTES)
   cmp r0, r1
   bne 1b
-  mov r0, lr
+  mrs r0, APSR
+  and r0, r0, #SATURATED
+  orr r0, r0, lr
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .balign 4
