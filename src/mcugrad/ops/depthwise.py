@@ -232,7 +232,7 @@ class DepthwiseInputGrad(InputGradRows):
         """The kernel reads all positions of a few channels before it stores them, when its block holds the whole map."""
         height, width = self.shape[1:3]
         same = self.window.output(height, width) == (height, width)
-        return ((0, 0),) if same and block_positions(height, width, 64) >= height * width else ()
+        return ((0, 0),) if same and block_positions(height, width, 128) >= height * width else ()
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (quant,) = need_quant(types[0])
@@ -264,7 +264,7 @@ class DepthwiseInputGrad(InputGradRows):
         the kernel's turned twin keeps it where the stride is 1 (csrc/ops/depthwise_plane.h)."""
         height, width = self.shape[1:3]
         (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
-        positions = block_positions(height, width, 64)
+        positions = block_positions(height, width, 128)
         rows = ceil_div(positions // width - 1, sh) + ceil_div(kh, sh)
         columns = ceil_div(width - 1, sw) + ceil_div(kw, sw)
         spans = 4 * 4 * positions + 2 * 4 * (kh * kw + rows * columns)

@@ -6,7 +6,7 @@
 #include "wide.h"
 
 #define CHANNELS 4    /* of a block */
-#define POSITIONS 64  /* that a block aims at; ops/depthwise.py sizes the scratch by it */
+#define POSITIONS 128 /* that a block aims at; ops/depthwise.py sizes the scratch by it */
 #define MOST_STRIDE 2 /* by pairs */
 
 /* acc [in_w][n] += the products of one tap in one row of the output; from and w at the first of n channels. */
@@ -48,12 +48,14 @@ typedef struct {
   int32_t output; /* that tap `tap` reads there */
 } phase_t;
 
-/* What block_packed shares between blocks, and its scratch, four channels wide as the pairs (0, 2), (1, 3). */
+/* What blocks by pairs share, and their scratch, four channels wide as the pairs (0, 2), (1, 3). */
 typedef struct {
   phase_t x[MOST_STRIDE], y[MOST_STRIDE];
   int32_t top, left, rows, columns; /* of h in the plane */
   uint32_t *wide;                   /* the taps; see widen_weight */
   uint32_t *plane;                  /* [rows][columns][2]: h from (top, left) on, 0 outside the output */
+  int32_t spans;
+  mcg_depthwise_span_t span[MOST_STRIDE * MOST_STRIDE]; /* of a block */
 } stage_t;
 
 static MCG_APART phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int32_t pad, int32_t size) {
@@ -63,25 +65,27 @@ static MCG_APART phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int3
   return f;
 }
 
-static inline uint32_t *widen(const int8_t *from, uint32_t *to) {
-  const uint32_t v = mcg_load4(from);
-  to[0] = mcg_sxtb16(v);
-  to[1] = mcg_sxtb16_odd(v);
-  return to + 2;
+/* to [n][2] from four channels of n positions, `step` apart; n > 0. */
+static inline uint32_t *widen(const int8_t *from, int32_t step, int32_t n, uint32_t *to) {
+  if (MCG_ASM) return mcg_depthwise_span_widen(from, step, n, to);
+  for (; n > 0; --n, from += step, to += 2) {
+    const uint32_t v = mcg_load4(from);
+    to[0] = mcg_sxtb16(v);
+    to[1] = mcg_sxtb16_odd(v);
+  }
+  return to;
 }
 
 /* wide [first ky][first kx][ky][kx][2]: the taps that can meet one input position, those a stride apart, lie together,
  * last tap first, which is the order of the outputs that they belong to. */
 static MCG_APART void widen_weight(const mcg_conv2d_t *p, const int8_t *weight, const stage_t *s) {
-  const int32_t step = p->stride_w * p->in_c;
+  const int32_t stride = p->stride_w, row = p->kernel_w * p->in_c, down = p->stride_h * row, step = stride * p->in_c;
   uint32_t *to = s->wide;
   for (int32_t y = 0; y < p->stride_h; ++y) {
-    for (int32_t x = 0; x < p->stride_w; ++x) {
-      const int32_t last = x + (s->x[x].count - 1) * p->stride_w;
-      for (int32_t ky = y + (s->y[y].count - 1) * p->stride_h; ky >= 0; ky -= p->stride_h) {
-        const int8_t *at = weight + (ky * p->kernel_w + last) * p->in_c;
-        MCG_ROLLED for (int32_t i = s->x[x].count; i > 0; --i, at -= step) to = widen(at, to);
-      }
+    for (int32_t x = 0; x < stride; ++x) {
+      const int32_t rows = s->y[y].count, count = s->x[x].count;
+      const int8_t *at = weight + (y + p->stride_h * (rows - 1)) * row + x * p->in_c + step * (count - 1);
+      MCG_ROLLED for (int32_t k = count > 0 ? rows : 0; k > 0; --k, at -= down) to = widen(at, -step, count, to);
     }
   }
 }
@@ -97,12 +101,11 @@ static void clear_plane(const mcg_conv2d_t *p, const mcg_block_t *b, stage_t *s)
 
 /* Fills it from h [out_h][out_w][C], at the first of four channels. */
 static MCG_APART void fill_plane(const mcg_conv2d_t *p, const int8_t *h, const stage_t *s) {
-  const int32_t first = mcg_max(s->left, 0), last = mcg_min(s->left + s->columns, p->out_w), channels = p->in_c;
-  for (int32_t y = mcg_max(s->top, 0); y < mcg_min(s->top + s->rows, p->out_h); ++y) {
-    const int8_t *from = h + (y * p->out_w + first) * channels;
-    uint32_t *to = s->plane + 2 * ((y - s->top) * s->columns + first - s->left);
-    MCG_ROLLED for (int32_t x = first; x < last; ++x, from += channels) to = widen(from, to);
-  }
+  const int32_t first = mcg_max(s->left, 0), n = mcg_min(s->left + s->columns, p->out_w) - first, row = p->out_w * p->in_c;
+  const int32_t top = mcg_max(s->top, 0), bottom = n > 0 ? mcg_min(s->top + s->rows, p->out_h) : top;
+  uint32_t *to = s->plane + 2 * ((top - s->top) * s->columns + first - s->left);
+  h += top * row + first * p->in_c;
+  MCG_ROLLED for (int32_t y = top; y < bottom; ++y, h += row, to += 2 * s->columns) widen(h, p->in_c, n, to);
 }
 
 /* mcg_depthwise_span in the simplest way, for any numbers. */
@@ -124,10 +127,11 @@ static MCG_APART void span(const mcg_depthwise_span_t *s) {
   }
 }
 
-/* The same as block_plain for four channels by pairs: positions that the same taps meet, a stride apart, together. */
-static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, const mcg_block_t *b) {
+/* The spans of a block, whose plane was placed: positions that the same taps meet, a stride apart, together. */
+static MCG_APART void place_spans(const mcg_conv2d_t *p, const mcg_block_t *b, stage_t *s) {
   const int32_t pitch = 2 * s->columns, start = b->row + p->pad_top;
   const uint32_t *wide = s->wide;
+  s->spans = 0;
   for (int32_t k = 0; k < p->stride_h; ++k) {
     const int32_t rows = s->y[k].count, r = start % p->stride_h == k ? 0 : (k + start) % p->stride_h;
     const uint32_t *h = s->plane + pitch * (mcg_over(start + r, p->stride_h) - rows + 1 - s->top);
@@ -144,13 +148,16 @@ static MCG_APART void block_packed(const mcg_conv2d_t *p, const stage_t *s, cons
                                          4 * CHANNELS * p->in_w * p->stride_h,
                                          mcg_over(b->rows - r + p->stride_h - 1, p->stride_h)};
       wide += 2 * rows * x->count;
-      if (part.lines <= 0 || part.count <= 0) continue;
-      if (MCG_ASM && rows > 0 && x->count > 0 && x->count <= MCG_MOST_TAPS) {
-        mcg_depthwise_span(&part);
-      } else {
-        span(&part);
-      }
+      if (part.lines > 0 && part.count > 0) s->span[s->spans++] = part;
     }
+  }
+}
+
+/* The same as block_plain for four channels by pairs. */
+static MCG_APART void block_packed(const stage_t *s) {
+  for (const mcg_depthwise_span_t *part = s->span; part < s->span + s->spans; ++part) {
+    if (MCG_ASM && part->rows > 0 && part->taps > 0 && part->taps <= MCG_MOST_TAPS) mcg_depthwise_span(part);
+    else span(part);
   }
 }
 
@@ -195,7 +202,8 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
   const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE && p->dilation_h == 1 &&
                      p->dilation_w == 1;
   mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0};
-  stage_t s = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, 0, 0, 0, 0, (uint32_t *)scratch + CHANNELS * rows * p->in_w, NULL};
+  stage_t s;
+  s.wide = (uint32_t *)scratch + CHANNELS * rows * p->in_w;
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
   for (int32_t k = 0; packed && k < MOST_STRIDE; ++k) {
     s.x[k] = phase(k, p->kernel_w, p->stride_w, p->pad_left, p->in_w);
@@ -203,7 +211,7 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
   }
   for (b.row = 0; b.row < p->in_h; b.row += rows) {
     b.rows = mcg_min(rows, p->in_h - b.row);
-    if (packed) clear_plane(p, &b, &s);
+    if (packed) clear_plane(p, &b, &s), place_spans(p, &b, &s);
     for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
       b.n = b.pitch = mcg_min(CHANNELS, p->in_c - b.first);
       if (MCG_MVE && mcg_depthwise_input_grad_mve(p, h, weight, &b, s.wide, room(p, rows))) {
@@ -213,7 +221,7 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
       if (packed && b.n == CHANNELS) {
         widen_weight(p, weight + b.first, &s);
         fill_plane(p, h + b.first, &s);
-        block_packed(p, &s, &b);
+        block_packed(&s);
       } else {
         block_plain(p, h, weight, &b);
       }

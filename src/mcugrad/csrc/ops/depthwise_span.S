@@ -1,8 +1,8 @@
-/* void mcg_depthwise_span(const mcg_depthwise_span_t *s): see depthwise_span.h.
+/* void mcg_depthwise_span(const mcg_depthwise_span_t *s), uint32_t *mcg_depthwise_span_widen(from, step, n, to): see depthwise_span.h.
  *
- * The taps of a row are unrolled; fewer than the most begin further down.
+ * The taps of a row are unrolled after the first; fewer than the most begin further down.
  *   r0 h   r1 weights   r2 from the end of a row of h to the next   r3 rows left   r4, r5 h   r6, r7 weights
- *   r8-r11 accumulators   r12 where the taps begin   lr positions left
+ *   r8-r11 accumulators   r12 where the others begin   lr positions left
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
@@ -58,28 +58,27 @@ mcg_depthwise_span:
   str r0, [sp]
   str r4, [sp, #ACC]
   ldr lr, [r5, #COUNT_OF_S]
-2:
   ldm sp, {r0, r1, r3}
-  mov r8, #0
-  mov r9, #0
-  mov r10, #0
-  mov r11, #0
+2:
+  ldrd r4, r5, [r0], #8
+  ldrd r6, r7, [r1], #8
+  smulbb r8, r4, r6
+  smulbb r9, r5, r7
+  smultt r10, r4, r6
+  smultt r11, r5, r7
+  bx r12
 3:
+  tap
   bx r12
   .balign 4
 9:
+  .rept MOST_TAPS - 1
   tap
-  tap
-  tap
-  tap
-  tap
-  tap
-  tap
+  .endr
   add r0, r0, r2
   subs r3, r3, #1
   bne 3b
-  ldrd r4, r5, [sp, #ACC]
-  ldr r0, [sp]
+  ldm sp, {r0, r1, r3, r4, r5}
   stm r4, {r8-r11}
   add r4, r4, r5
   add r0, r0, #8
@@ -100,5 +99,36 @@ mcg_depthwise_span:
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_depthwise_span, . - mcg_depthwise_span
+
+  .section .text.mcg_depthwise_span_widen, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_span_widen
+  .type mcg_depthwise_span_widen, %function
+  .thumb_func
+mcg_depthwise_span_widen:
+  push {r4, r5, lr}
+  lsrs r2, r2, #1
+  bcc 1f
+  ldr r5, [r0]
+  add r0, r0, r1
+  sxtb16 r4, r5
+  sxtb16 r5, r5, ror #8
+  stmia r3!, {r4, r5}
+  cbz r2, 2f
+1:
+  ldr r5, [r0]
+  ldr lr, [r0, r1]
+  add r0, r0, r1, lsl #1
+  sxtb16 r4, r5
+  sxtb16 r5, r5, ror #8
+  sxtb16 r12, lr
+  sxtb16 lr, lr, ror #8
+  stmia r3!, {r4, r5, r12, lr}
+  subs r2, r2, #1
+  bne 1b
+2:
+  mov r0, r3
+  pop {r4, r5, pc}
+  .size mcg_depthwise_span_widen, . - mcg_depthwise_span_widen
 
 #endif

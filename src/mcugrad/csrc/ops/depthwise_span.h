@@ -22,4 +22,7 @@ typedef struct {
 /* For rows, count and lines of at least 1 and 1 ... MCG_MOST_TAPS taps.  Needs MCG_ASM. */
 void mcg_depthwise_span(const mcg_depthwise_span_t *s);
 
+/* to [n][2] from n words `step` bytes apart, n > 0; returns to + 2 * n.  Needs MCG_ASM. */
+uint32_t *mcg_depthwise_span_widen(const int8_t *from, int32_t step, int32_t n, uint32_t *to);
+
 #endif
