@@ -66,7 +66,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   return MCG_OK;
 }
 
-static const uint8_t initial_state[4] = {1, 0, 2, 0};
+static const uint8_t initial_state[6] = {4, 0, 1, 0, 2, 0}; /* four bytes as they are */
 static const mcg_parameter_t parameters[2] = {{"weight", 0u, 1024u}, {"bias", 1024u, 16u}};
 
 const mcg_model_t mcg_model = {

@@ -56,6 +56,10 @@ typedef struct {
   uint32_t offset, bytes;
 } mcg_parameter_t;
 
+/* The initial state is packed in records of a head, two bytes (low first) with the kind in the two top bits and a count n
+ * below: n bytes as they are; n zero bytes; n int32 stored as two bytes each, low first. */
+enum { MCG_INITIAL_BYTES = 0, MCG_INITIAL_ZEROS = 1, MCG_INITIAL_NARROW = 2 };
+
 typedef struct mcg_model {
   uint32_t abi;
   uint32_t fingerprint;          /* CRC-32 of everything that fixes the meaning of the state block */
@@ -67,8 +71,8 @@ typedef struct mcg_model {
   uint32_t classes;              /* logits, int32 accumulator units */
   uint32_t targets;              /* numbers that make up a target; 0: it is a label in [0, classes) */
   uint32_t parameter_count;
-  uint32_t initial_bytes;        /* of initial_state; the rest of the state starts at zero */
-  const uint8_t *initial_state;  /* flash */
+  uint32_t initial_bytes;        /* of initial_state; what its records leave of the state starts at zero */
+  const uint8_t *initial_state;  /* flash, packed */
   const mcg_parameter_t *parameters;
   mcg_status_t (*infer)(const mcg_context_t *c, int32_t *logits);
   mcg_status_t (*train)(const mcg_context_t *c, const int32_t *target, mcg_result_t *result); /* NULL: inference only */

@@ -18,6 +18,23 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i) to[i] = from[i];
 }
 
+/* What learning starts from, unpacked: see mcg_model_t. */
+static void load_initial(const mcg_model_t *m, uint8_t *state) {
+  const uint8_t *from = m->initial_state, *const end = from + m->initial_bytes, *const last = state + m->state_bytes;
+  while (from < end) {
+    const uint32_t head = (uint32_t)from[0] | (uint32_t)from[1] << 8, kind = head >> 14;
+    from += 2;
+    for (uint32_t n = head & 0x3FFFu; n > 0u; --n) {
+      *state++ = kind == MCG_INITIAL_ZEROS ? 0u : *from++;
+      if (kind != MCG_INITIAL_NARROW) continue;
+      state[1] = state[2] = *from & 0x80u ? 0xFFu : 0u;
+      *state = *from++;
+      state += 3;
+    }
+  }
+  while (state < last) *state++ = 0u;
+}
+
 static int block_fits(const void *block, size_t bytes, uint32_t needed) {
   return needed == 0u || (block != NULL && bytes >= needed && ((uintptr_t)block & (MCG_ALIGN - 1u)) == 0u);
 }
@@ -35,8 +52,7 @@ mcg_status_t mcg_init(const mcg_model_t *m, mcg_context_t *c, void *arena, size_
   c->step = 0u;
   c->halvings = 0;
   c->skip = NEVER_SKIP;
-  copy_bytes(c->state, m->initial_state, m->initial_bytes);
-  for (size_t i = m->initial_bytes; i < m->state_bytes; ++i) c->state[i] = 0u;
+  load_initial(m, c->state);
   return MCG_OK;
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mcugrad.emit.call import ROUND, Call, CallPrinter, Rows, identifier
+from mcugrad.emit.initial import pack
 from mcugrad.emit.roll import loops
 from mcugrad.ir import Kernel, Node, Operand, Value
 from mcugrad.layout import to_bytes
@@ -253,15 +254,15 @@ class _Source:
         block = self.contents()
         values = ", ".join(map(str, block)) or "0"
         text = "\n".join(textwrap.wrap(f"{{{values}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
-        note = "/* What learning starts from; the rest of the state is zero. */"
+        note = "/* What learning starts from, packed (see mcugrad.h); the rest of the state is zero. */"
         lines = [f"{note}\nstatic const uint8_t initial_state[{max(len(block), 1)}] =\n{text}"]
         mutable = [p.value for p in program.graph.mutable()]
         rows = [f'    {{"{v.name}", {program.state.offsets[v]}, {v.type.nbytes}}},' for v in mutable] or ["    {NULL, 0, 0},"]
         return [*lines, "\n".join([f"static const mcg_parameter_t parameters[{len(rows)}] = {{", *rows, "};"])]
 
     def contents(self) -> bytes:
-        """The initial state block without the zeros at its end."""
-        return self.program.initial_state().rstrip(b"\0")
+        """The initial state block, packed."""
+        return pack(self.program.initial_state())
 
     def descriptor(self) -> str:
         program = self.program
