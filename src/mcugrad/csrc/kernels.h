@@ -245,8 +245,10 @@ typedef struct {
   int16_t mask_bits;         /* 1: mask is a bit mask, 0: the clamp's int8 output */
   int16_t out_slot;          /* of `out` */
   int16_t channels;          /* of multiplier and shift: C, or 1 for one of each */
+  int16_t more;              /* added to every shift */
   const int32_t *multiplier; /* null: out is rounded by RSH */
   const uint8_t *shift;
+  int32_t ratio;             /* in 2^-31, by which the multipliers are rescaled; 0: as they are */
 } mcg_stage_params_t;
 
 /* In this order: acc += RSH(add, E_acc - E_add); acc *= mask; out = clampg(acc * multiplier * 2^(E_acc - E_out)).

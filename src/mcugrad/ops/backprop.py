@@ -26,7 +26,7 @@ from mcugrad.ir import (
     Value,
     Work,
 )
-from mcugrad.quant.affine import INT32_MAX, INT32_MIN, clampg, mbqm, multiplier, rsh
+from mcugrad.quant.affine import INT32_MAX, INT32_MIN, clampg, mbqm, multipliers, ratio_between, rsh
 
 Array = NDArray[Any]
 
@@ -129,11 +129,13 @@ class GradQuantize(Op):
     """g = clampg(a * factor[c] * 2**(E_a - E_g)), int8, and how many elements the clamp changed.
 
     Inputs: a (int32), exponents.  factor: one number, or one per channel (the weight scales of the layer before).  A
-    factor of 1 rounds by RSH, any other by MBQM.
+    factor of 1 rounds by RSH, any other by MBQM.  forward: the scales by which that layer's forward pass requantizes, where
+    known: its table of multipliers may then serve both.
     """
 
     factor: tuple[float, ...]
     exponent: int
+    forward: tuple[float, ...] = ()
     phase = "backward"
     lowers = False
 
@@ -159,6 +161,15 @@ class GradQuantize(Op):
         a, exponents = arrays
         return a * (np.array(self.factor) * 2.0 ** -self.shift(node, exponents)), np.zeros(1)
 
+    def tables(self) -> tuple[tuple[str, Any], ...]:
+        """Fields of the C struct: multipliers and shifts, or those of the forward pass and how to make these of them."""
+        if self.plain:
+            return ()
+        ratio, more = ratio_between(self.factor, self.forward) or (0, 0)
+        m, sh = multipliers(self.forward if ratio else self.factor)
+        tables = Table("int32_t", tuple(int(v) for v in m)), Table("uint8_t", tuple(int(v) for v in sh))
+        return (("more", more), ("multiplier", tables[0]), ("shift", tables[1]), ("ratio", ratio))
+
     @property
     def plain(self) -> bool:
         return self.factor == (1.0,)
@@ -166,9 +177,8 @@ class GradQuantize(Op):
 
 def shifted(factor: tuple[float, ...], shift: int) -> tuple[Array, Array]:
     """(M, sh) of factor * 2**-shift; sh stays within [1, 62]."""
-    pairs = [multiplier(f) for f in factor]
-    sh = np.clip(np.array([p[1] for p in pairs], np.int64) + shift, 1, 62)
-    return np.array([p[0] for p in pairs], np.int64), sh
+    m, sh = multipliers(factor)
+    return m, np.clip(sh + shift, 1, 62)
 
 
 @dataclass(frozen=True)
@@ -281,14 +291,7 @@ class Chain(Op):
             ("mask_bits", int(mask is not None and mask.type.dtype == "u1")),
         ]
         if stage.out is not None:
-            m, sh = shifted(stage.out.factor, 0)
-            plain = stage.out.plain
-            fixed += [
-                ("out_slot", stage.out.exponent),
-                ("channels", len(m)),
-                ("multiplier", 0 if plain else Table("int32_t", tuple(int(v) for v in m))),
-                ("shift", 0 if plain else Table("uint8_t", tuple(int(v) for v in sh))),
-            ]
+            fixed += [("out_slot", stage.out.exponent), ("channels", len(stage.out.factor)), *stage.out.tables()]
         return Struct(
             "mcg_stage_t",
             (

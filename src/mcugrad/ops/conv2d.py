@@ -138,7 +138,7 @@ class Conv2d(Op):
     def gradient(self, node: Node, build: Any) -> None:
         x, weight, bias = *node.inputs[:2], moving_bias(node)
         rest = node.inputs[3:4] if self.channels is not None else ()
-        h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
+        h = build.masked(node.outputs[0], x, weight)
         if build.wants(x):
             back = Conv2dInputGrad(self.window, self.groups, self.channels, x.type.shape)
             build.contribute(x, back, h, weight, *rest)

@@ -112,7 +112,7 @@ class DepthwiseConv2d(Op):
     def gradient(self, node: Node, build: Any) -> None:
         x, weight, bias = *node.inputs[:2], moving_bias(node)
         rest = node.inputs[3:4] if self.channels is not None else ()
-        h = build.masked(node.outputs[0], need_quant(weight.type)[0].scale)
+        h = build.masked(node.outputs[0], x, weight)
         if build.wants(x):
             build.contribute(x, DepthwiseInputGrad(self.window, x.type.shape, self.channels), h, weight, *rest)
         build.update_bias(bias, h, x, weight)

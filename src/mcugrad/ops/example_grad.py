@@ -186,7 +186,8 @@ PLACES = (((0, 0, 2), (1, 4, 5, 3)), ((-1, -2, 0), (1, 6, 8, 6)), ((1, -1, -3), 
 
 
 def chain(s: Sketch, producer: tuple[Op, tuple[Value, ...]], stages: str, exponents: tuple[int, ...]) -> Graph:
-    """A chain of `producer` with stages in words of letters: a(dd), m(ask by int8), b(it mask), p(lain), c(hannels), t(ensor).
+    """A chain of `producer` with stages in words of letters: a(dd), m(ask by int8), b(it mask), p(lain), c(hannels), t(ensor),
+    f(orward pass's multipliers serve those of the channels).
 
     Exponent slots: 0 the producer's, 1 of added gradients, 2 of plain outputs, 3 of multiplied ones."""
     op, values = producer
@@ -202,8 +203,9 @@ def chain(s: Sketch, producer: tuple[Op, tuple[Value, ...]], stages: str, expone
             operands.append(s.random(f"mask{len(out)}", acc.shape, "u1" if "b" in word else "s8"))
         factors = s.rng.uniform(0.4, 1.1, acc.shape[-1] if "c" in word else 1)
         store = "p" in word or "c" in word or "t" in word
-        factor = (1.0,) if "p" in word else tuple(float(f) for f in factors)
-        quantize = GradQuantize(factor, 2 if "p" in word else 3) if store else None
+        factor = (1.0,) if "p" in word else tuple(float(f) for f in factors.astype(np.float32))
+        forward = tuple(float(s.rng.uniform(0.3, 3)) * f for f in factor) if "f" in word else ()
+        quantize = GradQuantize(factor, 2 if "p" in word else 3, forward) if store else None
         out.append(Stage("a" in word, "m" in word or "b" in word, quantize))
     outputs = s.build.add(Chain(op, len(values), tuple(out)), *values, slots, *operands, name="g")
     return s.build.graph(outputs)
@@ -211,7 +213,7 @@ def chain(s: Sketch, producer: tuple[Op, tuple[Value, ...]], stages: str, expone
 
 def chains() -> Iterator[Graph]:
     """Each producer under several chains, each kind of stage under each producer at least once."""
-    words = ("c", "mc", "ap mc", "a bp mc", "bt", "amp abc", "t", "a mt p")
+    words = ("c", "mcf", "ap mc", "a bp mcf", "bt", "amp abc", "t", "a mt p")
     producers = [(convolution, shape, LARGE) for shape in (*POINTWISE, *SPATIAL)]
     producers += [(depthwise, shape, LARGE) for shape in DEPTHWISE]
     producers += [(make, shape, SMALL) for make in (average, maximum) for shape in POOLS]

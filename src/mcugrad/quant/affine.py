@@ -35,6 +35,28 @@ def multipliers(scales: tuple[float, ...]) -> tuple[Array, Array]:
     return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int64)
 
 
+_COARSE = 64  # weight scales are float32: their multipliers have zeros in their last bits, which a product may disturb
+
+
+def rescaled(m: Array, sh: Array, ratio: int) -> tuple[Array, Array]:
+    """(M, sh) of multipliers times ratio / 2**31, to the nearest M that ends in six zeros; fixed.h does the same."""
+    up = (m * ratio >> 32) << 1
+    short = up < (1 << 30) - _COARSE // 2
+    return (np.where(short, up << 1, up) + _COARSE // 2) & -_COARSE, sh + short
+
+
+def ratio_between(scales: tuple[float, ...], others: tuple[float, ...]) -> tuple[int, int] | None:
+    """(ratio, more) by which `rescaled` turns the multipliers of `others` into exactly those of `scales`, their shifts
+    increased by `more` (int16); None where there are none."""
+    if len(scales) != len(others):
+        return None
+    (m, sh), ratio = multipliers(scales), round(math.frexp(scales[0] / others[0])[0] * 2**31)
+    near, shift = rescaled(*multipliers(others), min(ratio, INT32_MAX))
+    more = sh - shift
+    exact = np.array_equal(near, m) and np.all(more == more[0]) and abs(int(more[0])) < 1 << 15
+    return (min(ratio, INT32_MAX), int(more[0])) if exact else None
+
+
 def mbqm(v: Array, m: Array | int, sh: Array | int) -> Array:
     """(v * M + 2**(sh-1)) >> sh in int64 (multiply by a quantized multiplier, round half up)."""
     sh = np.asarray(sh, np.int64)

@@ -186,17 +186,17 @@ class Backward:
         """The gradient where y's clamp let it pass."""
         return self.add(GradMask(), gradient, y, name=f"{y.name}.masked")
 
-    def masked(self, y: Value, weight_scale: tuple[float, ...]) -> Value:
-        """h of a layer with output y: the masked gradient times the weight scale per output channel, int8."""
-        channels = y.type.shape[-1]
-        scales = weight_scale * channels if len(weight_scale) == 1 else weight_scale
-        return self.quantize(self.mask(self.incoming(y), y), scales, f"{y.name}.h")
+    def masked(self, y: Value, x: Value, weight: Value) -> Value:
+        """h of a layer from x to y: the masked gradient times the weight scale per output channel, int8."""
+        scales = channel_scales(weight, y)
+        forward = tuple(scale_of(x) * s / scale_of(y) for s in scales)
+        return self.quantize(self.mask(self.incoming(y), y), scales, f"{y.name}.h", forward)
 
-    def quantize(self, gradient: Value, factor: tuple[float, ...], name: str) -> Value:
+    def quantize(self, gradient: Value, factor: tuple[float, ...], name: str, forward: tuple[float, ...] = ()) -> Value:
         scale = grad_quant(gradient.type).scale[0]
         self.slots.append(self._slot_name(name))
         slot = min(len(self.slots), self.exponents.type.shape[0]) - 1
-        op = GradQuantize(tuple(f * scale for f in factor), slot)
+        op = GradQuantize(tuple(f * scale for f in factor), slot, forward)
         stored, count = self.build.add(op, gradient, self.exponents, name=name)
         self.counts.append(count)
         return stored

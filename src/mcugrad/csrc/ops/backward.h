@@ -67,6 +67,25 @@ static inline int32_t mcg_block_rows(const mcg_conv2d_t *p, int32_t positions) {
   return mcg_between(positions / p->in_w, 1, p->in_h);
 }
 
+/* A multiplier M and its shift. */
+typedef struct {
+  int32_t multiplier, shift;
+} mcg_factor_t;
+
+/* M * ratio / 2^31 to the nearest that ends in six zeros, 2^30 <= M < 2^31; quant/affine.py does the same. */
+static inline mcg_factor_t mcg_rescaled(int32_t multiplier, int32_t shift, int32_t ratio) {
+  const int32_t up = mcg_mulhi(multiplier, ratio) * 2, shorter = up < (1 << 30) - 32;
+  const mcg_factor_t f = {(int32_t)((((uint32_t)up << shorter) + 32u) & ~63u), shift + shorter};
+  return f;
+}
+
+/* The factor of channel c; of any, where all have one. */
+static inline mcg_factor_t mcg_stage_factor(const mcg_stage_params_t *p, int32_t c) {
+  const int32_t i = p->channels > 1 ? c : 0;
+  const mcg_factor_t f = {p->multiplier[i], p->shift[i] + p->more};
+  return p->ratio == 0 ? f : mcg_rescaled(f.multiplier, f.shift, p->ratio);
+}
+
 /* Sets the counts of clamped elements to 0; before the first block or row. */
 void mcg_chain_start(const mcg_chain_t *chain);
 

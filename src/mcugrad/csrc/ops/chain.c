@@ -99,8 +99,8 @@ static void finish_lane(const lane_t *l, const mcg_stage_t *s, int32_t more) {
     *s->clamped += store_lane(l, more, s->out);
     return;
   }
-  const int32_t c = p->channels > 1 ? l->channel : 0, m = p->multiplier[c];
-  const int32_t sh = mcg_between(p->shift[c] + more, 1, 62);
+  const mcg_factor_t f = mcg_stage_factor(p, l->channel);
+  const int32_t m = f.multiplier, sh = mcg_between(f.shift + more, 1, 62);
   *s->clamped += sh > 32 ? requantize_lane(l, m, sh, s->out) : requantize_lane_wide(l, m, sh, s->out);
 }
 
@@ -145,15 +145,12 @@ MCG_RARE int32_t run_last_quad(mcg_quad_t *q, int32_t last, int32_t kind) {
 
 /* The multipliers of four channels from c on, their shifts increased by `more`; 0 where one is not for mcg_quad_lane_t. */
 static int load_lanes(const mcg_stage_params_t *p, int32_t c, int32_t more, mcg_quad_lane_t lane[4]) {
-  static const int32_t half = 1 << 30; /* RSH is MBQM by one half */
-  static const uint8_t half_shift = 30;
-  const int32_t next = p->multiplier != NULL && p->channels > 1, from = next ? c : 0;
-  const int32_t *m = p->multiplier != NULL ? p->multiplier + from : &half;
-  const uint8_t *shift = p->multiplier != NULL ? p->shift + from : &half_shift;
-  for (int32_t i = 0; i < 4; ++i, m += next, shift += next) {
-    const int32_t sh = *shift + more;
+  const mcg_factor_t half = {1 << 30, 30}; /* RSH is MBQM by one half */
+  MCG_ROLLED for (int32_t i = 0; i < 4; ++i) {
+    const mcg_factor_t f = p->multiplier != NULL ? mcg_stage_factor(p, c + i) : half;
+    const int32_t sh = f.shift + more;
     if (sh < 33 || sh > 62) return 0;
-    lane[i].multiplier = *m;
+    lane[i].multiplier = f.multiplier;
     lane[i].rounding = 1 << (sh - 33);
     lane[i].shift = sh - 32;
   }

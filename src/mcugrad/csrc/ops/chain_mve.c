@@ -106,9 +106,10 @@ static int load_factors(const mcg_stage_params_t *p, int32_t c, int32_t more, fa
   int32x4_t shift = vdupq_n_s32(30); /* RSH is MBQM by one half */
   f->multiplier = vdupq_n_s32(1 << 30);
   if (p->multiplier != NULL) {
-    const int all = p->channels > 1;
-    f->multiplier = all ? vldrwq_s32(p->multiplier + c) : vdupq_n_s32(*p->multiplier);
-    shift = all ? vreinterpretq_s32_u32(vldrbq_u32(p->shift + c)) : vdupq_n_s32(*p->shift);
+    const mcg_factor_t a = mcg_stage_factor(p, c), b = mcg_stage_factor(p, c + 1);
+    const mcg_factor_t d = mcg_stage_factor(p, c + 2), e = mcg_stage_factor(p, c + 3);
+    f->multiplier = mcg_words(a.multiplier, b.multiplier, d.multiplier, e.multiplier);
+    shift = mcg_words(a.shift, b.shift, d.shift, e.shift);
   }
   shift = vaddq_n_s32(shift, more);
   f->shift = vsubq_s32(vdupq_n_s32(32), shift);

@@ -50,6 +50,16 @@ MCG_INLINE mcg_wide_t passed(const mcg_stage_t *s, mask_t mask, int32_t row, int
   return (y > -128) & (y < 127);
 }
 
+/* The factors of a stage's n <= 16 channels from `first` on; `more` is added to their shifts. */
+static mcg_scale_t load_scale(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
+  mcg_wide_t multiplier = {0}, shift = {0};
+  for (int32_t i = 0; i < n; ++i) {
+    const mcg_factor_t f = mcg_stage_factor(p, first + i);
+    multiplier[i] = f.multiplier, shift[i] = f.shift + more;
+  }
+  return mcg_scale_by(multiplier, shift);
+}
+
 /* Mask and output of a stage; both kinds are constants of each call.  `more` is added to the shifts. */
 MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, mask_t mask, output_t output) {
   const mcg_block_t *b = l->b;
@@ -58,11 +68,7 @@ MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, 
   mcg_wide_t changed = {0};
   mcg_scale_t scale = {{0}, {0}, {0}};
   int32_t *acc = b->acc + l->j;
-  if (output == REQUANTIZED && p->channels > 1) {
-    scale = mcg_scale_by(mcg_load_some(p->multiplier + first, l->n), mcg_unsigned(mcg_load_bytes(p->shift + first, l->n)) + more);
-  } else if (output == REQUANTIZED) {
-    scale = mcg_scale_by(mcg_splat(p->multiplier[0]), mcg_splat(p->shift[0] + more));
-  }
+  if (output == REQUANTIZED) scale = load_scale(p, first, l->n, more);
   for (int32_t row = b->row; row < b->row + b->rows; ++row) {
     for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {
       mcg_wide_t v = mcg_load_some(acc, l->n);
@@ -103,9 +109,12 @@ static int is_usual(const mcg_chain_t *chain, const mcg_block_t *b) {
   for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
     if (s->add != NULL && add_shift(chain, s) < -MOST_UP) return 0;
     if (s->out == NULL) continue;
-    const int32_t more = out_shift(chain, s), each = s->p->channels > 1;
+    const int32_t more = out_shift(chain, s);
     if (s->p->multiplier == NULL && (more < 0 || more > 31)) return 0;
-    if (s->p->multiplier != NULL && !mcg_long_shifts(s->p->shift + (each ? b->first : 0), each ? b->n : 1, more)) return 0;
+    for (int32_t i = 0; s->p->multiplier != NULL && i < b->n; ++i) {
+      const int32_t sh = mcg_stage_factor(s->p, b->first + i).shift + more;
+      if (sh < 33 || sh > 62) return 0;
+    }
   }
   return 1;
 }
