@@ -337,7 +337,10 @@ WRONG = [
     ("compile MODEL --calibrate DATA --classes 3 --scheme nowhere.toml", "cannot read the scheme nowhere.toml"),
     ("compile MODEL --calibrate DATA --classes 3 --scheme bad/scheme.toml", "scheme.toml is not TOML"),
     ("compile MODEL --calibrate DATA --classes 3 --scheme bad/layer.toml", "has no layer 'conv9'; its layers are conv0, conv1"),
-    ("compile MODEL --calibrate DATA --classes 3 --scheme bad/key.toml", "unknown key 'bias'; known are adapt, bias"),
+    (
+        "compile MODEL --calibrate DATA --classes 3 --scheme bad/key.toml",
+        "unknown key 'bias'; known are accumulate, adapt, bias",
+    ),
     ("compile MODEL --calibrate DATA --classes 3 --target z80", "z80"),
     ("compile MODEL --calibrate DATA --classes 3 --sram 1000", "not a positive multiple of 1024"),
     ("compile MODEL --calibrate DATA --classes 3 --lr 0", "--lr must be above 0 and below 16, got 0.0"),

@@ -18,6 +18,7 @@ from mcugrad.memory.overlap import least_distance
 from mcugrad.ops import registry
 from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.backprop import Chain
+from mcugrad.ops.head import HeadUpdate
 from mcugrad.ops.piece import Piece
 from mcugrad.ops.update import Update
 
@@ -41,6 +42,7 @@ TOLERANCE = {
     "Concat": 0.51,
     "Conv2d": 0.51,
     "DepthwiseConv2d": 0.51,
+    "CountSample": 0,
     "Head": 0,
     "HeadInputGrad": 0,
     "HeadUpdate": 0.5,
@@ -100,7 +102,12 @@ def test_example_obeys_its_type_rule(case):
     assert len(case.graph.nodes) == 1
 
 
-@each([c for c in CASES if type(c.node.op).__name__ in TOLERANCE])
+def one_rounding(case):
+    """Not what several samples move together: it is rounded twice, and keeps what it does not move (test_hold.py)."""
+    return not (isinstance(case.node.op, HeadUpdate) and case.node.op.samples > 1)
+
+
+@each([c for c in CASES if type(c.node.op).__name__ in TOLERANCE and one_rounding(c)])
 def test_integer_semantics_stay_close_to_the_real_ones(case):
     contents = case.contents(0)
     want, stop = expected(case, contents)

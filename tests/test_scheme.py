@@ -101,7 +101,7 @@ def test_built_in_schemes_on_a_network() -> None:
 
 BAD_FILES = [
     ("biases = [", "is not TOML"),
-    ("bias = 3", "unknown key 'bias'; known are adapt, bias_bits, biases, centred, head"),
+    ("bias = 3", "unknown key 'bias'; known are accumulate, adapt, bias_bits, biases, centred, head"),
     ("biases = -1", r"biases must be a number of layers \(from the last\) or a list of layer names"),
     ("biases = true", "biases must be a number of layers"),
     ("biases = 1.5", "biases must be a number of layers"),

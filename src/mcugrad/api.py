@@ -18,7 +18,16 @@ from mcugrad.preprocess import Preprocess
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
-from mcugrad.training.scheme import BIAS_BITS, RESIDUAL_BITS, UpdateScheme, read_scheme, with_bias_bits, with_residual_bits
+from mcugrad.training.scheme import (
+    ACCUMULATE,
+    BIAS_BITS,
+    RESIDUAL_BITS,
+    UpdateScheme,
+    read_scheme,
+    with_accumulation,
+    with_bias_bits,
+    with_residual_bits,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Request:
     preprocess: Preprocess | None = None
     bias_bits: int | None = None
     input_size: int | None = None
+    accumulate: int | None = None
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -58,6 +68,8 @@ class Request:
             raise McugradError(f"--residual-bits must be 0, 4 or 8, got {self.residual_bits}")
         if self.bias_bits is not None and self.bias_bits not in BIAS_BITS:
             raise McugradError(f"--bias-bits must be 16 or 32, got {self.bias_bits}")
+        if self.accumulate is not None and self.accumulate not in ACCUMULATE:
+            raise McugradError(f"--accumulate must be between 1 and {ACCUMULATE[-1]}, got {self.accumulate}")
         if not 0 <= self.seed < 1 << 32:
             raise McugradError(f"--seed must be between 0 and 2^32 - 1, got {self.seed}")
 
@@ -82,7 +94,8 @@ class Request:
         """The scheme with the requested bits."""
         scheme = read_scheme(self.scheme, model)
         scheme = scheme if self.residual_bits is None else with_residual_bits(scheme, self.residual_bits)
-        return scheme if self.bias_bits is None else with_bias_bits(scheme, self.bias_bits)
+        scheme = scheme if self.bias_bits is None else with_bias_bits(scheme, self.bias_bits)
+        return scheme if self.accumulate is None else with_accumulation(scheme, self.accumulate)
 
 
 def input_shape(imported: Imported) -> tuple[int, int, int]:

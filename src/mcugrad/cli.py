@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from mcugrad import __version__
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.options import (
+    Accumulate,
     Balanced,
     BiasBits,
     Bits,
@@ -41,6 +41,7 @@ from mcugrad.options import (
     Skip,
     Sram,
     Target,
+    Version,
     emit_json,
     err,
     out,
@@ -53,18 +54,8 @@ from mcugrad.options import (
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-def print_version(wanted: bool) -> None:
-    if wanted:
-        out.print(f"mcugrad {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
-    ] = False,
-) -> None:
+def root(version: Version = False) -> None:
     """Neural networks that learn on a microcontroller."""
 
 
@@ -116,6 +107,7 @@ def plan(
     preprocess: Pixels = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    accumulate: Accumulate = None,
     input_size: InputSize = None,
     input_mode: InputMode = "auto",
     pareto: Annotated[bool, typer.Option("--pareto", help="Also what each size of SRAM would cost in instructions.")] = False,
@@ -131,6 +123,7 @@ def plan(
     request = Request(
         model, scheme, classes, keep_head, target, sram, flash, calibrate, None, residual_bits, input_mode, compiler, seed,
         quantizer=quantizer, preprocess=preprocess, bias_bits=bias_bits, input_size=input_size,
+        accumulate=accumulate,
     )  # fmt: skip
     bar, show = progress_bar()
     with bar:
@@ -157,6 +150,7 @@ def compile_command(
     lr: Rate = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    accumulate: Accumulate = None,
     input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
@@ -171,7 +165,7 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -205,6 +199,7 @@ def train(
     lr: Rate = None,
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
+    accumulate: Accumulate = None,
     input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
@@ -222,7 +217,7 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:

@@ -14,11 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
+from mcugrad import __version__
 from mcugrad.errors import McugradError
 from mcugrad.preprocess import Preprocess, parse
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"mcugrad {__version__}")
+        raise typer.Exit
 
 
 def parse_size(text: str) -> int:
@@ -52,6 +59,7 @@ def parse_bits(text: str) -> int:
     return int(text)
 
 
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)]
 SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
 Model = Annotated[Path, typer.Argument(help="A .onnx, .tflite or .pt2 (torch.export) model, or a .pkl of the published ones.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the result (default: a new one in runs/).")]
@@ -87,6 +95,9 @@ BiasBits = Annotated[
     typer.Option(
         "--bias-bits", metavar="16|32", help="SRAM of a bias that learns; 16: a delta to the one in flash (default: 32)."
     ),
+]
+Accumulate = Annotated[
+    int | None, typer.Option("--accumulate", metavar="N", help="Samples whose gradients make one step (default: 1).")
 ]
 InputSize = Annotated[
     int | None, typer.Option("--input-size", help="Pixels per side of the input, for published networks (default: theirs).")

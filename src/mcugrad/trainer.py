@@ -271,7 +271,11 @@ _SATURATION_NOTE = (
 
 def saturated_share(program: Program, learned: Learned) -> float:
     """Clamped elements of the stored gradients, as a share of all those of the steps whose backward pass ran."""
-    nodes = (n.op.inner(n) if isinstance(n.op, Piece) else n for n in program.graph.nodes)
-    stored = sum(v.type.elements for n in nodes if isinstance(n.op, Chain) for v in n.outputs[::2])
-    elements = stored * learned.full_steps
+    elements = stored_gradients(program) * learned.full_steps
     return learned.saturated / elements if elements else 0.0
+
+
+def stored_gradients(program: Program) -> int:
+    """Elements of all gradients that a step stores."""
+    nodes = (n.op.inner(n) if isinstance(n.op, Piece) else n for n in program.graph.nodes)
+    return sum(v.type.elements for n in nodes if isinstance(n.op, Chain) for v in n.outputs[::2])

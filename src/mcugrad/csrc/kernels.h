@@ -316,6 +316,22 @@ void mcg_grad_load_s32(int32_t rows, int32_t row, const int32_t *g, const mcg_ch
 
 /* ---- updates, in place ---- */
 
+/* A step that several samples make: each adds its share to what is held, the last one moves the parameter. */
+typedef struct {
+  void *held;           /* of the parameter's shape: int32_t for an int32 bias, else int16_t */
+  const int32_t *count; /* samples of this step before */
+  int32_t last;         /* the count at which the parameter moves */
+  int32_t fraction;     /* bits of what is held below the unit in which it moves */
+  int32_t most;         /* of a share, so that no sum overflows */
+} mcg_hold_t;
+
+/* *count = (*count + 1) mod samples */
+void mcg_count_sample(int32_t samples, int32_t *count);
+
+/* mcg_head_update by the step of several samples; w, b: what is held for weights and biases. */
+void mcg_head_hold(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x, const int32_t *g, int16_t *weight,
+                   int32_t *bias, const mcg_hold_t *w, const mcg_hold_t *b);
+
 /* A gradient that is the sum of several calls; the last one moves the parameter. */
 typedef struct {
   int32_t *sum; /* of the parameter's shape */
@@ -335,7 +351,8 @@ typedef struct {
   const int32_t *sample_exponent;
   const int8_t *exponents;
   const mcg_context_t *c;
-  const mcg_sum_t *sum; /* null: the gradient is whole */
+  const mcg_sum_t *sum;   /* null: the gradient is whole */
+  const mcg_hold_t *hold; /* null: every sample moves the bias */
 } mcg_bias_step_t;
 
 typedef struct {
@@ -359,7 +376,8 @@ typedef struct {
   int32_t *bias;     /* [O] moved by centring; null: not centred, or the bias moves by its ... */
   int16_t *delta;    /* ... [O]; null: not centred, or the bias itself moves */
   const mcg_context_t *c;
-  const mcg_sum_t *sum; /* null: the gradient is whole */
+  const mcg_sum_t *sum;   /* null: the gradient is whole */
+  const mcg_hold_t *hold; /* null: every sample moves the weight */
 } mcg_weight_step_t;
 
 typedef struct {

@@ -15,6 +15,7 @@ from mcugrad.ops.backprop import Chain, ClampMask, GradQuantize, Stage
 from mcugrad.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, others
 from mcugrad.ops.depthwise import DepthwiseInputGrad, DepthwiseWeightGrad
 from mcugrad.ops.functions import Elu, Function, Sigmoid
+from mcugrad.ops.hold import BIAS_BITS, WEIGHT_BITS, Hold
 from mcugrad.ops.lut import LutGrad
 from mcugrad.ops.mul import MulGrad
 from mcugrad.ops.place import GradPlace
@@ -257,17 +258,44 @@ def control(s: Sketch, halvings: int = 0) -> Value:
     return s.constant("control", (0x1234567 + s.seed, STEP, halvings, 32769), "s32")
 
 
-def bias_update(seed: int, shape: tuple[int, ...], base: int, halvings: int = 0, dtype: str = "s32") -> Graph:
+def accumulator(s: Sketch, hold: Hold | None, shape: tuple[int, ...], count: int) -> tuple[Value, ...]:
+    """What is held for a parameter of that shape, as after `count` samples, and their number."""
+    if hold is None:
+        return ()
+    most = count * hold.most + (1 << hold.fraction >> 1)
+    held = s.build.param("held", TensorType(shape, hold.dtype), s.rng.integers(-most, max(most, 1), shape))
+    return held, s.constant("count", (count,), "s32")
+
+
+def bias_update(
+    seed: int,
+    shape: tuple[int, ...],
+    base: int,
+    halvings: int = 0,
+    dtype: str = "s32",
+    hold: Hold | None = None,
+    count: int = 0,
+) -> Graph:
     s = Sketch(seed)
     h = s.gradient("h", shape, 0)
     bases = tuple(int(v) for v in s.rng.integers(base - 3, base + 4, shape[-1]))
     bias = s.random("bias", shape[-1:], dtype)
     rest = s.constant("e_s", (-30,), "s32"), s.constant("exponents", (9,), "s8"), control(s, halvings)
-    new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0)), h, bias, *rest, name="new")
-    return s.build.graph(new, ((bias, new[0]),))
+    held = accumulator(s, hold, shape[-1:], count)
+    new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0, hold)), h, bias, *rest, *held, name="new")
+    return s.build.graph(new, tuple(zip((bias, *held[:1]), new, strict=True)))
 
 
-def weight_update(seed: int, shape: Shape, bits: int, base: int, centred: bool, separate: bool = False) -> Graph:
+def weight_update(
+    seed: int,
+    shape: Shape,
+    bits: int,
+    base: int,
+    centred: bool,
+    separate: bool = False,
+    hold: Hold | None = None,
+    count: int = 0,
+) -> Graph:
     """The update of a convolution's weight, or of a depthwise one (`separate`), with `bits` of residual."""
     s = Sketch(seed)
     window, axis = shape.window, 3 if separate else 0
@@ -286,10 +314,11 @@ def weight_update(seed: int, shape: Shape, bits: int, base: int, centred: bool, 
     grad = DepthwiseWeightGrad(window) if separate else Conv2dWeightGrad(window, shape.groups, shape.channels)
     bases = tuple(int(v) for v in s.rng.integers(base - 4, base + 5, form[axis]))
     total = shape.inputs // shape.groups
-    step = WeightStep(bases, 0, bits, 3 + seed, axis, shape.channels, total, centred)
-    operands = (x, h, *mu, *old, *rest, *mu, *bias)
+    step = WeightStep(bases, 0, bits, 3 + seed, axis, shape.channels, total, centred, hold)
+    held = accumulator(s, hold, form, count)
+    operands = (x, h, *mu, *old, *rest, *mu, *bias, *held)
     new = s.build.add(Update(grad, 2 + len(mu), step), *operands, name="new")
-    return s.build.graph(new, tuple(zip((*old, *bias), new, strict=True)))
+    return s.build.graph(new, tuple(zip((*old, *bias, *held[:1]), new, strict=True)))
 
 
 def updates() -> Iterator[Graph]:
@@ -305,3 +334,21 @@ def updates() -> Iterator[Graph]:
         for j in range(3):
             bits, centred, base = kinds[(5 * i + 7 * j) % len(kinds)]
             yield weight_update(100 + 3 * i + j, shape, bits, base, centred, separate)
+    yield from held_updates(layers)
+
+
+def held_updates(layers: list[tuple[Shape, bool]]) -> Iterator[Graph]:
+    """Steps of several samples: inside of a step and at its end, the usual shares and such that clamp."""
+    for i, samples in enumerate((2, 5, 256)):
+        for j, dtype in enumerate(BIAS_BITS):
+            hold = Hold(samples, BIAS_BITS[dtype], dtype)
+            for count in (0, samples - 1):
+                yield bias_update(6 + 2 * i + j, (1, 3, 5, 7), -20 if samples == 5 else -15, 0, dtype, hold, count)
+    kinds = [(bits, centred, base) for base in (2, -8, 24) for bits in (8, 4, 0) for centred in (False, True)]
+    for i, (shape, separate) in enumerate(layers):
+        bits, centred, base = kinds[5 * i % len(kinds)]
+        samples = (2, 5, 256)[i % 3]
+        hold = Hold(samples, WEIGHT_BITS - bits)
+        yield weight_update(300 + i, shape, bits, base, centred, separate, hold, samples - 1)
+        if i % 4 == 0:
+            yield weight_update(300 + i, shape, bits, base, centred, separate, hold, samples - 2)

@@ -53,6 +53,24 @@ def head_updates() -> Iterator[Graph]:
             control = s.constant("control", (s.seed, STEP, j, 32769), "s32")
             new = s.build.add(HeadUpdate(rate), x, residue(s, size[1]), weight, bias, control, name="new")
             yield s.build.graph(new, ((weight, new[0]), (bias, new[1])))
+            for count in (0, 6):
+                yield held_head_update(size, rate, 10 * i + j, count)
+
+
+def held_head_update(size: tuple[int, ...], rate: float, seed: int, count: int) -> Graph:
+    """The same as one of the seven samples of a step."""
+    s = Sketch(seed)
+    x, weight, bias = classifier(s, *size)
+    control, op = s.constant("control", (s.seed, STEP, seed % 3, 32769), "s32"), HeadUpdate(rate, samples=7)
+    most = [count * h.most + (1 << h.fraction >> 1) for h in op.holds]
+    old = (weight, bias)
+    held = [
+        s.build.param(f"{v.name}_held", TensorType(v.type.shape, h.dtype), s.rng.integers(-m, m, v.type.shape))
+        for v, h, m in zip(old, op.holds, most, strict=True)
+    ]
+    counted = s.constant("count", (count,), "s32")
+    new = s.build.add(op, x, residue(s, size[1]), *old, control, *held, counted, name="new")
+    return s.build.graph(new, tuple(zip((*old, *held), new, strict=True)))
 
 
 def losses() -> Iterator[Graph]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mcugrad.ir import Context, Graph, GraphError, Kernel, Node, Op, Operand, Struct, TensorType, Work
 from mcugrad.ops.conv2d import need_quant
+from mcugrad.ops.hold import BIAS_BITS, HEAD_BITS, Hold
 from mcugrad.ops.update import Control
 from mcugrad.quant.affine import BIAS_LIMIT, log2_shift, rsh
 
@@ -122,35 +123,59 @@ class HeadUpdate(Op):
     """W -= RSH(f_c * g_k, kw), b -= RSH(g_k, kb), both to nearest.
 
     kw = -round(log2(lr * s_f * 2**12)) + bits + halvings, kb = -round(log2(lr * 2**12 / s_f)) + bits + halvings.
-    bits: fraction bits of g.  Inputs: x, g, W, b, control.  Outputs: W', b'.
+    bits: fraction bits of g.  Inputs: x, g, W, b, control (, held W, held b, count).  Outputs: W', b' (, held W', held b').
+    samples: of one step, whose shares are held until the last one; lr is divided by their number.
     """
 
     rate: float
     bits: int = 15
+    samples: int = 1
     phase = "update"
-    aliased = ((2, 0), (3, 1))
+
+    @property
+    def aliased(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
+        """(input, output) pairs that are one buffer."""
+        return ((2, 0), (3, 1)) if self.samples == 1 else ((2, 0), (3, 1), (5, 2), (6, 3))
+
+    @property
+    def holds(self) -> tuple[Hold, Hold]:
+        """What is held for weights and biases."""
+        return Hold(self.samples, HEAD_BITS), Hold(self.samples, BIAS_BITS["s32"], "s32")
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise GraphError(f"the learning rate must be positive, got {self.rate}")
-        return types[2], types[3]
+        if self.samples == 1:
+            return types[2], types[3]
+        for hold, parameter, held in zip(self.holds, types[2:4], types[5:7], strict=True):
+            hold.check(parameter, held, types[7])
+        return types[2], types[3], types[5], types[6]
 
     def shifts(self, node: Node) -> tuple[int, int]:
-        scale = need_quant(node.inputs[0].type)[0].scale[0]
-        return log2_shift(self.rate * scale * HEAD_ONE) + self.bits, log2_shift(self.rate * HEAD_ONE / scale) + self.bits
+        scale, rate = need_quant(node.inputs[0].type)[0].scale[0], self.rate / self.samples
+        return log2_shift(rate * scale * HEAD_ONE) + self.bits, log2_shift(rate * HEAD_ONE / scale) + self.bits
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        x, g, weight, bias, control = arrays
+        x, g, weight, bias, control, *held = arrays
         (kw, kb), halvings, limit = self.shifts(node), Control.of(control).halvings, weight_limit(node.inputs[0].type)
-        step = rsh(np.outer(centred_features(node, x), g.astype(np.int64)), kw + halvings)
-        moved = bias.astype(np.int64) - rsh(g, kb + halvings)
-        return np.clip(weight - step, -limit, limit), np.clip(moved, -BIAS_LIMIT, BIAS_LIMIT)
+        product, kept = np.outer(centred_features(node, x), g.astype(np.int64)), ()
+        if held:
+            shares = zip(self.holds, (product, g), (kw, kb), held[:2], strict=False)
+            steps = [h.take(rsh(v, k + halvings - h.fraction), old, held[2]) for h, v, k, old in shares]
+            (step, moved), kept = zip(*steps, strict=True)
+        else:
+            step, moved = rsh(product, kw + halvings), rsh(g, kb + halvings)
+        new = np.clip(weight - step, -limit, limit), np.clip(bias.astype(np.int64) - moved, -BIAS_LIMIT, BIAS_LIMIT)
+        return (*new, *kept)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        x, g, weight, bias, control = arrays
+        x, g, weight, bias, control, *held = arrays
         (kw, kb), halvings = self.shifts(node), Control.of(control).halvings
-        step = np.outer(centred_features(node, x), g) * 2.0 ** -(kw + halvings)
-        return weight - step, bias - g * 2.0 ** -(kb + halvings)
+        steps = np.outer(centred_features(node, x), g) * 2.0 ** -(kw + halvings), g * 2.0 ** -(kb + halvings)
+        if not held:
+            return weight - steps[0], bias - steps[1]
+        taken = [h.take_real(v * 2.0**h.fraction, old, held[2]) for h, v, old in zip(self.holds, steps, held[:2], strict=True)]
+        return weight - taken[0][0], bias - taken[1][0], taken[0][1], taken[1][1]
 
     def work(self, node: Node) -> Work:
         return replace(super().work(node), macs=node.inputs[2].type.elements)
@@ -167,7 +192,10 @@ class HeadUpdate(Op):
             Operand(node.outputs[0], "int16_t", const=False),
             Operand(node.outputs[1], "int32_t", const=False),
         )
-        return Kernel("mcg_head_update", args)
+        if self.samples == 1:
+            return Kernel("mcg_head_update", args)
+        held = [h.struct(v, node.inputs[7]) for h, v in zip(self.holds, node.outputs[2:], strict=True)]
+        return Kernel("mcg_head_hold", (*args, *held))
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from mcugrad.ir import (
     Value,
     Work,
 )
+from mcugrad.ops.hold import WEIGHT_BITS, Hold
 from mcugrad.quant.affine import BIAS_LIMIT, random_bits, rsh, shift_down
 
 Array = NDArray[Any]
@@ -80,39 +81,48 @@ class BiasGrad(Op):
 class BiasStep(Op):
     """b' = b - RSH(db, base[o] - E - e_s + halvings), kept within +-2**30; an int16 delta of the bias within +-32767.
 
-    base[o] = -round(log2(lr / (s_x * s_w[o]**2))).  Inputs: db, bias, e_s, exponents, control.
+    base[o] = -round(log2(lr / (s_x * s_w[o]**2))).  Inputs: db, bias, e_s, exponents, control (, held, count).
+    Outputs: b' (, held').  hold: the step is that of several samples, lr divided by their number.
     """
 
     base: tuple[int, ...]
     exponent: int | None
+    hold: Hold | None = None
     phase = "update"
     lowers = False
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         if types[0].shape != types[1].shape or len(self.base) != types[1].shape[0]:
             raise GraphError(f"a bias gradient {types[0]} does not fit {types[1]}")
-        return (types[1],)
+        if self.hold is None:
+            return (types[1],)
+        self.hold.check(types[1], *types[5:])
+        return types[1], types[5]
 
     def shifts(self, e_s: Array, exponents: Array, control: Array) -> Array:
         e = 0 if self.exponent is None else int(exponents[self.exponent])
         return np.array(self.base) - e - int(e_s[0]) + Control.of(control).halvings
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        db, bias, e_s, exponents, control = arrays
-        moved = bias.astype(np.int64) - rsh(db, self.shifts(e_s, exponents, control))
-        limit = bias_limit(node.inputs[1].type)
-        return (np.clip(moved, -limit, limit),)
+        db, bias, e_s, exponents, control, *held = arrays
+        k, limit = self.shifts(e_s, exponents, control), bias_limit(node.inputs[1].type)
+        steps = (rsh(db, k),) if self.hold is None else self.hold.take(rsh(db, k - self.hold.fraction), held[0], held[1])
+        return (np.clip(bias.astype(np.int64) - steps[0], -limit, limit), *steps[1:])
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        db, bias, e_s, exponents, control = arrays
-        return (bias - db * 2.0 ** -self.shifts(e_s, exponents, control),)
+        db, bias, e_s, exponents, control, *held = arrays
+        step = db * 2.0 ** -self.shifts(e_s, exponents, control)
+        if self.hold is None:
+            return (bias - step,)
+        step, kept = self.hold.take_real(step * 2.0**self.hold.fraction, *held)
+        return bias - step, kept
 
     def params(self, shape: tuple[int, ...]) -> Struct:
         """The constant part of the step of a bias."""
         return Struct("mcg_bias_params_t", (("slot", slot_number(self.exponent)), ("base", Table("int8_t", self.base))))
 
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
-        _bias, e_s, exponents, _ = operands
+        _bias, e_s, exponents, _, *held = operands
         return Struct(
             "mcg_bias_step_t",
             (
@@ -121,6 +131,7 @@ class BiasStep(Op):
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
                 ("c", Context()),
+                *hold_field(self.hold, outputs, held),
             ),
         )
 
@@ -137,6 +148,11 @@ def bias_field(bias: Value | None) -> tuple[str, Operand]:
     return "bias", Operand(bias, "int32_t", const=False)
 
 
+def hold_field(hold: Hold | None, outputs: Sequence[Value], held: Sequence[Value]) -> tuple[tuple[str, Struct], ...]:
+    """The field of the C steps for what is held; none where every sample moves the parameter."""
+    return () if hold is None else (("hold", hold.struct(outputs[-1], held[-1])),)
+
+
 def slot_number(exponent: int | None) -> int:
     return -1 if exponent is None else exponent
 
@@ -148,8 +164,9 @@ class WeightStep(Op):
     u = (dW + r) >> k, k = base[o] - E - e_s - F + halvings; W = (w << F) + res - u, kept within +-(127 << F);
     w' = RSH(W, F), res' = W - (w' << F).  r rounds to nearest for F = 8, at random below.
     base[o] = -round(log2(lr * s_x / s_w[o]**2)); `axis` is the output channel's axis in the weight.
-    Inputs: dW, w (, res when F > 0), e_s, exponents, control (, mu, bias when centred: b_o -= sum mu_i * dw).
-    Outputs: w' (, res') (, bias').  `total` is the full number of input channels; `channels` those in this weight.
+    Inputs: dW, w (, res when F > 0), e_s, exponents, control (, mu, bias when centred: b_o -= sum mu_i * dw) (, held, count).
+    Outputs: w' (, res') (, bias') (, held').  hold: the step is that of several samples, lr divided by their number; their
+    shares are rounded at random.  `total` is the full number of input channels; `channels` those in this weight.
     """
 
     base: tuple[int, ...]
@@ -160,6 +177,7 @@ class WeightStep(Op):
     channels: tuple[int, ...] | None = None
     total: int = 0
     centred: bool = False
+    hold: Hold | None = None
     phase = "update"
     lowers = False
 
@@ -169,7 +187,11 @@ class WeightStep(Op):
         if types[0].shape != types[1].shape or len(self.base) != types[1].shape[self.axis]:
             raise GraphError(f"a weight gradient {types[0]} does not fit {types[1]}")
         outs = types[1:3] if self.residual_bits else types[1:2]
-        return (*outs, types[-1]) if self.centred else outs
+        outs = (*outs, types[-3 if self.hold else -1]) if self.centred else outs
+        if self.hold is None:
+            return outs
+        self.hold.check(types[1], *types[-2:])
+        return (*outs, types[-2])
 
     def shifts(self, e_s: Array, exponents: Array, control: Array) -> Array:
         """k per output channel, shaped to broadcast against the weight."""
@@ -178,7 +200,7 @@ class WeightStep(Op):
         return k.reshape([-1 if i == self.axis else 1 for i in range(4)])
 
     def rounding(self, shape: tuple[int, ...], k: Array, control: Array) -> Array:
-        if self.residual_bits == 8:
+        if self.residual_bits == 8 and self.hold is None:
             return np.where(k > 0, np.int64(1) << np.clip(k - 1, 0, 62), 0)
         c = Control.of(control)
         bits = random_bits(c.seed, c.step, self.tensor, self.index(shape)).astype(np.int64)
@@ -203,7 +225,23 @@ class WeightStep(Op):
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         grad, w, res, e_s, exponents, control, rest = self._split(arrays)
         k, f = self.shifts(e_s, exponents, control), self.residual_bits
+        if self.hold is not None:
+            return self._eval_held(node, arrays, k + f - WEIGHT_BITS)
         u = shift_down(grad, k, self.rounding(w.shape, k, control))
+        return self._moved(node, w, res, u, rest)
+
+    def _eval_held(self, node: Node, arrays: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+        """The share (dW + r) >> k of a sample, and the step when it is the last one."""
+        grad, w, res, _, _, control, (*rest, held, count) = self._split(arrays)
+        assert self.hold is not None, "something is held"
+        u, kept = self.hold.take(shift_down(grad, k, self.rounding(w.shape, k, control)), held, count)
+        if not self.hold.complete(count):
+            return (w, *((res,) if self.residual_bits else ()), *rest[1:], kept)
+        return (*self._moved(node, w, res, u, tuple(rest)), kept)
+
+    def _moved(self, node: Node, w: Array, res: Array, u: Array, rest: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Weight, residual and bias after the step u."""
+        f = self.residual_bits
         moved = np.clip((w.astype(np.int64) << f) + res - u, -(127 << f), 127 << f)
         new = rsh(moved, f)
         outs = (new, moved - (new << f)) if f else (new,)
@@ -214,7 +252,7 @@ class WeightStep(Op):
         axes = tuple(i for i in range(4) if i != self.axis)
         groups = 1 if self.axis == 3 or mu.shape[0] == dw.shape[3] else mu.shape[0] // dw.shape[3]
         per = mu if groups == 1 else np.repeat(mu.reshape(groups, 1, 1, -1), dw.shape[0] // groups, axis=0)
-        limit = bias_limit(node.outputs[-1].type)
+        limit = bias_limit(node.outputs[1 + bool(self.residual_bits)].type)
         by = np.zeros(bias.shape, np.result_type(dw, per))
         by[list(self.channels) if self.axis == 3 and self.channels is not None else slice(None)] = (dw * per).sum(axis=axes)
         moved: Array = np.clip(bias - by, -limit, limit)
@@ -222,11 +260,14 @@ class WeightStep(Op):
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         grad, w, res, e_s, exponents, control, rest = self._split(arrays)
-        unit = 2.0**self.residual_bits
+        unit, kept = 2.0**self.residual_bits, tuple[Array, ...]()
         step = grad * 2.0 ** -self.shifts(e_s, exponents, control).astype(np.float64) / unit
+        if self.hold is not None:
+            let_out, held = self.hold.take_real(step * 2.0**WEIGHT_BITS, rest[-2], rest[-1])
+            step, kept, rest = let_out / unit, (held,), rest[:-2]
         new = w + res / unit - step
         outs = (new, np.zeros_like(new)) if self.residual_bits else (new,)
-        return (*outs, self.centre(node, new - w, *rest)) if self.centred else outs
+        return (*outs, self.centre(node, new - w, *rest), *kept) if self.centred else (*outs, *kept)
 
     def params(self, shape: tuple[int, ...]) -> Struct:
         """The constant part of the step of a weight of `shape`."""
@@ -246,6 +287,7 @@ class WeightStep(Op):
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
         e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]
         residual = outputs[1] if self.residual_bits else None
+        centred = (rest[0], outputs[1 + bool(self.residual_bits)]) if self.centred else (None, None)
         return Struct(
             "mcg_weight_step_t",
             (
@@ -254,9 +296,10 @@ class WeightStep(Op):
                 ("residual", Operand(residual, "void", const=False)),
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
-                ("mu", Operand(rest[0] if rest else None, "int16_t")),
-                bias_field(outputs[-1] if rest else None),
+                ("mu", Operand(centred[0], "int16_t")),
+                bias_field(centred[1]),
                 ("c", Context()),
+                *hold_field(self.hold, outputs, rest),
             ),
         )
 
@@ -277,12 +320,13 @@ class Update(Op):
     @property
     def aliased(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
         """(input, output) pairs that are one buffer."""
-        first = self.grad_inputs
+        first, held = self.grad_inputs, self.step.hold is not None
         if isinstance(self.step, BiasStep):
-            return ((first, 0),)
+            return ((first, 0), (first + 4, 1)) if held else ((first, 0),)
         pairs = [(first + i, i) for i in range(2 if self.step.residual_bits else 1)]
         extra = first + len(pairs) + 4
-        return (*pairs, (extra, len(pairs))) if self.step.centred else tuple(pairs)
+        pairs += [(extra, len(pairs))] if self.step.centred else []
+        return (*pairs, (extra - 1 + 2 * self.step.centred, len(pairs))) if held else tuple(pairs)
 
     def cut_rows(self, node: Node) -> int:
         return self.grad.cut_rows(self._parts(node)[0])

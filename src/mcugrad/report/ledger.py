@@ -54,9 +54,12 @@ def macs(program: Program) -> dict[str, int]:
     return {"forward": forward, "backward": sum(m for _, m in work) - forward}
 
 
+UNCOUNTED = ("_residual", "_held", "_samples")
+
+
 def trainable(program: Program) -> int:
-    """Elements of the mutable parameters, residual bits not counted."""
-    return sum(p.value.type.elements for p in program.graph.mutable() if not p.value.name.endswith("_residual"))
+    """Elements of the mutable parameters, residual bits and what steps of several samples hold not counted."""
+    return sum(p.value.type.elements for p in program.graph.mutable() if not p.value.name.endswith(UNCOUNTED))
 
 
 def layer_rows(program: Program) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from mcugrad.loss import Loss
 from mcugrad.ops.adapt import AdaptExponent
 from mcugrad.ops.backprop import GradMask, GradQuantize, GradSum, grad_quant
 from mcugrad.ops.head import HEAD_ONE, HeadInputGrad, HeadUpdate
+from mcugrad.ops.hold import BIAS_BITS, WEIGHT_BITS, CountSample, Hold
 from mcugrad.ops.loss import SampleScale, StopIfEasy, StopIfZero
 from mcugrad.ops.reshape import GradLoad
 from mcugrad.ops.update import RESIDUAL, BiasGrad, BiasStep, WeightStep
@@ -68,6 +69,7 @@ class Backward:
         self.sample_exponent: Value | None = None
         self.layer_names = {n.inputs[1]: name for name, n in layers(graph).items()}
         self.biases: dict[Value, Value] = {}
+        self.count: tuple[Value, ...] = ()
         self.reachable = self._reachable()
         self.uses = self._uses()
 
@@ -101,6 +103,7 @@ class Backward:
         for node in reversed(self.graph.nodes):
             if node is head or any(v in self.gradients for v in node.outputs):
                 node.op.gradient(node, self)
+        self._count(self.count)
         self.build.params.append(Param(self.exponents, self._exponent_data()))
         if self.plan.selection.adapt and self.slots:
             self._adapt()
@@ -215,9 +218,12 @@ class Backward:
         if back:
             gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate, self.loss.bits)
-            new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
-            self.updates += zip((weight, bias), new, strict=True)
+            update = HeadUpdate(self.plan.rate, self.loss.bits, self.samples)
+            held = [self._held(v, h) for v, h in zip((weight, bias), update.holds, strict=True) if self.samples > 1]
+            count = self._counter("head") if held else ()
+            new = self.build.add(update, x, self.g, weight, bias, self.control, *held, *count, name="head.next")
+            self.updates += zip((weight, bias, *held), new, strict=True)
+            self._count(count)
         if back:
             self.begin(x, gf, self.loss.unit / HEAD_ONE)
 
@@ -234,12 +240,15 @@ class Backward:
         if name not in self.plan.selection.biases:
             return
         scales = channel_scales(weight, h)
-        base = tuple(log2_shift(self.plan.rate / (scale_of(x) * s * s)) for s in scales)
+        base = tuple(log2_shift(self.rate / (scale_of(x) * s * s)) for s in scales)
         grad = self.add(BiasGrad(), h, name=f"{name}_bias.grad")
-        step = BiasStep(base, grad_quant(h.type).exponent)
-        new = self.add(step, grad, bias, self._sample(), self.exponents, self.control, name=f"{name}_bias.next")
-        self.biases[bias] = new
-        self.updates.append((bias, new))
+        hold = None if self.samples == 1 else Hold(self.samples, BIAS_BITS[bias.type.dtype], bias.type.dtype)
+        held = self._holding(bias, hold)
+        run_time = (self._sample(), self.exponents, self.control)
+        step = BiasStep(base, grad_quant(h.type).exponent, hold)
+        new = self.build.add(step, grad, bias, *run_time, *held, name=f"{name}_bias.next")
+        self.biases[bias] = new[0]
+        self.updates += zip((bias, *held[:1]), new, strict=True)
 
     def update_weight(self, weight: Value, op: Any, x: Value, h: Value, bias: Value) -> None:
         name = self.layer_names[weight]
@@ -248,7 +257,7 @@ class Backward:
             return
         mean = (self._mean(name, x, part.channels),) if part.centred else ()
         grad = self.add(op, x, h, *mean, name=f"{name}_weight.grad")
-        base = tuple(log2_shift(self.plan.rate * scale_of(x) / (s * s)) for s in channel_scales(weight, h))
+        base = tuple(log2_shift(self.rate * scale_of(x) / (s * s)) for s in channel_scales(weight, h))
         layer = layers(self.graph)[name]
         if layer.op.weight_axis == 3 and part.channels is not None:
             base = tuple(base[c] for c in part.channels)
@@ -261,6 +270,7 @@ class Backward:
             part.channels,
             x.type.shape[3] if part.channels is not None else 0,
             part.centred,
+            None if self.samples == 1 else Hold(self.samples, WEIGHT_BITS - part.residual_bits),
         )
         self._step(step, grad, weight, mean, bias)
 
@@ -273,11 +283,41 @@ class Backward:
             state.append(self.build.param(f"{name}_residual", type_, data, weight.origin))
         current = (self.biases.get(bias, bias),) if step.centred else ()
         run_time = (self._sample(), self.exponents, self.control)
-        new = self.build.add(step, grad, *state, *run_time, *mean, *current, name=f"{name}_weight.next")
+        held = self._holding(weight, step.hold)
+        new = self.build.add(step, grad, *state, *run_time, *mean, *current, *held, name=f"{name}_weight.next")
         self.updates += zip(state, new, strict=False)
+        self.updates += [(v, new[-1]) for v in held[:1]]
         if step.centred:
             self.updates = [u for u in self.updates if u[0] is not bias]
-            self.updates.append((bias, new[-1]))
+            self.updates.append((bias, new[len(state)]))
+
+    @property
+    def samples(self) -> int:
+        """Samples of one step."""
+        return self.plan.selection.accumulate
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of one sample."""
+        return self.plan.rate / self.samples
+
+    def _holding(self, parameter: Value, hold: Hold | None) -> tuple[Value, ...]:
+        """What a step of several samples holds for a parameter, and the count of the samples; nothing without `hold`."""
+        if hold is None:
+            return ()
+        self.count = self.count or self._counter("backward")
+        return (self._held(parameter, hold), *self.count)
+
+    def _held(self, parameter: Value, hold: Hold) -> Value:
+        type_ = TensorType(parameter.type.shape, hold.dtype)
+        return self.build.param(f"{parameter.name}_held", type_, np.zeros(type_.shape, np.int32), parameter.origin)
+
+    def _counter(self, what: str) -> tuple[Value]:
+        return (self.build.param(f"{what}_samples", TensorType((1,), "s32"), np.zeros(1, np.int32)),)
+
+    def _count(self, count: tuple[Value, ...]) -> None:
+        """One more sample, once all that it moves has read how many there were."""
+        self.updates += [(c, self.add(CountSample(self.samples), c, name=f"{c.name}.next")) for c in count]
 
     def _mean(self, name: str, x: Value, channels: tuple[int, ...] | None) -> Value:
         """Means of the channels in this weight."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from mcugrad.errors import McugradError
 from mcugrad.ir import Array, Graph, GraphError, Node, Param, Value, rebuild
+from mcugrad.ops.hold import MOST_SAMPLES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +23,8 @@ else:
 SHIPPED = Path(__file__).resolve().parent.parent / "schemes"
 RESIDUAL_BITS = (0, 4, 8)
 BIAS_BITS = (16, 32)
+ACCUMULATE = range(1, MOST_SAMPLES + 1)
+"""Samples that may make one step."""
 ADDED = ("_rest", "_delta")
 """Ends of the names of parameters that `split` adds."""
 
@@ -41,7 +44,7 @@ class UpdateScheme:
     """Weights by layer name, biases of the last `biases` layers (or listed ones), and whether the head learns.
 
     adapt: the exponents of the gradients follow the data, and are learned state too.  bias_bits: 32, or 16 where SRAM holds
-    int16 deltas of the biases, which themselves stay in flash."""
+    int16 deltas of the biases, which themselves stay in flash.  accumulate: samples whose gradients make one step."""
 
     name: str = "head"
     model: str = ""
@@ -52,6 +55,7 @@ class UpdateScheme:
     centred: bool = False
     adapt: bool = False
     bias_bits: int = 32
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Selection:
     head: bool
     adapt: bool = False
     bias_bits: int = 32
+    accumulate: int = 1
 
 
 HEAD_ONLY = UpdateScheme()
@@ -124,8 +129,19 @@ def with_bias_bits(scheme: UpdateScheme, bits: int) -> UpdateScheme:
     return replace(scheme, bias_bits=bits)
 
 
+def with_accumulation(scheme: UpdateScheme, samples: int) -> UpdateScheme:
+    """The scheme with one step for so many samples.  Raises McugradError for a number out of range."""
+    return replace(scheme, accumulate=_samples(samples, f"scheme {scheme.name!r}"))
+
+
+def _samples(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in ACCUMULATE:
+        raise McugradError(f"{where}: accumulate must be a number of samples between 1 and {MOST_SAMPLES}, not {value!r}")
+    return value
+
+
 def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
-    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "bias_bits", "source"}
+    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "bias_bits", "accumulate", "source"}
     unknown = sorted(set(data) - known)
     if unknown:
         raise McugradError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -145,7 +161,8 @@ def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
     if isinstance(bias_bits, bool) or bias_bits not in BIAS_BITS:
         raise McugradError(f"{path}: bias_bits must be 16 or 32, not {bias_bits!r}")
     bits = _bits(data.get("residual_bits", scheme.residual_bits), f"{path}")
-    return replace(scheme, residual_bits=bits, bias_bits=int(bias_bits))
+    scheme = replace(scheme, residual_bits=bits, bias_bits=int(bias_bits))
+    return replace(scheme, accumulate=_samples(data.get("accumulate", scheme.accumulate), f"{path}"))
 
 
 def _flag(value: Any, where: str) -> bool:
@@ -209,7 +226,8 @@ def resolve(scheme: UpdateScheme, graph: Graph) -> Selection:
         if name not in table:
             raise McugradError(f"{where}: biases name a layer {name!r} the model has not; its layers are {_listed(names)}")
     chosen = {n: parts[n] for n in names if n in parts}
-    return Selection(chosen, tuple(n for n in names if n in biases), scheme.head, scheme.adapt, scheme.bias_bits)
+    learned = tuple(n for n in names if n in biases)
+    return Selection(chosen, learned, scheme.head, scheme.adapt, scheme.bias_bits, scheme.accumulate)
 
 
 def _listed(names: list[str]) -> str:

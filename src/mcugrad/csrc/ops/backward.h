@@ -111,6 +111,9 @@ static inline void mcg_move_bias(int32_t *bias, int16_t *delta, int32_t o, int64
   else delta[o] = (int16_t)kept;
 }
 
+/* mcg_bias_update from sum [channels] on, by the step of several samples; shift: without base[c]. */
+void mcg_bias_hold(const mcg_bias_step_t *step, int32_t shift, int32_t channels, const int32_t *sum);
+
 /* The bias of output o, or its delta, less `by`. */
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);
 

@@ -63,6 +63,10 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   if (mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
       step->c->halvings - mcg_exponent(step->exponents, step->p->slot) - *step->sample_exponent;
+  if (step->hold != NULL) {
+    mcg_bias_hold(step, shift, channels, sum);
+    return;
+  }
   if (step->delta != NULL) {
     MCG_ROLLED for (int32_t c = 0; c < channels; ++c) {
       mcg_move_bias(NULL, step->delta, c, mcg_rsh(sum[c], step->p->base[c] + shift));

@@ -5,6 +5,7 @@
 #include "weight_step.h"
 
 #include "backward.h"
+#include "hold.h"
 #include "wide.h"
 
 #define BOUNDED 16384 /* positions whose gradients stay within 2^30 */
@@ -140,6 +141,23 @@ int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad) {
   return s->more;
 }
 
+/* What a sample adds to element i of the run; number: of the random numbers.  Returns the step it lets out. */
+static int32_t hold(const mcg_weight_step_t *step, const run_t *run, int32_t i, int32_t grad, uint32_t number) {
+  run_t share = *run;
+  share.k += step->p->residual_bits - MCG_HOLD_BITS;
+  return mcg_hold_16(step->hold, run->at + i, step_of(&share, 0, grad, number));
+}
+
+/* Leaves in grad [n] the steps that the sample lets out, to be taken as they are; returns whether there are none. */
+static MCG_NOINLINE int hold_all(const mcg_weight_step_t *step, run_t *run, int32_t n, int32_t *grad, uint32_t row,
+                                 const uint16_t *order) {
+  for (int32_t i = 0; i < n; ++i) {
+    grad[i] = hold(step, run, i, grad[i], row + (order != NULL ? order[i] : (uint32_t)i));
+  }
+  run->k = 0;
+  return *step->hold->count != step->hold->last;
+}
+
 int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
                         const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
@@ -147,7 +165,8 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
   if (mcg_gather(step->sum, at, n, grad)) return 0;
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
-  const run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
+  run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
+  if (step->hold != NULL && hold_all(step, &run, n, grad, full, order)) return 0;
   const int moved = MCG_WIDE && mcg_weight_run_wide(step, at, n, run.k, run.key, full, order, grad);
   if (!moved) move_run(&run, p->residual_bits, n, grad, full, order);
   return mu == NULL ? 0 : weigh(mu + first, n, grad);
@@ -169,7 +188,7 @@ static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t sh
 
 void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows) {
   rows->nibbles = 0;
-  if (step->sum != NULL) return; /* by mcg_weight_step alone */
+  if (step->sum != NULL || step->hold != NULL) return; /* by mcg_weight_step alone */
   const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED;
   rows->shift = common_shift(step);
   rows->key = random_key(step);
@@ -205,6 +224,21 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
   }
 }
 
+/* hold_all for channels first ... first + n - 1 of a depthwise weight, grad [taps][n]; shift: without base[c]. */
+static MCG_NOINLINE int hold_plane(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad, int32_t shift) {
+  const mcg_weight_params_t *p = step->p;
+  run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
+  for (int32_t c = first; c < first + n; ++c) {
+    const int32_t channel = p->order != NULL ? p->order[c] : c;
+    run.k = p->base[c] + shift;
+    for (int32_t tap = 0; tap < p->taps; ++tap) {
+      int32_t *g = &grad[tap * n + c - first];
+      *g = hold(step, &run, tap * p->live + c, *g, (uint32_t)(channel * p->taps + tap));
+    }
+  }
+  return *step->hold->count != step->hold->last;
+}
+
 void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad) {
   const mcg_weight_params_t *p = step->p;
   int32_t more = 0;
@@ -212,11 +246,13 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   const int32_t shift = common_shift(step);
-  if (MCG_WIDE && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
+  const int whole = step->hold == NULL;
+  if (!whole && hold_plane(step, first, n, grad, shift)) return;
+  if (MCG_WIDE && whole && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
   for (int32_t c = first; c < first + n; ++c) {
     const int32_t channel = p->order != NULL ? p->order[c] : c;
     int32_t change = 0;
-    run.k = p->base[c] + shift;
+    run.k = whole ? p->base[c] + shift : 0;
     for (int32_t tap = 0; tap < p->taps; ++tap) {
       const uint32_t number = (uint32_t)(channel * p->taps + tap);
       change += move(&run, p->residual_bits, tap * p->live + c, grad[tap * n + c - first], number);
