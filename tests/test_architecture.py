@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module imports from its own row and from those above; the longest name that matches decides.
 ROWS = (
     ("errors", "quant.affine", "loss", "data", "preprocess", "npz", "images", "digits", "targets", "toolchain", "folder"),
-    ("ir", "layout"),
+    ("ir", "layout", "augment"),
     ("ops",),
     ("importers", "quant", "training", "passes", "costs"),
     ("prepare", "own_output"),

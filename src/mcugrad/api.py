@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mcugrad.augment import parse_augment
 from mcugrad.compiler import DEVICES, Budget, Compiled, compile_model
 from mcugrad.data import Calibration, Dataset, calibration_samples, load_data
 from mcugrad.errors import McugradError
@@ -37,7 +38,7 @@ class Request:
     model: a path, or what `mcugrad.load` gave; calibrate: a path.  scheme: a name or the path of a .toml file.
     rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.  loss: softmax, sigmoid, mse or
     autoencoder.  quantizer: minmax, percentile or mse.  preprocess: what raw samples go through (None: what the model says,
-    or the usual).
+    or the usual).  accumulate: samples of one step.  augment: see `augment.parse_augment`.
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -59,6 +60,7 @@ class Request:
     bias_bits: int | None = None
     input_size: int | None = None
     accumulate: int | None = None
+    augment: str | None = None
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -79,7 +81,7 @@ class Request:
 
     def prepared(self, imported: Imported, classes: int | None, calibration: Calibration | None) -> Prepared:
         """The model quantized and with its head, as requested."""
-        return prepare(
+        prepared = prepare(
             imported,
             classes=classes,
             keep_head=self.keep_head,
@@ -89,6 +91,9 @@ class Request:
             quantizer=self.quantizer,
             preprocess=self.preprocess,
         )
+        if self.augment is None:
+            return prepared
+        return replace(prepared, augment=parse_augment(self.augment, prepared.graph.inputs[0].type))
 
     def update_scheme(self, model: str) -> UpdateScheme:
         """The scheme with the requested bits."""

@@ -13,6 +13,7 @@ from rich.markup import escape
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.options import (
     Accumulate,
+    Augmentation,
     Balanced,
     BiasBits,
     Bits,
@@ -151,6 +152,7 @@ def compile_command(
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
     accumulate: Accumulate = None,
+    augment: Augmentation = None,
     input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
@@ -165,7 +167,7 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -200,6 +202,7 @@ def train(
     residual_bits: Bits = None,
     bias_bits: BiasBits = None,
     accumulate: Accumulate = None,
+    augment: Augmentation = None,
     input_size: InputSize = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
@@ -217,7 +220,7 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced)
     bar, show = progress_bar()
     with bar:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mcugrad import ir, ops
+from mcugrad.augment import Augment
 from mcugrad.errors import McugradError
 from mcugrad.ir import NUMPY, Array, Graph, Node, Param, TensorType, Value, verify
 
@@ -112,4 +113,4 @@ def _classes() -> dict[str, type]:
     """Dataclasses by name: those of the op families and of types."""
     modules = [ir, *(importlib.import_module(f"{ops.__name__}.{m.name}") for m in pkgutil.iter_modules(ops.__path__))]
     found = {n: c for m in modules for n, c in vars(m).items() if isinstance(c, type) and is_dataclass(c)}
-    return {**found, "TensorType": TensorType}
+    return {**found, "TensorType": TensorType, "Augment": Augment}

@@ -96,6 +96,10 @@ BiasBits = Annotated[
         "--bias-bits", metavar="16|32", help="SRAM of a bias that learns; 16: a delta to the one in flash (default: 32)."
     ),
 ]
+Augmentation = Annotated[
+    str | None,
+    typer.Option("--augment", metavar="HOW", help="What training does to samples: flip,shift=8,brightness=16,contrast=16."),
+]
 Accumulate = Annotated[
     int | None, typer.Option("--accumulate", metavar="N", help="Samples whose gradients make one step (default: 1).")
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mcugrad.augment import AUGMENT, Augment
 from mcugrad.data import Calibration
 from mcugrad.errors import McugradError
 from mcugrad.importers import Imported
@@ -50,6 +51,7 @@ class Prepared:
 
     x: int8 [N,H,W,C] calibration inputs, y: their labels [N] in the head's range, or targets int32 [N,K]; notes: warnings
     to show.  raw: element type of samples before `preprocess`.  aim: how targets are written (None: class labels).
+    augment: what a training step does to its sample.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Prepared:
     source: Source = Source("", "")
     raw: str = "uint8"
     aim: Targets | None = None
+    augment: Augment | None = None
 
     @property
     def targets(self) -> Targets:
@@ -238,6 +241,8 @@ def training_graph(
     plan = TrainingPlan(selection, rate, loss=prepared.targets.loss)
     plan = replace(plan, **_calibrated(prepared, selection, seed))
     graph = differentiate(prepared.graph, plan)
+    if prepared.augment is not None:
+        graph = replace(graph, meta={**graph.meta, AUGMENT: prepared.augment})
     control = np.array([seed, 0, 0, 1 << 16], np.int64)
     feeds = {prepared.graph.inputs[0].name: prepared.x[:1], "label": np.atleast_1d(prepared.y[0]), "control": control}
     return run(graph, TRAIN, feeds if compare else None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mcugrad.augment import AUGMENT, Augment
 from mcugrad.errors import McugradError
 from mcugrad.ir import NUMPY, Array, Graph, Node, StopStep, Value
 from mcugrad.layout import from_bytes, parameter_hash, to_bytes
@@ -63,6 +64,17 @@ class Program:
     @property
     def trains(self) -> bool:
         return bool(self.graph.updates)
+
+    @property
+    def augment(self) -> Augment | None:
+        """What a training step does to its sample."""
+        found: Augment | None = self.graph.meta.get(AUGMENT) if self.trains else None
+        return found
+
+    @property
+    def zero(self) -> int:
+        """The zero point of the sample."""
+        return self.sample.type.quant.zero if self.sample.type.quant else 0
 
     @property
     def input_rows(self) -> bool:
@@ -149,6 +161,8 @@ class Machine:
     def train_step(self, x: Array, label: int | Array, control: Array) -> tuple[int, int]:
         """(p_label, progress) of a training step; label: class or target; control: int32 [4] seed, step, halvings, skip."""
         label_value, control_value = self.program.graph.inputs[1:]
+        if self.program.augment is not None:
+            x = self.program.augment.apply(x, self.program.zero, int(control[0]), int(control[1]))
         progress = self._run(self.program.schedule, x, {label_value: np.atleast_1d(label), control_value: control})
         assert self.program.p_label is not None
         return int(self._read(self.program.p_label, 0, None, {})[0]), progress

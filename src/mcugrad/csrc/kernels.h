@@ -164,6 +164,31 @@ void mcg_select_channels(const mcg_select_t *p, const mcg_rows_t *r, const int8_
 /* Input rows [first, last) into dst, a ring of y_rows rows of row_bytes.  Non-zero: the row source failed. */
 int32_t mcg_load_rows(const mcg_context_t *c, const mcg_rows_t *r, int8_t *dst, int32_t row_bytes);
 
+/* What a training step may do to its sample [rows][width][channels]; 0: never. */
+typedef struct {
+  int16_t rows, width, channels;
+  int16_t flip;                 /* 1: mirror every other sample, left to right */
+  int16_t shift;                /* pixels by which it moves at most, each way; what comes in is ... */
+  int16_t zero;                 /* ... the zero point */
+  int16_t brightness, contrast; /* at most added; 128ths by which the distance from the zero point changes at most */
+} mcg_augment_t;
+
+/* What a step does to it. */
+typedef struct {
+  const mcg_augment_t *p;
+  int32_t flip, down, right, add, gain;
+} mcg_drawn_t;
+
+/* Draws by the context's seed and step; returns `drawn`. */
+const mcg_drawn_t *mcg_draw(const mcg_augment_t *p, const mcg_context_t *c, mcg_drawn_t *drawn);
+
+/* Draws, and changes the resident sample in place. */
+void mcg_augment_image(const mcg_augment_t *p, const mcg_context_t *c, int8_t *image);
+
+/* mcg_load_rows of the sample as it was drawn; d: null for the sample as it is.  Rows are pulled in order, none twice. */
+int32_t mcg_load_augmented(const mcg_context_t *c, const mcg_drawn_t *d, const mcg_rows_t *r, int8_t *dst,
+                           int32_t row_bytes);
+
 /* The `bytes` bytes from data + by on move to data. */
 void mcg_slide(int32_t bytes, int32_t by, int8_t *data);
 

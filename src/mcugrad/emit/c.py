@@ -107,7 +107,8 @@ class _Source:
     def forward(self) -> str:
         steps = self.program.schedule[: self.program.forward]
         lines = self.calls(steps)
-        signature = "mcg_status_t mcg_model_forward(const mcg_context_t *c)"
+        drawn = ", const mcg_drawn_t *drawn" if self.draws else ""
+        signature = f"mcg_status_t mcg_model_forward(const mcg_context_t *c{drawn})"
         return _function(signature, [*_bases(lines), *lines, "return MCG_OK;"], declare=True)
 
     def infer(self) -> str:
@@ -115,7 +116,7 @@ class _Source:
         lines = [
             "uint8_t *const A = c->arena;",
             f"const int32_t *const result = {logits};",
-            "const mcg_status_t status = mcg_model_forward(c);",
+            f"const mcg_status_t status = mcg_model_forward(c{', NULL' if self.draws else ''});",
             "if (status != MCG_OK) return status;",
             "for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];",
             "return MCG_OK;",
@@ -124,7 +125,8 @@ class _Source:
 
     def train(self) -> str:
         lines = [
-            "const mcg_status_t status = mcg_model_forward(c);",
+            *self.augment(),
+            f"const mcg_status_t status = mcg_model_forward(c{', drawn' if self.draws else ''});",
             "if (status != MCG_OK) return status;",
             *self.calls(self.program.schedule[self.program.forward :]),
             "result->progress = MCG_STEP_FULL;",
@@ -135,6 +137,24 @@ class _Source:
         read = self.program.graph.inputs[_LABEL] in self.program.graph.consumers()
         unread = [] if read else ["(void)target; /* the sample is its own */"]
         return _function(signature, [*_bases(lines), *unread, *lines])
+
+    @property
+    def draws(self) -> bool:
+        """Does what a step does to its sample happen while rows are pulled?"""
+        return self.program.augment is not None and self.program.input_rows
+
+    def augment(self) -> list[str]:
+        """The sample as this training step sees it."""
+        program = self.program
+        if program.augment is None:
+            return []
+        _, rows, width, channels = program.sample.type.shape
+        sizes = {"rows": rows, "width": width, "channels": channels, "zero": program.zero}
+        fields = ", ".join(f".{name} = {int(v)}" for name, v in {**sizes, **vars(program.augment)}.items())
+        self.printer.definitions.append(f"static const mcg_augment_t augment = {{{fields}}};")
+        if self.draws:
+            return ["mcg_drawn_t place;", "const mcg_drawn_t *const drawn = mcg_draw(&augment, c, &place);"]
+        return [f"mcg_augment_image(&augment, c, {self.address(program.sample, 'int8_t', False)});"]
 
     def calls(self, steps: Sequence[Step | LoadRows]) -> list[str]:
         lines: list[str] = []
@@ -232,7 +252,8 @@ class _Source:
         if isinstance(key, Value):
             rows = f"{{s->first, s->last, 0, {self.ring(key)}, 0}}"
             target = self.address(key, "int8_t", False)
-            pull = f"if (mcg_load_rows(c, &r, {target}, {key.type.row_bytes})) return MCG_E_ROW;"
+            load = "mcg_load_augmented(c, drawn" if self.draws else "mcg_load_rows(c"
+            pull = f"if ({load}, &r, {target}, {key.type.row_bytes})) return MCG_E_ROW;"
             return [f"/* rows of {key}: {key.type} */", f"const mcg_rows_t r = {rows};", pull]
         needs = key.op.needs(key, 0, height(key.outputs[0].type))
         kept = [self.ring(key.inputs[n.index]) for n in needs]
