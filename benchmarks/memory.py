@@ -22,12 +22,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.models import CLASSES, MODELS, ROOT, Setting, compiled, model_file
+from benchmarks.models import CLASSES, MODELS, Setting, compiled, model_file
 from mcugrad.errors import McugradError
 from mcugrad.importers import mcunet
 from mcugrad.training.scheme import read_scheme
 
-OUT = ROOT / "runs" / "benchmarks" / "memory.json"
+RESULTS = Path(__file__).with_name("memory.json")
 KIB = 1024
 OURS = {"49kb": (96, "rows"), "full": (1024, "auto")}
 """Per scheme, the SRAM in KiB that our build may use, and how it takes the image."""
@@ -37,6 +37,7 @@ OURS = {"49kb": (96, "rows"), "full": (1024, "auto")}
 class Peak:
     """Bytes: live tensors of PyTorch, its process, the process without the library, and our firmware's SRAM."""
 
+    model: str
     scheme: str
     tensors: int
     process: int
@@ -59,7 +60,7 @@ def measure(model: str, scheme: str, steps: int) -> Peak:
     sram, mode = OURS[scheme]
     with tempfile.TemporaryDirectory() as folder:
         ours = compiled(Setting(model, scheme, sram, mode), Path(folder) / "model").facts()["sram"]["total"]
-    return Peak(scheme, peaks["tensors"], peaks["process"], peaks["process"] - peaks["library"], ours)
+    return Peak(model, scheme, peaks["tensors"], peaks["process"], peaks["process"] - peaks["library"], ours)
 
 
 def resident_peak() -> int:
@@ -149,8 +150,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(table(peaks))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps([asdict(p) for p in peaks], indent=1), encoding="utf-8")
+    RESULTS.write_text(json.dumps({"peaks": [asdict(p) for p in peaks]}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

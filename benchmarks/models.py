@@ -84,6 +84,10 @@ SMALL = (  # the least memory, mapped in the virtual MCU to the byte
     Setting("mbv2-w0.35", "49kb", 76, "rows", residual_bits=4, bias_bits=16),
     Setting("mbv2-w0.35", "40k", 32, "rows", input_size=96),
 )
+FULL = (  # everything learns
+    Setting("mbv2-w0.35", "full", 512, "resident", residual_bits=4),
+    Setting("mbv2-w0.35", "full", 400, "resident", residual_bits=0),
+)
 SLOW = (
     REFERENCE,
     STREAMED,
@@ -95,6 +99,7 @@ SLOW = (
     *(Setting(reference.MODEL, reference.SCHEME, target=target) for target in IN_QEMU),
     Setting(DIGITS, "demo", 64, "resident", RISCV),
     *SMALL,
+    *FULL,
 )
 
 

@@ -1,4 +1,4 @@
-"""The results in README.md, generated from the ledger and from learning.json.
+"""The results in README.md, generated from the ledger and the other JSON files beside it.
 
 python benchmarks/readme.py
 """
@@ -16,23 +16,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host, kernels, ledger, reference
 from benchmarks.ledger import Entry
+from benchmarks.markdown import Lines, table
+from benchmarks.memory_tables import ladder_table, pytorch_table, same_bits_table
 from benchmarks.models import REFERENCE, ROOT, STREAMED
 from benchmarks.zoo_table import zoo_table
 
 README = ROOT / "README.md"
 LEARNING = Path(__file__).with_name("learning.json")
 ZOO = Path(__file__).with_name("zoo.json")
+LADDER, MEMORY, SAME_BITS = (Path(__file__).with_name(f"{name}.json") for name in ("ladder", "memory", "same_bits"))
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55"}
 METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
-
-Lines = list[str]
 
 
 def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, zoo: Path = ZOO) -> str:
     """What stands between the markers: a section for everything that has been measured."""
     entries = ledger.read() if known is None else known
-    sections = [memory_and_step(entries), other_builds(entries), kernel_table(entries), speed(entries)]
+    sections = [memory_and_step(entries), ladder_table(_read(LADDER)), pytorch_table(_read(MEMORY).get("peaks", ()))]
+    sections += [other_builds(entries), same_bits_table(_read(SAME_BITS)), kernel_table(entries), speed(entries)]
     sections += [accuracies(read_learning(learning)), zoo_table(read_zoo(zoo))]
     return "\n\n".join("\n".join(s) for s in sections if s)
 
@@ -57,7 +59,7 @@ def memory_and_step(known: Mapping[str, Entry]) -> Lines:
         "**One training step of MCUNet-5FPS** (published 49kb scheme, 128x128x3, 10 classes, batch 1) on a Cortex-M7.",
         "Bytes are those of the linked firmware, instructions are counted in the virtual MCU; both are exact and repeatable.",
         "",
-        *_table(["", "released code", *heads[: len(columns)]], ([n, r, *(f"{v:,}" for v in vs)] for n, r, vs in rows)),
+        *table(["", "released code", *heads[: len(columns)]], ([n, r, *(f"{v:,}" for v in vs)] for n, r, vs in rows)),
         "",
         "![Instructions of one training step by layer](benchmarks/step.png)",
     ]
@@ -73,7 +75,7 @@ def other_builds(known: Mapping[str, Entry]) -> Lines:
     found = [e for e in known.values() if e.kind == "step" and e.name not in shown]
     if not found:
         return []
-    return ["**Other networks, schemes and cores**", "", *_table(_BUILDS, map(_build, found), words=4)]
+    return ["**Other networks, schemes and cores**", "", *table(_BUILDS, map(_build, found), words=4)]
 
 
 _BUILDS = [
@@ -110,7 +112,7 @@ def kernel_table(known: Mapping[str, Entry]) -> Lines:
         "requantization; an update includes the weights' rounding. TinyEngine and CMSIS-NN were counted on an M7; the",
         "gradients of TinyEngine are those of its own layers of that kind, in floating point, not of exactly these shapes.",
         "",
-        *_table(heads, rows),
+        *table(heads, rows),
     ]
 
 
@@ -159,6 +161,11 @@ def read_learning(path: Path) -> list[Mapping[str, Any]]:
     return [r for r in runs if isinstance(r, dict) and needed <= r.keys() and r["method"] in METHODS]
 
 
+def _read(path: Path) -> Mapping[str, Any]:
+    """Empty when the file is missing."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def read_zoo(path: Path) -> list[Mapping[str, Any]]:
     """The rows of the model zoo, in its order; none before anything was measured."""
     return list(json.loads(path.read_text(encoding="utf-8")).values()) if path.exists() else []
@@ -179,7 +186,7 @@ def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:
         "**Accuracy on held-out images**, percent: int8 learning with the device's arithmetic / float fine-tuning of the",
         "same scheme at the same learning rate, batch 1. Means over seeds; their number is in brackets.",
         "",
-        *_table(["network", "set", *schemes], rows, words=2),
+        *table(["network", "set", *schemes], rows, words=2),
     ]
 
 
@@ -190,12 +197,6 @@ def _pair(methods: Mapping[str, list[float]] | None) -> str:
     found = [methods.get(m, []) for m in METHODS.values()]
     counts = dict.fromkeys(str(len(values)) for values in found)
     return f"{' / '.join(f'{mean(v):.1f}' if v else '-' for v in found)} ({' / '.join(counts)})"
-
-
-def _table(heads: list[str], rows: Iterable[Lines], words: int = 1) -> Lines:
-    """Markdown; the first `words` columns hold words, the others numbers."""
-    line = "|".join(["", *("---" if i < words else "---:" for i in range(len(heads))), ""])
-    return [f"| {' | '.join(heads)} |", line, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def current() -> str | None:

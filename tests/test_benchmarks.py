@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import kernels, ledger, models, readme, run, step
 from benchmarks.calls import QemuTrace, traced
 from benchmarks.ledger import Entry
+from benchmarks.memory_tables import ladder_table, pytorch_table, same_bits_table
 from benchmarks.models import DIGITS, Setting
 
 from mcugrad.devices.base import NEVER_SKIP
@@ -176,3 +177,17 @@ def test_unknown_records_of_learning_are_passed_over(tmp_path: Path) -> None:
     path.write_text('{"runs": [{"set": "s"}, 3], "agreement": []}', encoding="utf-8")
     assert readme.read_learning(path) == [] and readme.accuracies([]) == []
     assert readme.read_learning(tmp_path / "missing.json") == []
+
+
+def test_the_tables_of_memory_say_when_hashes_differ() -> None:
+    rung = {"name": "in rows", "sram": 1000, "arena": 500, "instructions": 7, "bias_bits": 32, "hash": "a"}
+    other, narrow = {**rung, "hash": "b"}, {**rung, "bias_bits": 16, "hash": "b"}
+    for rungs, word in (
+        ([rung, narrow], "steps in the virtual MCU: the same in all rows of int32 biases"),
+        ([rung, other], "NOT the same"),
+    ):
+        text = "\n".join(ladder_table({"steps": 20, "reference_sram": 2000, "rungs": rungs}))
+        assert word in text and "| in rows | 1,000 | 500 | 7 | 50% |" in text
+    pair = {"steps": 20, "sram": 1000, "layerwise_sram": 3000, "hashes": {"a": "x", "b": "y"}, "equal": False}
+    assert same_bits_table({"step/net/49kb": pair})[-1] == "| net, 49kb | 1,000 | 3,000 | 20 | NO |"
+    assert not ladder_table({}) and not same_bits_table({}) and not pytorch_table([])
