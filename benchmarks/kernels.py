@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import reference
 from benchmarks.calls import traced
 from benchmarks.ledger import COMPILER, Entry
-from benchmarks.models import CLASSES, IN_QEMU, TARGETS
+from benchmarks.models import CLASSES, IN_QEMU, RISCV, TARGETS
 from mcugrad.compiler import Budget, Compiled, compile_model
 from mcugrad.errors import McugradError
 from mcugrad.ir import Builder, Node, Quant, TensorType, Value
@@ -182,7 +182,8 @@ def per_mac(entry: Entry, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--target", choices=(*TARGETS, *IN_QEMU), action="append", help="repeatable; default: virtual MCUs")
+    cores = (*TARGETS, *IN_QEMU, RISCV)
+    parser.add_argument("--target", choices=cores, action="append", help="repeatable; default: virtual MCUs")
     parser.add_argument("--shape", choices=[s.name for s in SHAPES], action="append", help="repeatable; default: all")
     options = parser.parse_args()
     shapes = [s for s in SHAPES if s.name in (options.shape or [s.name])]

@@ -26,7 +26,7 @@ LEARNING = Path(__file__).with_name("learning.json")
 ZOO = Path(__file__).with_name("zoo.json")
 LADDER, MEMORY, SAME_BITS = (Path(__file__).with_name(f"{name}.json") for name in ("ladder", "memory", "same_bits"))
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55"}
+CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55", "rv32imc": "rv32imc"}
 METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
 
 
@@ -99,7 +99,7 @@ def _build(entry: Entry) -> Lines:
 
 def kernel_table(known: Mapping[str, Entry]) -> Lines:
     """Instructions per MAC on the Cortex-M7, forward on the others."""
-    others = [c for c in CORES if c != "cortex-m7" and any(name.endswith(f"/{c}") for name in known)]
+    others = [c for c in CORES if c != "cortex-m7" and any(f"kernel/{s.name}/{c}" in known for s in kernels.SHAPES)]
     measured = [s.name for s in kernels.SHAPES if f"kernel/{s.name}/cortex-m7" in known]
     rows = [_kernel(name, known, others) for name in measured]
     if not rows:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import host, kernels, ledger, readme, reference, step
 from benchmarks.ledger import Entry
-from benchmarks.models import FAST, IN_QEMU, REFERENCE, SLOW, Setting, lacking
+from benchmarks.models import FAST, IN_QEMU, REFERENCE, RISCV, SLOW, Setting, lacking
 from mcugrad.errors import McugradError
 
 PICTURE = Path(__file__).with_name("step.png")
@@ -28,7 +28,7 @@ def fast() -> Iterator[Job]:
 def everything() -> Iterator[Job]:
     """The fast set, the published networks where their files are, every core, and this machine's speed."""
     yield from fast()
-    for target in (*kernels.TARGETS[1:], *IN_QEMU):
+    for target in (*kernels.TARGETS[1:], *IN_QEMU, RISCV):
         if missing := lacking(target):
             print(f"skipped: kernels on {target}: {missing} is not there")
         else:
