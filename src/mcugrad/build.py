@@ -49,22 +49,22 @@ def build(
     target: Target,
     *,
     compiler: str = "zig",
-    optimize: str = "-O3",
+    optimize: str | None = None,
     stack: int | None = None,
     flags: Sequence[str] = (),
 ) -> Firmware:
     """Builds `folder` (model.c, model.h, the runtime's *.c, ops/, asm/, firmware/) into `folder/build/<target>.elf`.
 
-    `compiler` is "zig" or "gcc" (arm-none-eabi-gcc).  `stack` is the size in bytes of the reserved stack; by default it
-    is the worst case found in the linked code, so it cannot overflow.  Raises BudgetError when flash or SRAM is too
-    small, McugradError when the code does not compile.
+    `compiler` is "zig" or "gcc" (arm-none-eabi-gcc).  `optimize` is the target's by default, "-O3" with gcc.  `stack` is
+    the size in bytes of the reserved stack; by default it is the worst case found in the linked code, so it cannot
+    overflow.  Raises BudgetError when flash or SRAM is too small, McugradError when the code does not compile.
     """
     root = Path(folder).resolve()
     driver, core = _cross(compiler, target)
     output = root / "build" / target.name
     output.mkdir(parents=True, exist_ok=True)
     (output / "board.h").write_text(board_header(target), encoding="utf-8")
-    common = (*core, optimize, *_C99, *_NO_DYNAMIC_STACK, *_DEVICE, *flags)
+    common = (*core, optimize or (target.optimize if compiler == "zig" else "-O3"), *_C99, *_NO_DYNAMIC_STACK, *_DEVICE, *flags)
     shell = (*common, *_SHELL[compiler])
     sources = [(path, shell if path.parent.name == "firmware" else common) for path in _sources(root, device=True)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops", output))

@@ -50,7 +50,9 @@
 #if defined(__clang__)
 #define MCG_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #define MCG_COMPACT _Pragma("clang loop unroll(disable)") /* the same, but vectors where the machine has them */
+#define MCG_UNROLLED _Pragma("clang loop unroll(full)")   /* also where code is kept small */
 #else
+#define MCG_UNROLLED
 #define MCG_ROLLED
 #define MCG_COMPACT
 #endif

@@ -42,6 +42,7 @@ class Target:
     qemu_machine: str = ""  # empty: not emulated by QEMU
     qemu_program: str = "qemu-system-arm"
     qemu_flags: tuple[str, ...] = ()
+    optimize: str = "-O3"  # "-Os" where hand-scheduled assembly has the hot loops, so that speed is hardly the compiler's
 
     @property
     def riscv(self) -> bool:

@@ -12,7 +12,7 @@ MCG_INLINE void widen(int16_t *columns, int32_t pixels, int32_t pitch, const int
   const int8_t *const end = from + n;
   MCG_ROLLED for (; from != end; from += 4, columns += pitch) {
     const int8_t *at = from;
-    for (int32_t j = 0; j < pixels; ++j, at += n) {
+    MCG_UNROLLED for (int32_t j = 0; j < pixels; ++j, at += n) {
       if (MCG_DUAL_MAC) {
         const uint32_t v = mcg_load4(at);
         mcg_store4_aligned(columns + 4 * j, mcg_sxtab16(minus, v));
