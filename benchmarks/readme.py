@@ -25,6 +25,7 @@ README = ROOT / "README.md"
 LEARNING = Path(__file__).with_name("learning.json")
 ZOO = Path(__file__).with_name("zoo.json")
 LADDER, MEMORY, SAME_BITS = (Path(__file__).with_name(f"{name}.json") for name in ("ladder", "memory", "same_bits"))
+STABILITY = Path(__file__).with_name("stability.json")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55", "rv32imc": "rv32imc"}
 METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
@@ -35,7 +36,7 @@ def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, z
     entries = ledger.read() if known is None else known
     sections = [memory_and_step(entries), ladder_table(_read(LADDER)), pytorch_table(_read(MEMORY).get("peaks", ()))]
     sections += [other_builds(entries), same_bits_table(_read(SAME_BITS)), kernel_table(entries), speed(entries)]
-    sections += [accuracies(read_learning(learning)), zoo_table(read_zoo(zoo))]
+    sections += [accuracies(read_learning(learning)), long_runs(read_stability(STABILITY)), zoo_table(read_zoo(zoo))]
     return "\n\n".join("\n".join(s) for s in sections if s)
 
 
@@ -188,6 +189,34 @@ def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:
         "",
         *table(["network", "set", *schemes], rows, words=2),
     ]
+
+
+def read_stability(path: Path) -> list[Mapping[str, Any]]:
+    """The long runs, in their order; none before anything was measured."""
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def long_runs(runs: Iterable[Mapping[str, Any]]) -> Lines:
+    """Each long run at its end, and its loss and accuracy on the way."""
+    rows = [_long_run(run) for run in runs]
+    if not rows:
+        return []
+    return [
+        "**100,000 training steps** of MCUNet-5FPS at batch 1 on the host twin (2,000 images of CIFAR-10, no sample skipped):",
+        "test accuracy in percent and training loss after 10,000 and 100,000 steps, and the largest share of gradient elements",
+        "clamped in the 1,000 steps before any look at the run. Constant: the rate never falls. What counts as stable is",
+        "written in `benchmarks/stability.py`.",
+        "",
+        *table(["scheme, rate", "accuracy", "at the end", "loss", "at the end", "clamped", "verdict"], rows),
+    ]
+
+
+def _long_run(run: Mapping[str, Any]) -> Lines:
+    marks = run["marks"]
+    two = (next(m for m in marks if m["step"] == 10_000), marks[-1])
+    clamped = max(m["saturated"] for m in marks)
+    figures = [*(f"{100 * m['accuracy']:.1f}" for m in two), *(f"{m['loss']:.3f}" for m in two), f"{clamped:.1e}"]
+    return [run["run"].replace("/", ", "), *figures, "; ".join(run["broken"]) or "stable"]
 
 
 def _pair(methods: Mapping[str, list[float]] | None) -> str:
