@@ -1,5 +1,7 @@
 """Fits the cost model: instructions of every kernel from MACs, elements and calls, on each core, with its errors.
 
+Layerwise builds say what whole nodes cost, streamed ones what a range of rows costs beyond its share.
+
 python benchmarks/costs.py --write
 """
 
@@ -11,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import reference
 from benchmarks.calls import callee, traced
-from benchmarks.models import DIGITS, IN_QEMU, TARGETS, Setting, compiled
-from mcugrad.costs import DATA, counts
+from benchmarks.models import DIGITS, FULL, IN_QEMU, SMALL, STREAMED, TARGETS, Setting, compiled
+from mcugrad.costs import DATA, OTHER, counts
 from mcugrad.ir import Node
 from mcugrad.memory.schedule import Step
 
-FITTED = ((DIGITS, "demo"), (DIGITS, "full"), (reference.MODEL, "49kb"), (reference.MODEL, "99kb"), (reference.MODEL, "148kb"))
-HELD_OUT = (("mbv2-w0.35", "49kb"), ("mbv2-w0.35", "99kb"))
 SRAM = 512  # KiB: the image resident
+FITTED = (
+    *(Setting(DIGITS, scheme, SRAM) for scheme in ("demo", "full")),
+    *(Setting(reference.MODEL, scheme, SRAM) for scheme in ("49kb", "99kb", "148kb")),
+    STREAMED,
+    FULL[0],
+)
+HELD_OUT = (*(Setting("mbv2-w0.35", scheme, SRAM) for scheme in ("49kb", "99kb")), SMALL[0], SMALL[4], FULL[1])
 STEPS = 3  # at most, until one runs to its end
 FEWEST = 3  # calls from which a factor is fitted
 
@@ -42,10 +49,10 @@ class Call:
     instructions: int
 
 
-def measure(model: str, scheme: str, target: str) -> list[Call]:
+def measure(setting: Setting) -> list[Call]:
     """Every node of a full step.  Raises McugradError when the model is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        build = compiled(Setting(model, scheme, SRAM, "resident", target), Path(folder) / "model")
+        build = compiled(setting, Path(folder) / "model")
         with traced(build) as trace:
             for x, y in zip(build.prepared.x[:STEPS], build.prepared.y[:STEPS], strict=True):
                 if trace.step(x, int(y)).progress == 0:
@@ -71,7 +78,7 @@ def fit(calls: Sequence[Call]) -> dict[str, list[float]]:
 
 
 def predicted(call: Call, table: dict[str, list[float]]) -> float:
-    return float(np.dot(table.get(call.kernel, [2.0, 10.0, 0.0, 0.0, 0.0]), call.counts))
+    return float(np.dot(table.get(call.kernel, list(vars(OTHER).values())), call.counts))
 
 
 def errors(calls: Iterable[Call], table: dict[str, list[float]]) -> dict[str, tuple[int, float, float]]:
@@ -85,12 +92,11 @@ def errors(calls: Iterable[Call], table: dict[str, list[float]]) -> dict[str, tu
 
 def report(core: str, table: dict[str, list[float]], steps: dict[str, list[Call]]) -> None:
     """Errors by step and, for the held-out networks, by kernel."""
-    print(f"{core}\n  {'step':28}{'measured':>14}{'predicted':>14}{'error':>8}")
+    print(f"{core}\n  {'step':52}{'measured':>14}{'predicted':>14}{'error':>8}")
     for name, calls in steps.items():
         real, model = sum(c.instructions for c in calls), sum(predicted(c, table) for c in calls)
-        print(f"  {name:28}{real:>14,}{model:>14,.0f}{model / real - 1:>8.1%}")
-    held = [c for model, scheme in HELD_OUT for c in steps[f"{model}/{scheme}"]]
-    fitted = [c for model, scheme in FITTED for c in steps[f"{model}/{scheme}"]]
+        print(f"  {name:52}{real:>14,}{model:>14,.0f}{model / real - 1:>8.1%}")
+    held, fitted = ([c for s in settings for c in steps[s.name]] for settings in (HELD_OUT, FITTED))
     head = f"{'calls':>8}{'mean':>8}{'worst':>8}"
     print(f"  {'kernel: fitted, then held out':34}{head}{head}")
     other = errors(held, table)
@@ -105,8 +111,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help=f"replace the factors in {DATA.name}")
     options = parser.parse_args()
     for target in options.target or (*TARGETS, *IN_QEMU):
-        steps = {f"{model}/{scheme}": measure(model, scheme, target) for model, scheme in (*FITTED, *HELD_OUT)}
-        table = fit([c for model, scheme in FITTED for c in steps[f"{model}/{scheme}"]])
+        steps = {s.name: measure(replace(s, target=target)) for s in (*FITTED, *HELD_OUT)}
+        table = fit([c for s in FITTED for c in steps[s.name]])
         report(target, table, steps)
         if options.write:
             known = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}

@@ -52,9 +52,9 @@ def test_more_calls_cost_more(tmp_path: Path) -> None:
 
 
 def test_the_fit_finds_the_factors_that_made_the_counts() -> None:
-    truth = [1.5, 20.0, 0.0, 3.0, 700.0]
-    shapes = [(1000, 10, 40, 9, 1), (5000, 300, 20, 80, 1), (300, 40, 900, 7, 2), (90_000, 800, 70, 5, 3), (700, 5, 5, 1, 1)]
-    shapes += [(4000, 90, 3000, 600, 2), (60, 900, 10, 10, 1)]
+    truth = [1.5, 20.0, 0.0, 3.0, 700.0, 90.0]
+    shapes = [(1000, 10, 40, 9, 1, 0), (5000, 300, 20, 80, 1, 9), (300, 40, 900, 7, 1, 1), (90_000, 800, 70, 5, 1, 2)]
+    shapes += [(700, 5, 5, 1, 0, 1), (4000, 90, 3000, 600, 0, 20), (60, 900, 10, 10, 1, 0), (200, 30, 8, 40, 0, 4)]
     calls = [fitting.Call("k", s, round(sum(a * b for a, b in zip(truth, s, strict=True)))) for s in shapes]
     assert fitting.fit(calls)["k"] == pytest.approx(truth, rel=0.01, abs=0.5)
     assert fitting.errors(calls, fitting.fit(calls))["k"][2] < 0.01

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from matplotlib.image import imread
 
+from mcugrad.costs import factors
 from mcugrad.errors import BudgetError
-from mcugrad.memory import modes
+from mcugrad.memory import modes, problem
+from mcugrad.memory.certificate import live
+from mcugrad.memory.live import Lives
 from mcugrad.memory.modes import Mode, plan
 from mcugrad.memory.problem import Problem
+from mcugrad.memory.schedule import Step, layerwise
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.report.memory_map import draw_memory_map
 from mobile import mobile
@@ -61,3 +66,25 @@ def test_the_picture_shows_every_program(tmp_path: object) -> None:
     assert pixels.shape[0] > 600
     assert pixels.shape[1] > 1200
     assert 0.1 < (pixels.min(axis=2) < 0.9).mean() < 0.9
+
+
+def test_the_peak_of_a_node_counts_what_is_computed_in_place_once() -> None:
+    graph = mobile()
+    schedule = layerwise(graph)
+    apart, merged = (live(problem.build(graph, schedule, in_place=merge)) for merge in (False, True))
+    at = int((apart - merged).argmax())
+    assert merged[at] < apart[at]
+    lives = Lives(graph)
+    passing = lives.passing(at, at + 1, lives.touched(graph.nodes[at : at + 1]))
+    assert lives.peak(at, at + 1, schedule[at : at + 1], {}) + passing == merged[at]
+
+
+def test_rows_cost_what_the_cost_model_says_of_their_further_calls() -> None:
+    graph = mobile()
+    planned = plan(graph, sram_for_arena=90_000)
+    calls = Counter(s.node for s in planned.scheduled.schedule if isinstance(s, Step))
+    kernels = {n: k for n in calls if (k := n.op.kernel(n)) is not None}
+    known = factors("cortex-m7")
+    expected = sum(known[k.function].more * (calls[n] - 1) for n, k in kernels.items())
+    assert expected > 0
+    assert sum(b.extra for b in planned.blocks) == pytest.approx(expected, abs=len(planned.blocks))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from mcugrad.ir import Node
+from mcugrad.ir import Node, Op, TensorType
 from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.piece import Piece
-from mcugrad.targets import Target
+from mcugrad.targets import Target, get_target
 
 DATA = Path(__file__).with_name("costs.json")
-"""{core: {kernel: [mac, element, input, weight, call]}}, written by benchmarks/costs.py."""
+"""{core: {kernel: [mac, element, input, weight, call, more]}}, written by benchmarks/costs.py."""
 
 LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "cortex-m0plus"}
 """Cores without measurements of their own, and whose they borrow: the latter has the same kernels."""
@@ -23,13 +23,14 @@ LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "corte
 @dataclass(frozen=True)
 class Factor:
     """Instructions of a kernel per multiply-accumulate, per element of its output, of its first and of its second input (a
-    layer's weight), and per call."""
+    layer's weight), per node, and per further call: what a range of rows costs beyond its share of the whole."""
 
     mac: float
     element: float
     input: float = 0.0
     weight: float = 0.0
     call: float = 0.0
+    more: float = 0.0
 
 
 OTHER = Factor(2.0, 10.0)
@@ -44,11 +45,13 @@ def factors(core: str) -> Mapping[str, Factor]:
     return {name: Factor(*numbers) for name, numbers in table.items()}
 
 
-def counts(node: Node, calls: int = 1) -> tuple[int, int, int, int, int]:
-    """What the factors multiply: MACs, elements of the output, of the first and of the second input, calls."""
+def counts(node: Node, calls: int = 1) -> tuple[int, int, int, int, int, int]:
+    """What the factors multiply: MACs, elements of the output, of the first and of the second input, whole nodes (a piece in
+    rows is none), further calls."""
     whole = _whole(node)
     (output, *_), (first, second, *_) = ([*(v.type.elements for v in side), 0, 0] for side in (whole.outputs, whole.inputs))
-    return node.op.work(node).macs, output, first, second, calls
+    begins = not (isinstance(node.op, Piece) and node.op.in_rows)
+    return node.op.work(node).macs, output, first, second, int(begins), calls - begins
 
 
 def _whole(node: Node) -> Node:
@@ -64,4 +67,21 @@ def instructions(node: Node, target: Target, calls: int = 1) -> float:
     f, op = factors(target.core).get(kernel.function, OTHER), _whole(node).op
     if isinstance(op, Accumulate) and not op.last:
         f = replace(f, element=OTHER.element, weight=0.0)  # its elements are added up, not stepped
-    return sum(a * n for a, n in zip((f.mac, f.element, f.input, f.weight, f.call), counts(node, calls), strict=True))
+    of_each = (f.mac, f.element, f.input, f.weight, f.call, f.more)
+    return sum(a * n for a, n in zip(of_each, counts(node, calls), strict=True))
+
+
+class Costs:
+    """`instructions` on one core, estimated once for nodes that differ only in their values.
+
+    target: None for a Cortex-M7."""
+
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = get_target("cortex-m7") if target is None else target
+        self.known: dict[tuple[Op, tuple[TensorType, ...], int], float] = {}
+
+    def __call__(self, node: Node, calls: int = 1) -> float:
+        key = (node.op, tuple(v.type for v in node.inputs), calls)
+        if key not in self.known:
+            self.known[key] = instructions(node, self.target, calls)
+        return self.known[key]

@@ -69,7 +69,7 @@ class Line:
         raise Shortage(self.target, "SRAM", needed, rest)
 
     def planner(self, graph: Graph) -> Planner:
-        return Planner(graph, INPUT_MODES[self.input_mode])
+        return Planner(graph, INPUT_MODES[self.input_mode], target=self.target)
 
     def plan(self, planner: Planner, name: str, cap: int) -> Program:
         """The cheapest program whose arena has at most `cap` bytes, or the smallest one where none has."""

@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mcugrad.costs import Costs
 from mcugrad.ir import Graph, Node, Op, TensorType, Value
-from mcugrad.memory.forward import INSTRUCTIONS_PER_MAC, Mode, narrow_places
+from mcugrad.memory.forward import Mode, narrow_places
 from mcugrad.memory.live import Lives
 from mcugrad.memory.schedule import Step, node_rows
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
 from mcugrad.passes.recompute import Rerun, cuttable, rerun, taken_names
-
-INSTRUCTIONS_PER_PIECE = 1500
-"""What one more call of a backward kernel costs on a Cortex-M7: its set-up, and work that rows no longer share."""
 
 ROWS = (8, 4, 2, 1)
 JOINED = 3  # most blocks whose inner values are not kept either
@@ -62,14 +60,14 @@ class Ways:
 class Backward:
     """The blocks of a training graph's backward pass, cut where little of it is alive, and the ways to run them."""
 
-    def __init__(self, graph: Graph, input_rows: bool = False) -> None:
-        """input_rows: the input is pulled for the forward pass, and not there for the backward pass."""
-        self.graph, self.lives = graph, Lives(graph)
+    def __init__(self, graph: Graph, input_rows: bool, costs: Costs) -> None:
+        """input_rows: the input is pulled for the forward pass, and not there for the backward pass.  costs: of the core."""
+        self.graph, self.lives, self.costs = graph, Lives(graph), costs
         self.made = {v: i for i, n in enumerate(graph.nodes) if n.op.phase == "forward" for v in n.outputs}
         self.narrow = {v for values in narrow_places(graph).values() for v in values}
         if input_rows:
             self.narrow |= {v for n in graph.nodes if graph.inputs[0] in n.inputs for v in n.outputs}
-        self.known: dict[tuple[Op, tuple[TensorType, ...]], tuple[int, int]] = {}
+        self.known: dict[tuple[Op, tuple[TensorType, ...]], int] = {}
         self.edges = self._edges()
         self.rows: dict[tuple[int, int], tuple[list[Way], Iterator[Way]]] = {}
 
@@ -205,22 +203,20 @@ class Backward:
         plain = self.graph.nodes[start:stop]
         names = taken_names(self.graph)
         nodes = [n for r in reruns for n in rerun(self.graph, r, names, "rounds")] if reruns else list(plain)
-        facts = {n: self._facts(n) for n in nodes}
         steps = [Step(n, 0, node_rows(n)) for n in nodes]
         touched = self.lives.touched(nodes)
-        peak = self.lives.peak(start, stop, steps, {}, {n: size for n, (size, _) in facts.items() if size})
+        peak = self.lives.peak(start, stop, steps, {}, {n: size for n in nodes if (size := self._scratch(n))})
         later = self._forward_reads(self.graph.nodes[stop:])
         saved = sum(self.lives.size[v] for v in self._forward_reads(nodes) - later if v in self.lives.size)
-        extra = sum(macs for _, macs in facts.values()) - sum(self._facts(n)[1] for n in plain)
-        cost = int(INSTRUCTIONS_PER_MAC * extra) + INSTRUCTIONS_PER_PIECE * (len(nodes) - len(plain))
+        cost = round(sum(map(self.costs, nodes)) - sum(map(self.costs, plain)))
         return Way(first, last, start, stop, mode, reruns, peak + self._gradients(start, stop, touched), saved, cost)
 
-    def _facts(self, node: Node) -> tuple[int, int]:
-        """Bytes of scratch memory, and multiply-accumulates; the same for nodes that differ only in their values."""
+    def _scratch(self, node: Node) -> int:
+        """Bytes of scratch memory; the same for nodes that differ only in their values."""
         key = (node.op, tuple(v.type for v in node.inputs))
         if key not in self.known:
             kernel = node.op.kernel(node)
-            self.known[key] = (kernel.scratch if kernel else 0, node.op.work(node).macs)
+            self.known[key] = kernel.scratch if kernel else 0
         return self.known[key]
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
+from mcugrad.costs import Costs
 from mcugrad.ir import Graph, Value
 from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
 from mcugrad.memory.problem import Home, build, storage
-from mcugrad.memory.schedule import ScheduleError, arrange, layerwise, stream_block
+from mcugrad.memory.schedule import ScheduleError, Step, arrange, layerwise, stream_block
 
 WORTH = 0.03
 """Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
-
-INSTRUCTIONS_PER_MAC, INSTRUCTIONS_PER_CALL = 1.75, 4000
-"""Measured on a Cortex-M7: the forward pass of MCUNet-5FPS, and what one more call of a row-streamed layer costs."""
 
 
 class Mode(Enum):
@@ -32,20 +31,24 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class Block:
-    """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node."""
+    """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node, extra:
+    estimated instructions of these calls."""
 
     start: int
     stop: int
     mode: Mode
     peak: int
-    steps: int
+    steps: int = 0
+    extra: int = 0
 
 
 class Forward:
-    """The blocks that a cut of the forward nodes may use.  `rows`: the first one pulls the input row by row."""
+    """The blocks that a cut of the forward nodes may use.  `rows`: the first one pulls the input row by row.
 
-    def __init__(self, graph: Graph, rows: bool) -> None:
-        self.graph, self.rows = graph, rows
+    costs: of the core that runs them."""
+
+    def __init__(self, graph: Graph, rows: bool, costs: Costs) -> None:
+        self.graph, self.rows, self.costs = graph, rows, costs
         self.lives = Lives(graph)
         self.live = live(build(graph, layerwise(graph), scratch=self.lives.scratch))
         self.runs = row_runs(graph)
@@ -54,7 +57,7 @@ class Forward:
     @cached_property
     def blocks(self) -> list[Block]:
         """In order of their end."""
-        blocks = [Block(i, i + 1, Mode.LAYERWISE, int(self.live[i]), 0) for i in range(int(self.rows), self.stop)]
+        blocks = [Block(i, i + 1, Mode.LAYERWISE, int(self.live[i])) for i in range(int(self.rows), self.stop)]
         for cuts in self.runs:
             for i, start in enumerate(cuts):
                 pull = self.rows and start == 0
@@ -63,7 +66,7 @@ class Forward:
         return sorted(blocks, key=lambda b: b.stop)
 
     def candidates(self, cap: int | None) -> Iterator[tuple[Block, ...]]:
-        """Cuts worth placing, best first: frugal where that is nearly free, the fewest extra calls under the cap, the least."""
+        """Cuts worth placing, best first: frugal where nearly free, the fewest extra instructions under the cap, the least."""
         if cap is None and not self.rows:
             yield ()
             return
@@ -87,22 +90,21 @@ class Forward:
 
     def _frugal_peak(self, floor: int) -> int:
         """The smallest peak, not below `floor`, whose extra calls are nearly free; without end where there is none."""
-        macs = sum(n.op.work(n).macs for n in self.graph.nodes if n.op.phase == "forward")
-        calls = int(WORTH * macs * INSTRUCTIONS_PER_MAC / INSTRUCTIONS_PER_CALL)
+        nearly = WORTH * sum(self.costs(n) for n in self.graph.nodes if n.op.phase == "forward")
         for peak in sorted({max(b.peak, floor) for b in self.blocks}):
             path = self._path(peak)
-            if path is not None and sum(b.steps for b in path) <= calls:
+            if path is not None and sum(b.extra for b in path) <= nearly:
                 return peak
         return 1 << 62
 
     def _path(self, cap: int) -> tuple[Block, ...] | None:
-        """Row-streamed blocks of the chain of blocks under the cap with the fewest extra calls; None where there is none."""
+        """Row-streamed blocks of the chain under the cap with the fewest extra instructions; None where there is none."""
         best: dict[int, tuple[int, tuple[Block, ...]]] = {0: (0, ())}
         for block in self.blocks:
             if block.peak <= cap and block.start in best:
-                steps, before = best[block.start]
-                if block.stop not in best or steps + block.steps < best[block.stop][0]:
-                    best[block.stop] = steps + block.steps, (*before, block)
+                extra, before = best[block.start]
+                if block.stop not in best or extra + block.extra < best[block.stop][0]:
+                    best[block.stop] = extra + block.extra, (*before, block)
         return tuple(b for b in best[self.stop][1] if b.mode is Mode.ROWS) if self.stop in best else None
 
     def _row_block(self, start: int, stop: int, pull: bool) -> Block:
@@ -110,7 +112,9 @@ class Forward:
         kept = {v for n in nodes for v in n.outputs if self.lives.last.get(v, -1) >= stop}
         steps, rings = stream_block(self.graph, start, stop, kept, input_rows=pull)
         peak = self.lives.peak(start, stop, steps, rings) + self.lives.passing(start, stop, self.lives.touched(nodes))
-        return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start))
+        calls = Counter(s.node for s in steps if isinstance(s, Step))
+        extra = sum(self.costs(node, n) - self.costs(node) for node, n in calls.items())
+        return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra))
 
 
 def row_runs(graph: Graph) -> list[list[int]]:

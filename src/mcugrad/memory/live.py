@@ -65,6 +65,9 @@ class Lives:
         spans = _Spans(self, self.scratch if scratch is None else scratch, rings)
         for index, step in enumerate(steps):
             spans.add(index, step)
+        for index, step in enumerate(steps):
+            if isinstance(step, Step) and step.segment is None:
+                spans.merge_in_place(index, step.node, start, stop)
         buffers = spans.buffers(start, stop, len(steps))
         return int(live_bytes(buffers, len(steps), find_overlaps(tuple(steps), buffers))[:-1].max(initial=0))
 
@@ -77,20 +80,55 @@ class _Spans:
         self.span: dict[object, tuple[int, int]] = {}
         self.size: dict[object, int] = {}
         self.names: dict[object, dict[Value, None]] = {}
-        self.own: dict[Value, Value] = {}  # of values that the graph does not have, those whose bytes they name
+        self.own: dict[Value, Value] = {}  # those whose bytes they name, of values that the graph does not have or merged
 
     def add(self, index: int, step: Step | LoadRows) -> None:
         if isinstance(step, Step):
-            self.own |= {step.outputs[o]: self.own.get(step.inputs[i], step.inputs[i]) for i, o in step.node.op.aliased}
+            aliases = {step.outputs[o]: self._root(step.inputs[i]) for i, o in step.node.op.aliased}
+            self.own |= {v: root for v, root in aliases.items() if v not in self.lives.root}
             if step.node in self.scratch:
                 key = (step.node.op.scratch_group or step.node) if step.segment is None else step.segment
                 self._take(key, index, self.scratch[step.node])
         for value in (*step.inputs, *step.outputs):
-            root = self.lives.root.get(value, self.own.get(value, value))
+            root = self._root(value)
             if self.lives.home.get(root, Home.ARENA) is Home.ARENA:
                 ring = self.rings.get(value)
                 self._take(root, index, value.type.nbytes if ring is None else ring * value.type.row_bytes)
                 self.names.setdefault(root, {})[value] = None
+
+    def merge_in_place(self, index: int, node: Node, start: int, stop: int) -> None:
+        """Lets each output take the bytes of an input of its size that dies here, where the op allows it; a group of merged
+        values goes by the name of its first."""
+        allowed, taken = node.op.replaces(node), set[int]()
+        inputs = [self._root(v) for v in node.inputs]
+        for source, target in allowed:
+            x, y = inputs[source], self._root(node.outputs[target])
+            sharing = all((i, target) in allowed for i, v in enumerate(inputs) if v is x)
+            if target not in taken and sharing and self._fits(x, y, index, start, stop):
+                self.own[y] = x
+                self.span[x] = self.span[x][0], self.span.pop(y)[1]
+                self.names[x] |= self.names.pop(y)
+                taken.add(target)
+
+    def _fits(self, x: Value, y: Value, index: int, start: int, stop: int) -> bool:
+        """Does y begin where x ends, in as many bytes?"""
+        here = x is not y and x in self.span and y in self.span and x.type.nbytes == y.type.nbytes
+        whole = here and not any(v in self.rings for owner in (x, y) for v in self.names[owner])
+        ends = whole and self.span[x][1] == index == self.span[y][0]
+        return ends and not self._after(x, stop) and not self._before(y, start)
+
+    def _root(self, value: Value) -> Value:
+        """The value under whose name the bytes go."""
+        root = self.lives.root.get(value, value)
+        while root in self.own:
+            root = self.own[root]
+        return root
+
+    def _before(self, owner: Value, start: int) -> bool:
+        return any(self.lives.first.get(self.lives.root.get(v, v), start) < start for v in (owner, *self.names[owner]))
+
+    def _after(self, owner: Value, stop: int) -> bool:
+        return any(self.lives.last.get(self.lives.root.get(v, v), -1) >= stop for v in (owner, *self.names[owner]))
 
     def _take(self, owner: object, index: int, size: int) -> None:
         self.size[owner] = max(self.size.get(owner, 0), _up(size))
@@ -100,8 +138,8 @@ class _Spans:
         """One for each; from the first step where nodes before `start` use it, to the end where nodes from `stop` on do."""
         found = []
         for owner, (first, last) in self.span.items():
-            before = isinstance(owner, Value) and self.lives.first.get(owner, start) < start
-            after = isinstance(owner, Value) and self.lives.last.get(owner, -1) >= stop
+            before = isinstance(owner, Value) and self._before(owner, start)
+            after = isinstance(owner, Value) and self._after(owner, stop)
             names = tuple(self.names.get(owner, ()))
             ring = next((self.rings[v] for v in names if v in self.rings), None)
             found.append(Buffer(names, 0 if before else first, steps if after else last, self.size[owner], ring_rows=ring))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from mcugrad.costs import Costs
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph, verify
 from mcugrad.memory.backward import Backward, Way
@@ -15,6 +16,7 @@ from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
 from mcugrad.passes.recompute import recompute
+from mcugrad.targets import Target
 
 TRIES = 3
 """Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
@@ -52,7 +54,7 @@ class Planned:
 
 
 def plan(graph: Graph, *, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0) -> Planned:
-    """`Planner(graph, input_rows, seed).plan(sram_for_arena)`."""
+    """`Planner(graph, input_rows, seed).plan(sram_for_arena)`, for a Cortex-M7."""
     return Planner(graph, input_rows, seed).plan(sram_for_arena)
 
 
@@ -60,19 +62,19 @@ def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
     """Bytes alive at most under the leanest modes of the forward pass: what its smallest arena needs, but for gaps.
 
     input_rows: as for `plan`, None pulls the input where that is possible.  A fraction of the time of a plan."""
-    return Forward(graph, can_pull(graph) if input_rows is None else input_rows).floor()
+    return Forward(graph, can_pull(graph) if input_rows is None else input_rows, Costs()).floor()
 
 
 class Planner:
-    """Plans of one graph under any number of caps.
+    """Plans of one graph under any number of caps, with the fewest instructions on the target's core (None: Cortex-M7).
 
     input_rows: True pulls the input row by row, None does so only where nothing else fits.  Raises ScheduleError when the
     input cannot be pulled row by row."""
 
-    def __init__(self, graph: Graph, input_rows: bool | None = False, seed: int = 0) -> None:
+    def __init__(self, graph: Graph, input_rows: bool | None = False, seed: int = 0, target: Target | None = None) -> None:
         if input_rows:
             arrange(graph, [(0, 1)], input_rows=True)
-        self.graph, self.seed = graph, seed
+        self.graph, self.seed, self.costs = graph, seed, Costs(target)
         self.choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
         self.forward: dict[bool, Forward] = {}
         self.backward: dict[bool, Backward] = {}
@@ -81,7 +83,7 @@ class Planner:
         """Modes, schedule and addresses; inference runs the first steps of the same schedule.
 
         Without a cap (bytes of arena) layerwise.  Under one, the smallest arena that row streaming reaches while its extra
-        calls stay within WORTH of the forward pass; where that does not fit, the fewest extra calls that do; where none
+        calls stay within WORTH of the forward pass; where that does not fit, the cheapest extra calls that do; where none
         do, the backward pass computes forward values again and runs in rows, with the fewest extra instructions.
         Raises BudgetError that says by how much the smallest plan misses the cap."""
         tried: list[Planned] = []
@@ -102,12 +104,12 @@ class Planner:
 
     def _forward(self, rows: bool) -> Forward:
         if rows not in self.forward:
-            self.forward[rows] = Forward(self.graph, rows)
+            self.forward[rows] = Forward(self.graph, rows, self.costs)
         return self.forward[rows]
 
     def _backward(self, rows: bool) -> Backward:
         if rows not in self.backward:
-            self.backward[rows] = Backward(self.graph, rows)
+            self.backward[rows] = Backward(self.graph, rows, self.costs)
         return self.backward[rows]
 
     def _forward_only(self, cap: int | None, rows: bool) -> Iterator[Planned]:
@@ -141,7 +143,7 @@ class Planner:
         ways = backward.ways(cap)
         for choice in ways:
             graph = recompute(self.graph, choice.reruns)
-            forward = Forward(graph, rows)
+            forward = Forward(graph, rows, self.costs)
             if (forward.rest() <= cap and forward.floor() <= cap) or choice is ways[-1]:
                 verify(graph)
                 blocks = next(iter(forward.candidates(cap)))

@@ -74,18 +74,25 @@ def scratch_sizes(graph: Graph) -> dict[Node, int]:
     return {n: k.scratch for n, k in kernels.items() if k is not None and k.scratch}
 
 
-def build(graph: Graph, schedule: Schedule, *, align: int = ALIGN, scratch: Mapping[Node, int] | None = None) -> Problem:
+def build(
+    graph: Graph,
+    schedule: Schedule,
+    *,
+    align: int = ALIGN,
+    scratch: Mapping[Node, int] | None = None,
+    in_place: bool = True,
+) -> Problem:
     """Lifetimes, in-place merges, overlaps, rings and scratch of a scheduled graph.
 
-    align: bytes.  scratch: `scratch_sizes(graph)`, for callers that build many problems of one graph.  Values of zero
-    bytes get no buffer.  Raises MemoryProblemError as `storage` does.
+    align: bytes.  scratch: `scratch_sizes(graph)`, for callers that build many problems of one graph.  in_place: False shows
+    what the merges bring.  Values of zero bytes get no buffer.  Raises MemoryProblemError as `storage` does.
     """
     store = storage(graph)
     arena = {v for v, h in store.home.items() if h is Home.ARENA}
     rings = {v: n for v, n in ring_rows(graph, schedule).items() if v in arena}
     groups = _Groups({v: store.root[v] for v in arena}, _lives(graph, schedule, arena))
     for index, step in enumerate(schedule):
-        if isinstance(step, Step) and step.segment is None:
+        if in_place and isinstance(step, Step) and step.segment is None:
             _merge_in_place(step.node, index, groups, rings)
     buffers = [_buffer(group, rings, align) for group in groups.all()]
     work = _scratch(schedule, scratch_sizes(graph) if scratch is None else scratch, align)

@@ -52,6 +52,11 @@ class Piece(Op):
         return "update" if self.op.phase == "update" else "backward"
 
     @property
+    def in_rows(self) -> bool:
+        """Is it less than the whole op?"""
+        return any(p is not None for p in (*self.reads, *self.writes))
+
+    @property
     def overwrites(self) -> bool:
         return self.more or self.op.overwrites
 

@@ -39,7 +39,7 @@ class Plans:
 
     def __init__(self, graph: Graph, name: str, target: Target, input_mode: str, seed: int = 0) -> None:
         self.graph, self.name, self.target = graph, name, target
-        self.planner = Planner(graph, INPUT_MODES[input_mode], seed)
+        self.planner = Planner(graph, INPUT_MODES[input_mode], seed, target)
         self.fixed = state_layout(graph).total + REST
 
     def best(self) -> Planned:
@@ -94,7 +94,8 @@ class Plans:
     def _forward(self, block: Block) -> dict[str, Any]:
         nodes = self.graph.nodes
         names = nodes[block.start].outputs[0].name, nodes[block.stop - 1].outputs[0].name
-        return {"layers": " .. ".join(names), "mode": block.mode.value, "bytes": block.peak, "extra_calls": block.steps}
+        size = {"bytes": block.peak, "extra_calls": block.steps, "extra_instructions": block.extra}
+        return {"layers": " .. ".join(names), "mode": block.mode.value, **size}
 
     def _backward(self, way: Way) -> dict[str, Any]:
         return {
@@ -212,7 +213,7 @@ def _mode_table(result: dict[str, Any]) -> Table:
     title = escape(f"{result['model']} on {result['target']}")
     table = Table("part", "mode", "bytes alive", "kept", "extra instructions", title=title)
     for block in result["modes"]["forward"]:
-        row = (f"{block['bytes']:,}", "", f"{block['extra_calls']:,} calls")
+        row = (f"{block['bytes']:,}", "", f"{block['extra_instructions']:,} ({block['extra_calls']:,} calls)")
         table.add_row(f"forward {block['layers']}", block["mode"], *row)
     for way in result["modes"]["backward"]:
         mode = way["mode"] if way["rows"] is None else f"{way['mode']} ({way['rows']} a round)"
