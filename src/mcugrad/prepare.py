@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from mcugrad.ir import Array, Graph, verify
 from mcugrad.loss import Loss
 from mcugrad.ops.head import Head
 from mcugrad.own_output import own_output
-from mcugrad.passes import TRAIN, run
+from mcugrad.passes import TRAIN, Pass, run
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.quant.assign import assign
 from mcugrad.quant.observe import QUANTIZERS, image_range, observe
@@ -231,11 +232,18 @@ def default_rate(selection: Selection, graph: Graph) -> float:
 
 
 def training_graph(
-    prepared: Prepared, scheme: UpdateScheme, *, rate: float | None = None, seed: int = 0, compare: bool = False
+    prepared: Prepared,
+    scheme: UpdateScheme,
+    *,
+    rate: float | None = None,
+    seed: int = 0,
+    compare: bool = False,
+    passes: Sequence[Pass] = TRAIN,
 ) -> Graph:
     """The fused training graph under a scheme, exponents and means calibrated.
 
-    compare: execute the graph before and after every pass.  Raises McugradError when the scheme does not fit the model."""
+    compare: execute the graph before and after every pass.  passes: others than all of them only show what each one brings.
+    Raises McugradError when the scheme does not fit the model."""
     selection = resolve(scheme, prepared.graph)
     rate = default_rate(selection, prepared.graph) / prepared.targets.power if rate is None else rate
     plan = TrainingPlan(selection, rate, loss=prepared.targets.loss)
@@ -245,7 +253,7 @@ def training_graph(
         graph = replace(graph, meta={**graph.meta, AUGMENT: prepared.augment})
     control = np.array([seed, 0, 0, 1 << 16], np.int64)
     feeds = {prepared.graph.inputs[0].name: prepared.x[:1], "label": np.atleast_1d(prepared.y[0]), "control": control}
-    return run(graph, TRAIN, feeds if compare else None)
+    return run(graph, passes, feeds if compare else None)
 
 
 def _calibrated(prepared: Prepared, selection: Selection, seed: int) -> dict[str, Any]:

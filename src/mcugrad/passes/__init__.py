@@ -13,4 +13,4 @@ TRAIN: tuple[Pass, ...] = (
     update_early,  # activations and gradients die as soon as possible
 )
 
-__all__ = ["TRAIN", "run"]
+__all__ = ["TRAIN", "Pass", "run"]
