@@ -31,7 +31,10 @@ from mcugrad.exporters.tflite import file_quant
 from mcugrad.graphfile import load_graph, save_graph
 from mcugrad.importers.tflite_read import contents, read
 from mcugrad.ir import Graph, Node, Param, Value, interpret
+from mcugrad.ops.example import activation, single
 from mcugrad.ops.head import Head
+from mcugrad.ops.pool import AvgPool, Ties
+from mcugrad.ops.spatial import Window
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.program import inference_graph
 from onnx_models import Net as OnnxNet
@@ -133,6 +136,12 @@ def test_a_graph_survives_its_file(name: str, tmp_path: Path) -> None:
     assert str(again) == str(graph)
     assert [n.op for n in again.nodes] == [n.op for n in graph.nodes] and again.meta == graph.meta
     assert all(np.array_equal(a.data, b.data) for a, b in zip(again.params, graph.params, strict=True))
+
+
+def test_how_an_average_rounds_survives_the_file_of_a_graph(tmp_path: Path) -> None:
+    graph = single(AvgPool(Window((2, 2)), Ties.EVEN), x=activation(4, 4, 3))
+    save_graph(graph, tmp_path / "graph.npz")
+    assert str(load_graph(tmp_path / "graph.npz")) == str(graph)
 
 
 @pytest.mark.parametrize("seed", range(8))

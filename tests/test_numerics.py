@@ -13,7 +13,8 @@ from mcugrad.ops.add import Add
 from mcugrad.ops.backprop import GradMask, GradQuantize, GradSum
 from mcugrad.ops.head import HeadInputGrad, HeadUpdate
 from mcugrad.ops.loss import SampleScale, SoftmaxCrossEntropy
-from mcugrad.ops.pool import global_average
+from mcugrad.ops.pool import AvgPool, Ties, global_average
+from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import BiasStep, WeightStep
 
 Array = NDArray[Any]
@@ -238,6 +239,16 @@ def test_global_average_rounds_half_up() -> None:
     op = global_average(type_)
     (got,) = op.eval(node(op, type_), x)
     assert got.ravel().tolist() == [-1, 5, 2]
+
+
+def test_halves_of_an_average_go_where_the_source_of_the_model_sends_them() -> None:
+    x = np.array([[-3, -4, 1, 2], [-2, -3, 2, 3]]).reshape(1, 2, 1, 4).astype(np.int8)
+    type_ = typed(x, "s8", Quant((0.1,), 3))
+    wanted = {Ties.UP: [-2, -3, 2, 3], Ties.AWAY: [-3, -4, 2, 3], Ties.EVEN: [-2, -4, 2, 2], Ties.ODD: [-3, -3, 1, 3]}
+    for ties, averages in wanted.items():
+        op = AvgPool(Window((2, 1)), ties)
+        (got,) = op.eval(node(op, type_), x)
+        assert got.ravel().tolist() == averages, ties
 
 
 def test_softmax_and_its_gradient() -> None:

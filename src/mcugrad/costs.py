@@ -20,6 +20,10 @@ LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "corte
 """Cores without measurements of their own, and whose they borrow: the latter has the same kernels."""
 
 
+ALIKE = {"mcg_avg_pool_ties": "mcg_avg_pool"}
+"""Kernels without measurements of their own, and whose they borrow."""
+
+
 @dataclass(frozen=True)
 class Factor:
     """Instructions of a kernel per multiply-accumulate, per element of its output, of its first and of its second input (a
@@ -64,7 +68,8 @@ def instructions(node: Node, target: Target, calls: int = 1) -> float:
     kernel = node.op.kernel(node)
     if kernel is None:
         return 0.0
-    f, op = factors(target.core).get(kernel.function, OTHER), _whole(node).op
+    name, op = ALIKE.get(kernel.function, kernel.function), _whole(node).op
+    f = factors(target.core).get(name, OTHER)
     if isinstance(op, Accumulate) and not op.last:
         f = replace(f, element=OTHER.element, weight=0.0)  # its elements are added up, not stepped
     of_each = (f.mac, f.element, f.input, f.weight, f.call, f.more)

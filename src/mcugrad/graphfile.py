@@ -8,6 +8,7 @@ import pkgutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def _graph(structure: Mapping[str, Any], file: Mapping[str, Array]) -> Graph:
 
 
 def encode(value: Any) -> Any:
-    """JSON of numbers, text, None, tuples, dicts and the dataclasses of ops and types."""
+    """JSON of numbers, text, None, tuples, dicts and the dataclasses and enumerations of ops and types."""
+    if isinstance(value, Enum):
+        return {"is": type(value).__name__, "value": value.value}
     if is_dataclass(value) and not isinstance(value, type):
         found = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
         return {"is": type(value).__name__, **found}
@@ -110,7 +113,8 @@ def decode(value: Any) -> Any:
 
 @cache
 def _classes() -> dict[str, type]:
-    """Dataclasses by name: those of the op families and of types."""
+    """Dataclasses and enumerations by name: those of the op families and of types."""
     modules = [ir, *(importlib.import_module(f"{ops.__name__}.{m.name}") for m in pkgutil.iter_modules(ops.__path__))]
-    found = {n: c for m in modules for n, c in vars(m).items() if isinstance(c, type) and is_dataclass(c)}
+    kinds = {n: c for m in modules for n, c in vars(m).items() if isinstance(c, type)}
+    found = {n: c for n, c in kinds.items() if is_dataclass(c) or issubclass(c, Enum)}
     return {**found, "TensorType": TensorType, "Augment": Augment}

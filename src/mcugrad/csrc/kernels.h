@@ -148,6 +148,12 @@ void mcg_lut(int32_t row, const int8_t *table, const mcg_rows_t *r, const int8_t
 
 void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
+/* Where an average halfway between two numbers goes. */
+enum { MCG_TIES_UP = 0, MCG_TIES_AWAY = 1, MCG_TIES_EVEN = 2, MCG_TIES_ODD = 3 };
+
+/* The same, with halves as `ties` says. */
+void mcg_avg_pool_ties(const mcg_conv2d_t *p, int32_t ties, const mcg_rows_t *r, const int8_t *x, int8_t *y);
+
 void mcg_max_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y);
 
 /* mask bit = the value passed its clamp: -128 < y < 127.  y [rows][row], mask [rows][(row + 7) / 8]. */

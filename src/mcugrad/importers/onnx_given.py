@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mcugrad.ops.clamp import Clamp
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.place import Pad, Slice
-from mcugrad.ops.pool import AvgPool, MaxPool
+from mcugrad.ops.pool import AvgPool, MaxPool, Ties
 from mcugrad.ops.reshape import Reshape
 from mcugrad.ops.transpose import Transpose
 from mcugrad.ops.upsample import Upsample
@@ -78,9 +79,10 @@ class Given(Assignment):
             x = self.values[node.inputs[0]].type.quant
             assert x is not None
             self.quants[last] = x
-        pooled = isinstance(node.op, AvgPool) and self._averaged(node, node.op)
         try:
-            if not pooled:
+            if isinstance(node.op, AvgPool):
+                self._averaged(node, node.op)
+            else:
                 super()._node(node)
         except GraphError as error:
             raise Unassigned(last, str(error)) from None
@@ -91,12 +93,14 @@ class Given(Assignment):
             value = self.build.one(op, value, name=f"{last.name}_grid", origin=last.origin)
         self.values.update({node.outputs[0]: value, last: value})
 
-    def _averaged(self, node: Node, op: AvgPool) -> bool:
-        """An average whose result has a grid of its own: a layer of equal weights, rounded once.  False: a plain pool."""
+    def _averaged(self, node: Node, op: AvgPool) -> None:
+        """An average: rounded as onnxruntime does, or where its result has a grid of its own, a layer of equal weights."""
         x, y = self.values[node.inputs[0]], node.outputs[0]
         out = self.quants.get(y)
         if out is None or out == x.type.quant or any(op.window.padding):
-            return False
+            ties = Ties.ODD if x.type.quant and x.type.quant.zero % 2 else Ties.EVEN
+            self.values[y] = self.build.one(replace(op, ties=ties), x, name=y.name, origin=y.origin)
+            return
         channels, kernel = x.type.shape[3], op.window.kernel
         scale = Quant((1 / math.prod(kernel),) * channels, 0, 3)
         shape = (1, *kernel, channels)
@@ -104,7 +108,6 @@ class Given(Assignment):
         bias = self.build.param(f"{y.name}_bias", TensorType((channels,), "s32"), np.zeros(channels, np.int32), y.origin)
         layer = DepthwiseConv2d(op.window, out)
         self.values[y] = self.build.one(layer, x, weight, bias, name=y.name, origin=y.origin)
-        return True
 
     def _numbers(self, node: Node, op: Layer, scales: tuple[float, float]) -> tuple[Array, Array, Array]:
         step = self.steps.get(node.inputs[1])

@@ -33,7 +33,7 @@ from mcugrad.ir import Value
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d
 from mcugrad.ops.place import Pad
-from mcugrad.ops.pool import AvgPool, MaxPool
+from mcugrad.ops.pool import AvgPool, MaxPool, Ties
 from mcugrad.ops.spatial import Window
 
 Handler = Callable[[State, TfliteNode], None]
@@ -130,7 +130,9 @@ def pool(state: State, node: TfliteNode) -> None:
     if kernel[0] > size[0] or kernel[1] > size[1]:
         raise Blocked(f"a {kernel} window on a {size} map", "pool over the map's own size")
     window = _window(node, size, kernel)
-    op = AvgPool(window) if node.op == "AVERAGE_POOL_2D" else MaxPool(window)
+    signed = state.tensor(node.inputs[0]).dtype == "INT8"  # unsigned sums have no negative halves
+    average = node.op == "AVERAGE_POOL_2D"
+    op = AvgPool(window, Ties.AWAY if signed else Ties.UP) if average else MaxPool(window)
     value = state.emit(op, x, name="pool", origin=state.origin(node))
     value = _kept(state, node, value, limits_of(node))
     state.acts[node.outputs[0]] = Act(value, value.type.shape)
@@ -154,7 +156,7 @@ def mean(state: State, node: TfliteNode) -> None:
     window = Window((x.type.shape[1] if 1 in axes else 1, x.type.shape[2] if 2 in axes else 1))
     out, origin = state.quant(node.outputs[0]), state.origin(node)
     if state.quant(node.inputs[0]) == out:
-        value = state.emit(AvgPool(window), x, name="pool", origin=origin)
+        value = state.emit(AvgPool(window, Ties.UP if out is None else Ties.EVEN), x, name="pool", origin=origin)
     else:
         share = 1 / math.prod(window.kernel)
         value = state.unit_layer("mean", DepthwiseConv2d(window, out), x, x.type.shape[3], origin, scale=share)

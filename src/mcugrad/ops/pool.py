@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from mcugrad.ops.example import pool_cases, single
 from mcugrad.ops.spatial import Window, nhwc
 
 Array = NDArray[Any]
+
+
+class Ties(IntEnum):
+    """Where an average that lies halfway between two numbers goes: up, away from 0 (TFLite's pool), to the even one (its
+    mean), or to the odd one (an even number of steps from an odd zero point, as of onnxruntime).  Also in csrc/kernels.h."""
+
+    UP = 0
+    AWAY = 1
+    EVEN = 2
+    ODD = 3
 
 
 def pooled(x: TensorType, window: Window) -> tuple[int, ...]:
@@ -44,9 +55,11 @@ def pool_fields(x: TensorType, y: TensorType, window: Window) -> tuple[tuple[str
 
 @dataclass(frozen=True)
 class AvgPool(Op):
-    """y = floor((2 S + P) / (2 P)) of the P elements under the window (padding not counted), type kept."""
+    """y = floor((2 S + P) / (2 P)) of the P elements under the window (padding not counted), type kept; `ties` is where
+    the source of the model rounds halves, if not up."""
 
     window: Window
+    ties: Ties = Ties.UP
     splits_rows = True
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -62,7 +75,10 @@ class AvgPool(Op):
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         p = counts(arrays[0].shape, self.window)
-        return ((2 * self._sum(arrays[0]).astype(np.int64) + p) // (2 * p),)
+        twice = 2 * self._sum(arrays[0]).astype(np.int64) + p
+        y, tie = twice // (2 * p), twice % (2 * p) == 0
+        lower = {Ties.UP: np.zeros_like(tie), Ties.AWAY: y <= 0, Ties.EVEN: y % 2 == 1, Ties.ODD: y % 2 == 0}
+        return (y - (tie & lower[self.ties]),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         return (self._sum(arrays[0]) / counts(arrays[0].shape, self.window),)
@@ -81,8 +97,10 @@ class AvgPool(Op):
 
     def kernel(self, node: Node) -> Kernel:
         x, y = node.inputs[0], node.outputs[0]
-        fields = pool_fields(x.type, y.type, self.window)
-        return Kernel("mcg_avg_pool", (Struct("mcg_conv2d_t", fields), RowRange(), Operand(x), Operand(y, const=False)))
+        fields, args = pool_fields(x.type, y.type, self.window), (RowRange(), Operand(x), Operand(y, const=False))
+        if self.ties == Ties.UP:
+            return Kernel("mcg_avg_pool", (Struct("mcg_conv2d_t", fields), *args))
+        return Kernel("mcg_avg_pool_ties", (Struct("mcg_conv2d_t", fields), int(self.ties), *args))
 
     def needs(self, node: Node, first: int, last: int) -> tuple[RowNeed, ...]:
         return (self.window.need(first, last, node.inputs[0].type.shape[1]),)
@@ -92,7 +110,9 @@ class AvgPool(Op):
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
-        yield from (single(cls(window), x=x) for x, window in pool_cases())
+        cases = list(pool_cases())
+        yield from (single(cls(window), x=x) for x, window in cases)
+        yield from (single(cls(window, ties), x=x) for x, window in cases[1:6:2] for ties in list(Ties)[1:])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,13 @@
 /* floor(n / d), d > 0. */
 static inline int32_t floor_divide(int32_t n, int32_t d) { return n >= 0 ? n / d : -((d - 1 - n) / d); }
 
+/* sum / count to nearest, a half as `ties` says. */
+MCG_INLINE int32_t average(int32_t sum, int32_t count, int32_t ties) {
+  const int32_t twice = 2 * sum + count, up = floor_divide(twice, 2 * count);
+  if (ties == MCG_TIES_UP || up * 2 * count != twice) return up;
+  return up - (ties == MCG_TIES_AWAY ? up <= 0 : (up & 1) == (ties == MCG_TIES_EVEN));
+}
+
 /* sum [4] += four channels of n neighbouring pixels */
 static inline void sum_row(const int8_t *at, int32_t pixel, int32_t n, int32_t sum[4]) {
   int32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3];
@@ -27,7 +34,8 @@ static inline void sum_few(const int8_t *at, int32_t pixel, int32_t n, int32_t l
 }
 
 /* Output pixel y [C] from the taps inside the input. */
-static void pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int8_t *y) {
+MCG_INLINE void pixel(const mcg_conv2d_t *p, int32_t ties, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox,
+                      int8_t *y) {
   const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left, channels = p->in_c;
   const mcg_taps_t v = mcg_taps(top, p->kernel_h, p->in_h), h = mcg_taps(left, p->kernel_w, p->in_w);
   const int32_t taps = h.last - h.first, count = (v.last - v.first) * taps;
@@ -39,13 +47,19 @@ static void pixel(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, i
       if (lanes == 4) sum_row(at, channels, taps, sum);
       else sum_few(at, channels, taps, lanes, sum);
     }
-    MCG_ROLLED for (int32_t i = 0; i < lanes; ++i) y[c + i] = (int8_t)floor_divide(2 * sum[i] + count, 2 * count);
+    MCG_ROLLED for (int32_t i = 0; i < lanes; ++i) y[c + i] = (int8_t)average(sum[i], count, ties);
   }
 }
 
-void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y) {
+MCG_INLINE void rows(const mcg_conv2d_t *p, int32_t ties, const mcg_rows_t *r, const int8_t *x, int8_t *y) {
   for (int32_t oy = r->first; oy < r->last; ++oy) {
     int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);
-    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) pixel(p, r, x, oy, ox, to);
+    for (int32_t ox = 0; ox < p->out_w; ++ox, to += p->out_c) pixel(p, ties, r, x, oy, ox, to);
   }
+}
+
+void mcg_avg_pool(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int8_t *y) { rows(p, MCG_TIES_UP, r, x, y); }
+
+void mcg_avg_pool_ties(const mcg_conv2d_t *p, int32_t ties, const mcg_rows_t *r, const int8_t *x, int8_t *y) {
+  rows(p, ties, r, x, y);
 }
