@@ -15,8 +15,9 @@ TEXT = """
 **Model zoo**: files of others and networks from code, imported, compared, and trained on real data with the device's
 arithmetic. *small*: a network of that family for 32x32 or 16x16 images, trained for a minute before. Agreement: share of
 outputs within 1 LSB, and of equal top classes, on 200 real samples: against LiteRT for int8 TFLite (1 LSB is a step of the
-model's own output), else against onnxruntime on the exported int8 network (1 LSB is 1/255 of the outputs' range). Own task:
-accuracy in percent as published, of the float model, and of the integer network (area under the curve for the autoencoder).
+model's own output; where its int8 logits tie, each of the tied classes is its top class), else against onnxruntime on the
+exported int8 network (1 LSB is 1/255 of the outputs' range). Own task: accuracy in percent as published, of the float model,
+and of the integer network (area under the curve for the autoencoder).
 SRAM, flash and instructions belong to a training build on a Cortex-M7; same bits: host and virtual MCU after five steps.
 Accuracies before and after adaptation are on held-out data; *new*: the head is new, so that it starts at chance.
 """
