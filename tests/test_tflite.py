@@ -367,4 +367,14 @@ def test_an_image_of_0_to_255_is_read_as_0_to_1_with_the_same_integers(tmp_path)
     for node in imported.graph.nodes[:2]:
         product = np.array(node.inputs[1].type.quant.scale) / 256
         stored = net.tensors[net.nodes[imported.graph.nodes.index(node)][1][1]][2]
-        np.testing.assert_array_equal(product, stored.astype(np.float32))
+        np.testing.assert_allclose(product, stored.astype(np.float32), rtol=2e-7)
+
+
+def test_a_layer_multiplies_by_the_float32_of_litert(tmp_path):
+    net = Net(dtype="INT8")
+    imported = same(net, tmp_path, net.conv(net.input, 4))
+    (layer,) = imported.graph.nodes
+    x, weight, y = (v.type.quant for v in (layer.inputs[0], layer.inputs[1], layer.outputs[0]))
+    for scale in weight.scale:
+        product = x.scale[0] * scale / y.scale[0]
+        assert abs(product - float(np.float32(product))) < 1e-14 * product

@@ -237,7 +237,8 @@ class State:
         else:
             fitted = symmetric(name, *self.integers(node.inputs[1], bias, order))
             self.integer_layers.append(fitted)
-            params = self.parameters(name, op, fitted.weight, fitted.bias, fitted.scale, origin)
+            scale = as_multiplied(x.type.quant, fitted.scale, self.quant(node.outputs[0]))
+            params = self.parameters(name, op, fitted.weight, fitted.bias, scale, origin)
         return self.activated(node, op, x, *params, name=name, limits=limits)
 
     def integers(self, weight: int, bias: int, order: Order) -> tuple[Array, Array, Array]:
@@ -280,6 +281,15 @@ class State:
         else:
             params = self.parameters(name, op, weight, np.zeros(channels), np.full(channels, scale), origin)
         return self.emit(op, x, *params, name=name, origin=origin)
+
+
+def as_multiplied(x: Quant, weight: Array, y: Quant | None) -> Array:
+    """Weight scales [O], moved by less than 2e-7 of theirs: s_x * s_w / s_y is the float32 that LiteRT multiplies by."""
+    if y is None:
+        return weight
+    product = np.float32(x.scale[0]) * weight.astype(np.float32) / np.float32(y.scale[0])
+    moved = product.astype(np.float64) * y.scale[0] / x.scale[0]
+    return np.where(product > np.finfo(np.float32).tiny, moved, weight)
 
 
 def _tail(source: Source) -> set[int]:
