@@ -11,6 +11,7 @@ from pathlib import Path
 from mcugrad.ir import Node, Op, TensorType
 from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.piece import Piece
+from mcugrad.ops.share import Share
 from mcugrad.targets import Target, get_target
 
 DATA = Path(__file__).with_name("costs.json")
@@ -60,7 +61,7 @@ def counts(node: Node, calls: int = 1) -> tuple[int, int, int, int, int, int]:
 
 def _whole(node: Node) -> Node:
     """What a piece is a piece of: its operands are those of the call."""
-    return node.op.inner(node) if isinstance(node.op, Piece) else node
+    return node.op.inner(node) if isinstance(node.op, Piece | Share) else node
 
 
 def instructions(node: Node, target: Target, calls: int = 1) -> float:

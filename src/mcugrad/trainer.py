@@ -16,11 +16,12 @@ from mcugrad.data import Dataset
 from mcugrad.devices.base import NEVER_SKIP, Device, StepResult
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
-from mcugrad.ir import Array
+from mcugrad.ir import Array, Node
 from mcugrad.loss import Loss
 from mcugrad.metrics import measure
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.piece import Piece
+from mcugrad.ops.share import PartOfSum, Share
 from mcugrad.program import Program
 
 SCHEDULES = ("halving", "cosine", "constant")
@@ -277,5 +278,10 @@ def saturated_share(program: Program, learned: Learned) -> float:
 
 def stored_gradients(program: Program) -> int:
     """Elements of all gradients that a step stores."""
-    nodes = (n.op.inner(n) if isinstance(n.op, Piece) else n for n in program.graph.nodes)
-    return sum(v.type.elements for n in nodes if isinstance(n.op, Chain) for v in n.outputs[::2])
+    nodes = (n.op.inner(n) if isinstance(n.op, Piece | Share) else n for n in program.graph.nodes)
+    return sum(v.type.elements for n in nodes if _stores(n) for v in n.outputs[::2])
+
+
+def _stores(node: Node) -> bool:
+    """Does the node store requantized gradients?"""
+    return isinstance(node.op, Chain) or (isinstance(node.op, PartOfSum) and node.op.last)

@@ -198,6 +198,9 @@ int32_t mcg_load_augmented(const mcg_context_t *c, const mcg_drawn_t *d, const m
 /* The `bytes` bytes from data + by on move to data. */
 void mcg_slide(int32_t bytes, int32_t by, int8_t *data);
 
+/* to [rows][bytes] = the first bytes of each row of `from`, rows `pitch` bytes apart. */
+void mcg_take(int32_t rows, int32_t bytes, int32_t pitch, const int8_t *from, int8_t *to);
+
 /* One piece of a row-streamed segment: which call, and the output rows [first, last) of it. */
 typedef struct {
   int16_t call, first, last;
@@ -292,14 +295,23 @@ typedef struct {
   int32_t *clamped;
 } mcg_stage_t;
 
+/* A gradient that is the sum of several calls; the last one goes on with it. */
+typedef struct {
+  int32_t *sum; /* of the gradient's shape */
+  int16_t add;  /* 1: sum holds that of the calls before */
+  int16_t more; /* 1: more calls follow: sum is stored, and there are no other operands */
+} mcg_sum_t;
+
 typedef struct {
   const int8_t *exponents;
   int32_t count;
   const mcg_stage_t *stages;
-  int32_t more; /* 1: the counts of clamped elements go on */
+  int32_t more;         /* 1: the counts of clamped elements go on */
+  const mcg_sum_t *sum; /* null: the gradient is whole */
 } mcg_chain_t;
 
-/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d. */
+/* h [out_h][out_w][out_c]; weight and rest as in mcg_conv2d.  Of a 1x1 convolution the weight may have more input channels
+ * than are wanted: p->live of them, without rest and order, of which the first in_c count. */
 void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                            const mcg_chain_t *chain, void *scratch);
 
@@ -363,13 +375,6 @@ void mcg_count_sample(int32_t samples, int32_t *count);
 void mcg_head_hold(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x, const int32_t *g, int16_t *weight,
                    int32_t *bias, const mcg_hold_t *w, const mcg_hold_t *b);
 
-/* A gradient that is the sum of several calls; the last one moves the parameter. */
-typedef struct {
-  int32_t *sum; /* of the parameter's shape */
-  int16_t add;  /* 1: sum holds that of the calls before */
-  int16_t more; /* 1: more calls follow: sum is stored, and the step has no other operands */
-} mcg_sum_t;
-
 typedef struct {
   int16_t slot;       /* of the gradient; -1: exponent 0 */
   const int8_t *base; /* [C] */
@@ -395,6 +400,7 @@ typedef struct {
   int16_t total;         /* input channels of the whole weight */
   const uint16_t *order; /* [live] channel numbers; null: identity */
   const int8_t *base;    /* [O] */
+  int32_t first;         /* element of the whole weight with which this one begins */
 } mcg_weight_params_t;
 
 typedef struct {

@@ -1,4 +1,4 @@
-"""How the backward pass runs when memory is short: which forward values are computed again, and what runs in rows."""
+"""How the backward pass runs when memory is short: what is computed again, what runs in rows or in chunks of channels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from mcugrad.memory.live import Lives
 from mcugrad.memory.schedule import Step, node_rows
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
-from mcugrad.passes.recompute import Rerun, cuttable, rerun, taken_names
+from mcugrad.passes.chunk import GRAIN, bottleneck
+from mcugrad.passes.recompute import Rerun, cuttable, read_outside, rerun, taken_names
 
 ROWS = (8, 4, 2, 1)
+CHUNKS = (2, 4, 8, 16)  # of the expanded channels of an inverted bottleneck
 JOINED = 3  # most blocks whose inner values are not kept either
 WEIGHTY = 0.04  # of the cap that these values must take for that to be tried
 
@@ -42,6 +44,11 @@ class Way:
     def rows(self) -> int | None:
         """Rows per round."""
         return next((r.rows for r in self.reruns), None)
+
+    @property
+    def channels(self) -> int | None:
+        """Expanded channels per chunk."""
+        return next((r.channels for r in self.reruns), None)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class Backward:
         options = [list(ways) for ways in self.whole]
         behind = 0
         for block in reversed(range(len(options))):
+            if min(w.own for w in options[block]) + behind > cap:
+                options[block] += self.chunks[block]
             if min(w.own for w in options[block]) + behind > cap:
                 options[block] += self._rows_under(block, block + 1, cap - behind)
             behind += min(w.saved for w in options[block])
@@ -160,6 +169,21 @@ class Backward:
         for again in dict.fromkeys(self._again(reads, masks) for masks in (False, True)):
             if again:
                 yield self._way(block, block + 1, Mode.RECOMPUTE, (Rerun(start, stop, again),))
+
+    @cached_property
+    def chunks(self) -> list[list[Way]]:
+        """Per block, the ways that run its inverted bottleneck in chunks of channels."""
+        return [list(self._chunk_ways(i)) for i in range(len(self.edges) - 1)]
+
+    def _chunk_ways(self, block: int) -> Iterator[Way]:
+        """Few chunks first."""
+        start, stop = self.edges[block], self.edges[block + 1]
+        found = bottleneck(self.graph.nodes[start:stop], read_outside(self.graph, start, stop))
+        widths = (
+            [] if found is None else [-(-found.channels // (n * GRAIN)) * GRAIN for n in CHUNKS if found.channels >= n * GRAIN]
+        )
+        for width in dict.fromkeys(widths):
+            yield self._way(block, block + 1, Mode.CHANNELS, (Rerun(start, stop, frozenset(), channels=width),))
 
     def _row_ways(self, first: int, last: int) -> Iterator[Way]:
         """In rounds of rows, many rows first."""

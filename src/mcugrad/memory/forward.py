@@ -27,6 +27,7 @@ class Mode(Enum):
     ROWS = "rows"  # row by row, only the rows that are still needed in memory, nothing computed twice
     RECOMPUTE = "recompute"  # backward: forward values are computed again instead of kept
     RECOMPUTE_ROWS = "recompute, rows"  # both
+    CHANNELS = "channels"  # backward: an inverted bottleneck in chunks of its expanded channels
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -237,20 +237,23 @@ class Chain(Op):
         node = Node(self, tuple(Value(f"in.{i}", t) for i, t in enumerate(types)), ())
         return tuple(v.type for n, kind in self._walk(node) if kind == "out" for v in n.outputs)
 
-    def _run(self, node: Node, how: str, *arrays: Array) -> tuple[Array, ...]:
+    def run(self, node: Node, how: str, arrays: Sequence[Array], before: Array | int = 0) -> tuple[Array, ...]:
+        """`eval` or `real`.  before: is added to what the producer makes."""
         known = dict(zip(node.inputs, arrays, strict=True))
         results: list[Array] = []
-        for step, kind in self._walk(node):
+        for index, (step, kind) in enumerate(self._walk(node)):
             outputs = getattr(step.op, how)(step, *(known[v] for v in step.inputs))
+            if index == 0:
+                outputs = (outputs[0] + before,)
             known.update(zip(step.outputs, outputs, strict=True))
             results += outputs if kind == "out" else ()
         return tuple(results)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        return self._run(node, "eval", *arrays)
+        return self.run(node, "eval", arrays)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        return self._run(node, "real", *arrays)
+        return self.run(node, "real", arrays)
 
     def work(self, node: Node) -> Work:
         inner = self.producer.work(self._walk(node)[0][0])

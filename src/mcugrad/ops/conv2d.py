@@ -276,12 +276,15 @@ def segment_fields(channels: tuple[int, ...] | None, live: TensorType, rest: Ten
 
 @dataclass(frozen=True)
 class Conv2dInputGrad(InputGradRows):
-    """a[i] = sum over taps and outputs of w * h: int32 at the exponent of h.  Inputs: h, weight (, rest)."""
+    """a[i] = sum over taps and outputs of w * h: int32 at the exponent of h.  Inputs: h, weight (, rest).
+
+    first: of a 1x1 convolution's whole weight, the input channel with which `shape` begins."""
 
     window: Window
     groups: int
     channels: tuple[int, ...] | None
     shape: tuple[int, ...]
+    first: int = 0
     phase = "backward"
     lowers = False
 
@@ -294,6 +297,7 @@ class Conv2dInputGrad(InputGradRows):
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         full = merge(self.channels, arrays[1], arrays[2] if len(arrays) == 3 else None)
+        full = full[..., self.first : self.first + self.shape[3] // self.groups]
         return (correlate_back(arrays[0], full, self.window, self.groups, self.shape[1], self.shape[2]),)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -310,7 +314,7 @@ class Conv2dInputGrad(InputGradRows):
             *conv_fields(x, h.type, self.window, self.groups),
             *segment_fields(self.channels, weight.type, rest.type if rest else None),
         )
-        args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight), Operand(rest))
+        args = (Struct("mcg_conv2d_t", fields), Operand(h), Operand(weight, offset=self.first), Operand(rest))
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
     def _scratch(self, h: TensorType) -> int:

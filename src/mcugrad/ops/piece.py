@@ -124,29 +124,28 @@ class Piece(Op):
         where = {a: (b, r.first * b.type.row_bytes) for a, b, r in pairs if r is not None}
         outs = zip(inner.outputs, node.outputs, self.writes, strict=True)
         where |= {a: (b, w.first * b.type.row_bytes) for a, b, w in outs if w is not None}
-        args = tuple(self._moved(arg, where, inner) for arg in kernel.args)
-        return replace(kernel, args=args)
-
-    def _moved(self, arg: Any, where: Mapping[Value, tuple[Value, int]], inner: Node) -> Any:
-        """A kernel argument with the buffers in place of the op's own operands."""
-        if isinstance(arg, Operand) and arg.value is not None and arg.value in where:
-            value, offset = where[arg.value]
-            return replace(arg, value=value, offset=offset)
-        if isinstance(arg, RowRange):
-            return _all_rows(inner)
-        if isinstance(arg, tuple):
-            return tuple(self._moved(a, where, inner) for a in arg)
-        if isinstance(arg, Struct):
-            fields = tuple((name, self._moved(value, where, inner)) for name, value in arg.fields)
-            counts_on = (("more", 1),) if self.more and arg.ctype == "mcg_chain_t" else ()
-            return Struct(arg.ctype, (*fields, *counts_on))
-        return arg
+        args = (_all_rows(inner) if isinstance(arg, RowRange) else arg for arg in kernel.args)
+        return replace(kernel, args=tuple(moved_argument(arg, where, self.more) for arg in args))
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
         from mcugrad.ops.example_piece import pieces
 
         return pieces()
+
+
+def moved_argument(arg: Any, where: Mapping[Value, tuple[Value, int]], more: bool) -> Any:
+    """A kernel argument with other operands: (value, bytes from its first) for each.  more: counts of a chain go on."""
+    if isinstance(arg, Operand) and arg.value is not None and arg.value in where:
+        value, offset = where[arg.value]
+        return replace(arg, value=value, offset=arg.offset + offset)
+    if isinstance(arg, tuple):
+        return tuple(moved_argument(a, where, more) for a in arg)
+    if isinstance(arg, Struct):
+        fields = tuple((name, moved_argument(value, where, more)) for name, value in arg.fields)
+        counts_on = (("more", 1),) if more and arg.ctype == "mcg_chain_t" else ()
+        return Struct(arg.ctype, (*fields, *counts_on))
+    return arg
 
 
 def with_rows(type_: TensorType, rows: int) -> TensorType:

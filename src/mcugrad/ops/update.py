@@ -167,6 +167,7 @@ class WeightStep(Op):
     Inputs: dW, w (, res when F > 0), e_s, exponents, control (, mu, bias when centred: b_o -= sum mu_i * dw) (, held, count).
     Outputs: w' (, res') (, bias') (, held').  hold: the step is that of several samples, lr divided by their number; their
     shares are rounded at random.  `total` is the full number of input channels; `channels` those in this weight.
+    first: the element of the full weight with which this one begins.
     """
 
     base: tuple[int, ...]
@@ -178,6 +179,7 @@ class WeightStep(Op):
     total: int = 0
     centred: bool = False
     hold: Hold | None = None
+    first: int = 0
     phase = "update"
     lowers = False
 
@@ -214,7 +216,7 @@ class WeightStep(Op):
         if self.axis == 3:
             return np.asarray(where * (kh * kw) + np.arange(kh * kw).reshape(1, kh, kw, 1))
         rows = np.arange(o * kh * kw).reshape(o, kh, kw, 1)
-        return np.asarray(rows * (self.total or kept) + where)
+        return np.asarray(self.first + rows * (self.total or kept) + where)
 
     def _split(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array, Array, Array, Array, tuple[Array, ...]]:
         grad, w = arrays[:2]
@@ -282,7 +284,7 @@ class WeightStep(Op):
             ("order", Table("uint16_t", channels) if channels is not None else 0),
             ("base", Table("int8_t", self.base)),
         )
-        return Struct("mcg_weight_params_t", fixed)
+        return Struct("mcg_weight_params_t", fixed if not self.first else (*fixed, ("first", self.first)))
 
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
         e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]

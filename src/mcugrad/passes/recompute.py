@@ -1,5 +1,5 @@
 """Trades instructions for memory in a finished training graph: forward values computed again for the backward pass, and
-parts of the backward pass in rounds of a few rows, so that neither has to stand in memory whole.
+parts of the backward pass in rounds of a few rows or in chunks of channels, so that neither has to stand in memory whole.
 
 Both are plain graphs again: every check, interpreter and planner sees ordinary nodes.
 """
@@ -13,23 +13,26 @@ from mcugrad.ir import Builder, Graph, GraphError, Node, Op, TensorType, Value
 from mcugrad.ops.accumulate import Accumulate
 from mcugrad.ops.piece import Piece, Placed, Slide, needed, piece_of, with_rows
 from mcugrad.ops.update import Update
+from mcugrad.passes.chunk import bottleneck, chunked
 
 
 @dataclass(frozen=True)
 class Rerun:
     """nodes[start:stop) of the backward pass, for which the forward values in `again` are computed once more.
 
-    rows: of the last input gradient per round; None: every node runs whole.
+    rows: of the last input gradient per round; None: every node runs whole.  channels: of an inverted bottleneck's
+    expansion per chunk; None: all.
     """
 
     start: int
     stop: int
     again: frozenset[Value]
     rows: int | None = None
+    channels: int | None = None
 
 
 def recompute(graph: Graph, parts: Sequence[Rerun]) -> Graph:
-    """The graph with its disjoint `parts` rerun.  Raises GraphError where a node cannot run in rows."""
+    """The graph with its disjoint `parts` rerun.  Raises GraphError where a part cannot run in rows or chunks."""
     names = taken_names(graph)
     nodes = list(graph.nodes)
     for number, part in reversed(list(enumerate(sorted(parts, key=lambda p: p.start)))):
@@ -48,11 +51,22 @@ def taken_names(graph: Graph) -> Builder:
 def rerun(graph: Graph, part: Rerun, names: Builder, group: str) -> list[Node]:
     """The nodes that take the place of the part's.  group: names the scratch memory that they share."""
     body = with_clones(graph, part, names)
-    if part.rows is None:
+    if part.rows is None and part.channels is None:
         return body
-    outside = {v for n in (*graph.nodes[: part.start], *graph.nodes[part.stop :]) for v in n.inputs}
-    results = outside | set(graph.outputs) | {new for _, new in graph.updates}
+    results = read_outside(graph, part.start, part.stop)
+    if part.channels is not None:
+        found = bottleneck(body, results)
+        if found is None:
+            raise GraphError(f"{body[0].where}: no inverted bottleneck whose gradients only these nodes read")
+        return chunked(body, found, part.channels, names)
+    assert part.rows is not None
     return list(_Rounds(body, part.rows, results, names, group).nodes())
+
+
+def read_outside(graph: Graph, start: int, stop: int) -> set[Value]:
+    """What other nodes than [start, stop), or the caller, read."""
+    outside = {v for n in (*graph.nodes[:start], *graph.nodes[stop:]) for v in n.inputs}
+    return outside | set(graph.outputs) | {new for _, new in graph.updates}
 
 
 def with_clones(graph: Graph, part: Rerun, names: Builder) -> list[Node]:

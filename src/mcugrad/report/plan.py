@@ -102,6 +102,7 @@ class Plans:
             "layers": " .. ".join(_layer(self.graph, at, step) for at, step in ((way.start, 1), (way.stop - 1, -1))),
             "mode": way.mode.value,
             "rows": way.rows,
+            "channels": way.channels,
             "bytes": way.own,
             "kept": way.saved,
             "extra_instructions": way.instructions,

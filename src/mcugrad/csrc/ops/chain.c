@@ -265,7 +265,17 @@ void mcg_chain_start(const mcg_chain_t *chain) {
   }
 }
 
+/* Adds the calls before to the block; non-zero: more calls follow. */
+static MCG_APART int32_t gather_block(const mcg_sum_t *s, const mcg_block_t *b) {
+  mcg_sum_t at = *s;
+  at.sum += b->row * b->width * b->channels + b->first;
+  int32_t *acc = b->acc;
+  for (int32_t i = b->rows * b->width; i > 0; --i, acc += b->pitch, at.sum += b->channels) mcg_gather(&at, 0, b->n, acc);
+  return s->more;
+}
+
 void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *b) {
+  if (chain->sum != NULL && gather_block(chain->sum, b)) return;
   if (MCG_WIDE && mcg_chain_block_wide(chain, b)) return;
   for (int32_t j = 0; j < b->n; j += 4) {
     for (int32_t s = 0; s < chain->count; ++s) {

@@ -113,7 +113,7 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weig
       for (int32_t o = 0; o < outputs; o += OUTPUTS) {
         const int32_t n = mcg_min(OUTPUTS, outputs - o);
         if (p->order != NULL) widen_columns(column, o, n, block.n, columns);
-        else mcg_widen(weight + o * p->in_c + block.first, n, p->in_c, block.n, columns);
+        else mcg_widen(weight + o * p->live + block.first, n, p->live, block.n, columns);
         mcg_multiply(h + block.row * p->in_w * outputs + o, positions, n, outputs, columns, block.acc, o > 0);
       }
       mcg_chain_block(chain, &block);

@@ -70,7 +70,8 @@ static int32_t common_shift(const mcg_weight_step_t *step) {
 }
 
 static uint32_t random_key(const mcg_weight_step_t *step) {
-  return mcg_random_key(step->c->seed, step->c->step, (uint32_t)step->p->tensor);
+  const uint32_t key = mcg_random_key(step->c->seed, step->c->step, (uint32_t)step->p->tensor);
+  return key + mcg_random_number((uint32_t)step->p->first);
 }
 
 /* Moves elements 0 ... n - 1 of the run and leaves their changes in grad [n]; random indices are row + channel. */

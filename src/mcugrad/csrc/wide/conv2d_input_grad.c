@@ -35,8 +35,8 @@ MCG_INLINE void tiles(const block_t *b, const mcg_panel_t *panel, const mcg_wide
   }
 }
 
-/* acc [positions][kept] from channel `first` on = h . w [O][kept] */
-static void segment(const block_t *b, const int8_t *w, int32_t kept, int32_t first) {
+/* acc [positions][kept] from channel `first` on = h . w [O][kept], rows of w `pitch` apart */
+static void segment(const block_t *b, const int8_t *w, int32_t kept, int32_t pitch, int32_t first) {
   mcg_panel_t panel;
   for (int32_t j = 0, n; j < kept; j += n) {
     const int32_t vectors = mcg_vectors(kept - j);
@@ -44,7 +44,7 @@ static void segment(const block_t *b, const int8_t *w, int32_t kept, int32_t fir
     n = mcg_at_most(vectors * MCG_WIDTH, kept - j);
     for (int32_t v = 0; v < vectors; ++v) {
       const int32_t at = j + v * MCG_WIDTH, columns = mcg_at_most(MCG_WIDTH, kept - at);
-      start[v] = -128 * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, w + at, kept, columns, b->p->out_c);
+      start[v] = -128 * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, w + at, pitch, columns, b->p->out_c);
     }
     if (vectors == 1) tiles(b, &panel, start, 1, n, b->acc + first + j);
     else tiles(b, &panel, start, MCG_WIDE_VECTORS, n, b->acc + first + j);
@@ -85,8 +85,8 @@ int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const
     block.rows = mcg_min(rows, p->in_h - block.row);
     block_t b = {p, h + block.row * p->in_w * p->out_c, pitch, block.rows * p->in_w, acc};
     if (pitch != p->out_c) fill_up(&b, copied), b.h = copied;
-    segment(&b, weight, p->live, 0);
-    if (rest != NULL) segment(&b, rest, p->in_c - p->live, p->live);
+    segment(&b, weight, mcg_min(p->live, p->in_c), p->live, 0);
+    if (rest != NULL) segment(&b, rest, p->in_c - p->live, p->in_c - p->live, p->live);
     if (p->order != NULL) reorder(&b, spare);
     mcg_chain_block(chain, &block);
   }
