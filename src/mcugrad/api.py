@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mcugrad.augment import parse_augment
 from mcugrad.compiler import DEVICES, Budget, Compiled, compile_model
@@ -16,6 +16,7 @@ from mcugrad.importers import Imported, load
 from mcugrad.loss import Loss
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.preprocess import Preprocess
+from mcugrad.replay import MOST_SLOTS, Replay
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
@@ -39,6 +40,8 @@ class Request:
     rate: learning rate.  input_mode: auto, resident or rows.  compiler: zig or gcc.  loss: softmax, sigmoid, mse or
     autoencoder.  quantizer: minmax, percentile or mse.  preprocess: what raw samples go through (None: what the model says,
     or the usual).  accumulate: samples of one step.  augment: see `augment.parse_augment`.
+    replay: past samples kept at the end of the frozen layers, "auto": as many as fit; replays: of them
+    learned from again after each new sample.
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -61,6 +64,8 @@ class Request:
     input_size: int | None = None
     accumulate: int | None = None
     augment: str | None = None
+    replay: int | Literal["auto"] | None = None
+    replays: int = 1
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -72,12 +77,18 @@ class Request:
             raise McugradError(f"--bias-bits must be 16 or 32, got {self.bias_bits}")
         if self.accumulate is not None and self.accumulate not in ACCUMULATE:
             raise McugradError(f"--accumulate must be between 1 and {ACCUMULATE[-1]}, got {self.accumulate}")
+        if self.replay not in (None, "auto") and not 1 <= int(self.replay) <= MOST_SLOTS:
+            raise McugradError(f"--replay must be auto or between 1 and {MOST_SLOTS}, got {self.replay}")
+        if not 1 <= self.replays <= 64:
+            raise McugradError(f"--replays must be between 1 and 64, got {self.replays}")
         if not 0 <= self.seed < 1 << 32:
             raise McugradError(f"--seed must be between 0 and 2^32 - 1, got {self.seed}")
 
     @property
     def budget(self) -> Budget:
-        return Budget(self.target, self.sram, self.flash, self.input_mode, self.compiler)
+        slots = None if self.replay == "auto" else self.replay
+        replay = None if self.replay is None else Replay(slots, self.replays)
+        return Budget(self.target, self.sram, self.flash, self.input_mode, self.compiler, replay)
 
     def prepared(self, imported: Imported, classes: int | None, calibration: Calibration | None) -> Prepared:
         """The model quantized and with its head, as requested."""

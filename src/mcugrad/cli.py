@@ -30,12 +30,15 @@ from mcugrad.options import (
     KeepHead,
     LossName,
     Model,
+    NewClasses,
     NoSeed,
     On,
     Out,
     Pixels,
     Quantizer,
     Rate,
+    Replays,
+    ReplaySlots,
     Scheme,
     SearchMethod,
     Seed,
@@ -49,6 +52,7 @@ from mcugrad.options import (
     parse_count,
     progress_bar,
     run_folder,
+    tell,
     warn,
 )
 
@@ -131,10 +135,7 @@ def plan(
         folder = run_folder("plan", model.stem, output)
         result = plan_request(request, folder, front=pareto, confirm=build, progress=show)
     warn(result["notes"])
-    if as_json:
-        emit_json(result)
-    else:
-        print_plan(result, out)
+    tell(result, as_json, print_plan)
 
 
 @app.command("compile")
@@ -160,6 +161,8 @@ def compile_command(
     seed: Seed = 0,
     quantizer: Quantizer = "minmax",
     preprocess: Pixels = None,
+    replay: ReplaySlots = None,
+    replays: Replays = 1,
     as_json: Json = False,
 ) -> None:
     """A folder of C99 and a linked firmware that infers and learns, checked against the memory it may use."""
@@ -167,7 +170,8 @@ def compile_command(
     from mcugrad.report.build import print_facts
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
+                      replay, replays)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -210,6 +214,9 @@ def train(
     seed: Seed = 0,
     quantizer: Quantizer = "minmax",
     preprocess: Pixels = None,
+    replay: ReplaySlots = None,
+    replays: Replays = 1,
+    new_classes: NewClasses = None,
     as_json: Json = False,
 ) -> None:
     """Compiles, trains on a device and evaluates on held-out data."""
@@ -220,16 +227,14 @@ def train(
     if steps is not None and epochs is not None:
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
-                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment)  # fmt: skip
-    course = Course(steps, epochs, schedule, skip, seed, balanced)
+                      compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
+                      replay, replays)  # fmt: skip
+    course = Course(steps, epochs, schedule, skip, seed, balanced, new_classes or ())
     bar, show = progress_bar()
     with bar:
         result = train_request(request, data, course, on, run_folder("train", model.stem, output), show)
     warn(result["notes"])
-    if as_json:
-        emit_json(result)
-    else:
-        print_training(result, out)
+    tell(result, as_json, print_training)
 
 
 @app.command()
@@ -269,10 +274,7 @@ def search(
             request, data, instructions=instructions, method=method, trials=trials, folder=folder, progress=show
         )
     warn(result["notes"])
-    if as_json:
-        emit_json(result)
-    else:
-        print_search(result, out)
+    tell(result, as_json, print_search)
 
 
 @app.command()
@@ -312,10 +314,7 @@ def sweep(
     bar, show = progress_bar()
     with bar:
         result = sweep(plan, parse_jobs(schemes, lr, seeds), folder, workers=jobs, ray=ray, progress=show)
-    if as_json:
-        emit_json(result)
-    else:
-        print_sweep(result, out)
+    tell(result, as_json, print_sweep)
 
 
 @app.command()
@@ -333,10 +332,7 @@ def export(
 
     result = export_run(run, to, output, data)
     warn(result["notes"])
-    if as_json:
-        emit_json(result)
-    else:
-        print_export(result, out)
+    tell(result, as_json, print_export)
 
 
 @app.command()
@@ -348,10 +344,7 @@ def demo(output: Out = None, seed: Seed = 0, as_json: Json = False) -> None:
     bar, show = progress_bar()
     with bar:
         result = run_demo(run_folder("demo", "digits", output), seed, show)
-    if as_json:
-        emit_json(result)
-    else:
-        print_demo(result, out)
+    tell(result, as_json, print_demo)
 
 
 @app.command()
@@ -372,10 +365,7 @@ def inspect(
             sys.stdout.write(text)
         return
     description = describe(path)
-    if as_json:
-        emit_json(description)
-    else:
-        print_description(description, out)
+    tell(description, as_json, print_description)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from mcugrad.memory.schedule import layerwise
 from mcugrad.memory.solve import solve
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
+from mcugrad.replay import Replay
 from mcugrad.report.ledger import facts, layer_rows
 from mcugrad.report.memory_map import draw_memory_map
 from mcugrad.targets import Target, get_target, known_targets
@@ -47,13 +48,15 @@ DEVICES = ("host", "vm", "qemu")
 
 @dataclass(frozen=True)
 class Budget:
-    """What the firmware must fit: SRAM and flash in bytes; input_mode is one of INPUT_MODES."""
+    """What the firmware must fit: SRAM and flash in bytes; input_mode is one of INPUT_MODES; replay: a buffer of past samples
+    that takes its share of the SRAM."""
 
     target: str = "cortex-m7"
     sram: int | None = None
     flash: int | None = None
     input_mode: str = "auto"
     compiler: str = "zig"
+    replay: Replay | None = None
 
     def resolve(self) -> Target:
         """The target with the budget's memories.  Raises McugradError for an unknown target or mode."""
@@ -111,7 +114,7 @@ def compile_model(prepared: Prepared, scheme: UpdateScheme, out: Path, budget: B
     """Plans, prints and builds into `out`, which appears only when everything succeeded.
 
     Raises BudgetError when it does not fit, McugradError for everything else the caller can mend."""
-    line = Line(budget.resolve(), budget.input_mode, budget.compiler)
+    line = Line(budget.resolve(), budget.input_mode, budget.compiler, budget.replay)
     graph = training_graph(prepared, scheme, rate=rate, seed=seed)
     with fresh_folder(out) as folder:
         try:

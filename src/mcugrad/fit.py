@@ -13,10 +13,12 @@ from mcugrad.devices.elf import ElfFacts
 from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.ir import Graph
+from mcugrad.memory.buffer import ALIGN
 from mcugrad.memory.modes import Planner
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
+from mcugrad.replay import MOST_SLOTS, Replay
 from mcugrad.targets import Target
 from mcugrad.training.scheme import BUILT_IN, UpdateScheme, read_scheme, shipped, with_bias_bits, with_residual_bits
 
@@ -24,13 +26,16 @@ INPUT_MODES = {"auto": None, "resident": False, "rows": True}
 """Is the input pulled row by row?  None: only where nothing else fits."""
 
 _TRIES = 3
+SLOTS_PER_CLASS = 4  # of a replay buffer, before a cheaper plan gets the SRAM
 _ROOMY_SRAM, _ROOMY_FLASH = 16 << 20, 64 << 20  # bytes; what a firmware needs is known only once it is linked
 
 
 class Shortage(BudgetError):
-    """A firmware is larger than a memory.  rest: bytes of SRAM besides arena and parameters (shell and stack)."""
+    """A firmware is larger than a memory.  rest: bytes of SRAM besides arena and parameters (shell and stack).  slots: of a
+    replay buffer that would fit; None where none was asked for."""
 
-    def __init__(self, target: Target, memory: str, needed: int, rest: int) -> None:
+    def __init__(self, target: Target, memory: str, needed: int, rest: int, slots: int | None = None) -> None:
+        self.slots = slots
         self.available = target.sram if memory == "SRAM" else target.flash
         self.memory, self.rest = memory, rest
         super().__init__(
@@ -42,14 +47,36 @@ class Shortage(BudgetError):
 
 @dataclass(frozen=True)
 class Line:
-    """How a graph becomes firmware: target with the memories it may use, an input mode, a compiler."""
+    """How a graph becomes firmware: target with the memories it may use, an input mode, a compiler, a replay buffer."""
 
     target: Target
     input_mode: str
     compiler: str
+    replay: Replay | None = None
 
     def fit(self, graph: Graph, name: str, folder: Path) -> tuple[Program, Firmware]:
         """The cheapest plan that fits, printed and built into `folder`.  Raises Shortage when there is none."""
+        if self.replay is not None and self.replay.slots is None:
+            return self._roomiest(graph, name, folder, self.replay)
+        return self._cheapest(graph, name, folder)
+
+    def _roomiest(self, graph: Graph, name: str, folder: Path, replay: Replay) -> tuple[Program, Firmware]:
+        """The cheapest plan with room for a few samples of each class, and as many more as there is room for."""
+        classes = graph.outputs[0].type.elements
+        least = replace(self, replay=replace(replay, slots=SLOTS_PER_CLASS * classes))
+        try:
+            program, firmware = least.fit(graph, name, folder)
+        except Shortage as shortage:
+            if not shortage.slots:
+                raise
+            return replace(self, replay=replace(replay, slots=shortage.slots)).fit(graph, name, folder)
+        assert program.cut is not None
+        room = self.target.sram - _occupied(firmware.facts, self.target)
+        slots = SLOTS_PER_CLASS * classes + max(room - ALIGN, 0) // _slot_bytes(program)
+        roomier = replace(self, replay=replace(replay, slots=min(slots, MOST_SLOTS)))
+        return roomier.fit(graph, name, folder)
+
+    def _cheapest(self, graph: Graph, name: str, folder: Path) -> tuple[Program, Firmware]:
         roomy = replace(self.target, sram=max(self.target.sram, _ROOMY_SRAM), flash=max(self.target.flash, _ROOMY_FLASH))
         cap = self.target.sram - state_layout(graph).total
         planner = self.planner(graph)
@@ -66,7 +93,7 @@ class Line:
             if program.plan.arena > cap:
                 break
             cap = self.target.sram - (needed - program.plan.arena)
-        raise Shortage(self.target, "SRAM", needed, rest)
+        raise Shortage(self.target, "SRAM", needed, rest, _fewer(program, needed - self.target.sram))
 
     def planner(self, graph: Graph) -> Planner:
         return Planner(graph, INPUT_MODES[self.input_mode], target=self.target)
@@ -78,7 +105,20 @@ class Line:
         except BudgetError as error:
             planned = planner.plan(error.needed)
         scheduled = planned.scheduled
-        return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name)
+        return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name, self.replay)
+
+
+def _slot_bytes(program: Program) -> int:
+    """Of a latent and its label, and what rounding may add."""
+    assert program.cut is not None
+    return program.cut.value.type.nbytes + 4
+
+
+def _fewer(program: Program, missing: int) -> int | None:
+    """Slots that a replay buffer may have when so many bytes are missing; None without a buffer."""
+    if program.cut is None or program.cut.replay.slots is None:
+        return None
+    return max(program.cut.replay.slots - -(-(missing + ALIGN) // _slot_bytes(program)), 0)
 
 
 @dataclass(frozen=True)
@@ -92,6 +132,9 @@ class Choice:
 
 def advice(shortage: Shortage, prepared: Prepared, scheme: UpdateScheme, line: Line, rate: float | None, seed: int) -> str:
     """What would fit, tried out; a sentence for the message."""
+    if shortage.slots is not None and shortage.memory == "SRAM":
+        less = f"use --replay {shortage.slots}" if shortage.slots else "leave --replay out"
+        return f"Give it that much (--sram {-(-(shortage.needed or 0) // 1024)}K), or {less}"
     give = f"Give it that much (--{shortage.memory.lower()} {-(-(shortage.needed or 0) // 1024)}K)"
     for choice in _choices(prepared, scheme, line):
         graph = training_graph(prepared, choice.scheme, rate=rate, seed=seed)

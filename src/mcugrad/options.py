@@ -59,6 +59,22 @@ def parse_bits(text: str) -> int:
     return int(text)
 
 
+def parse_replay(text: str) -> int | Literal["auto"]:
+    """A number of samples, or auto."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number of samples")
+    return int(text)
+
+
+def parse_labels(text: str) -> tuple[int, ...]:
+    """Class numbers such as 8,9."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise typer.BadParameter(f"{text!r} is not a list of class numbers such as 8,9")
+    return tuple(sorted({int(k) for k in text.split(",")}))
+
+
 Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)]
 SIZE_HELP = "it may use, in bytes or as 256K, 1M (default: the target's)."
 Model = Annotated[Path, typer.Argument(help="A .onnx, .tflite or .pt2 (torch.export) model, or a .pkl of the published ones.")]
@@ -122,6 +138,19 @@ Halving = Annotated[
 ]
 Skip = Annotated[float, typer.Option(help="No backward pass from this probability on; above 1: never skip.")]
 Balanced = Annotated[bool, typer.Option("--balanced", help="Learn from every class equally often, however rare it is.")]
+ReplaySlots = Annotated[
+    Any,
+    typer.Option(
+        "--replay", parser=parse_replay, metavar="N|auto", help="Keep so many past samples in SRAM and learn from them again."
+    ),
+]
+Replays = Annotated[int, typer.Option(help="Kept samples to learn from again after each new one.", min=1, max=64)]
+NewClasses = Annotated[
+    Any,
+    typer.Option(
+        "--new-classes", parser=parse_labels, metavar="K,...", help="These come only once all others have been learned."
+    ),
+]
 ExportTo = Annotated[Literal["onnx", "tflite", "torch", "graph"], typer.Option(help="graph: the training graph, for a viewer.")]
 Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
@@ -146,6 +175,14 @@ def warn(notes: Iterable[str]) -> None:
 
 def emit_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def tell(result: Any, as_json: bool, show: Callable[[Any, Console], None]) -> None:
+    """A result for programs or for people."""
+    if as_json:
+        emit_json(result)
+    else:
+        show(result, out)
 
 
 def run_folder(command: str, name: str, chosen: Path | None) -> Path:

@@ -12,12 +12,26 @@ from mcugrad.augment import AUGMENT, Augment
 from mcugrad.errors import McugradError
 from mcugrad.ir import NUMPY, Array, Graph, Node, StopStep, Value
 from mcugrad.layout import from_bytes, parameter_hash, to_bytes
+from mcugrad.memory.buffer import ALIGN
 from mcugrad.memory.problem import Home, StateLayout, state_layout, storage
 from mcugrad.memory.schedule import LoadRows, Schedule, Step
 from mcugrad.memory.solve import MemoryPlan
 from mcugrad.ops.loss import SoftmaxCrossEntropy
 from mcugrad.ops.losses import MeanSquaredError, SigmoidCrossEntropy
 from mcugrad.passes.train import prune
+from mcugrad.replay import Replay, Reservoir
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Where the frozen beginning of the network ends: after `steps` steps, with `value` alone alive."""
+
+    steps: int
+    value: Value
+    replay: Replay
+
+    def block_bytes(self, classes: int) -> int:
+        return self.replay.block_bytes(classes, self.value.type.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +39,7 @@ class Program:
     """A graph with its schedule and addresses.
 
     forward: number of leading steps that inference runs too.  logits, p_label, counts: outputs of the graph (p_label None
-    and counts empty when it does not train).
+    and counts empty when it does not train).  cut: where latents are kept, if they are.
     """
 
     name: str
@@ -35,6 +49,19 @@ class Program:
     state: StateLayout
     forward: int
     homes: Mapping[Value, Home]
+    cut: Cut | None = None
+
+    @property
+    def latents_at(self) -> int:
+        """Offset of the replay buffer, behind everything else in the arena's block."""
+        return -(-self.plan.arena // ALIGN) * ALIGN
+
+    @property
+    def replay_bytes(self) -> int:
+        """Of the replay buffer, and of the gap before it; 0 without one."""
+        if self.cut is None:
+            return 0
+        return self.latents_at - self.plan.arena + self.cut.block_bytes(self.logits.type.elements)
 
     @property
     def sample(self) -> Value:
@@ -118,14 +145,41 @@ class Program:
         return parameter_hash(self.unpack_state(block))
 
 
-def lower(graph: Graph, schedule: Schedule, plan: MemoryPlan, name: str) -> Program:
-    """The program of a planned graph.  Raises McugradError when a node has no kernel."""
+def lower(graph: Graph, schedule: Schedule, plan: MemoryPlan, name: str, replay: Replay | None = None) -> Program:
+    """The program of a planned graph.  Raises McugradError when a node has no kernel, or when nothing can be replayed."""
     for node in graph.nodes:
         if not node.op.lowers:
             raise McugradError(f"{node.where}: {node.op.name} was not fused and has no C kernel")
     inference = set(inference_graph(graph).nodes)
     last = max(i for i, s in enumerate(schedule) if isinstance(s, Step) and s.node in inference)
-    return Program(name, graph, schedule, plan, state_layout(graph), last + 1, storage(graph).home)
+    home = storage(graph).home
+    program = Program(name, graph, schedule, plan, state_layout(graph), last + 1, home)
+    return program if replay is None else replace(program, cut=_cut(program, replay))
+
+
+def _cut(program: Program, replay: Replay) -> Cut:
+    """The last place before anything that learns where a single value carries all that comes after."""
+    if not program.trains or program.targets or not isinstance(training_loss(program.graph), SoftmaxCrossEntropy):
+        raise McugradError("--replay needs samples of classes: leave it out, or use --loss softmax with something that learns")
+    homes, schedule, found = program.homes, program.schedule, None
+    frozen = (i for i, s in enumerate(schedule) if any(homes[v] is Home.STATE for v in (*s.inputs, *s.outputs)))
+    limit = min(next(frozen, program.forward), program.forward)
+    for at in range(int(program.input_rows), limit + 1):
+        crossing = _crossing(program, at)
+        whole = at == 0 or schedule[at].segment is None or schedule[at - 1].segment != schedule[at].segment
+        if whole and len(crossing) == 1 and not crossing & set(program.plan.ring_rows):
+            found = Cut(at, crossing.pop(), replay)
+    if found is None:
+        raise McugradError("--replay: nowhere before the first layer that learns does a single value carry the network")
+    return found
+
+
+def _crossing(program: Program, at: int) -> set[Value]:
+    """Values in the arena that are written before step `at` and read from then on."""
+    steps, homes = program.schedule, program.homes
+    before = {v for s in steps[:at] for v in s.outputs} | (set() if program.input_rows else {program.sample})
+    after = {v for s in steps[at:] for v in s.inputs} | set(program.graph.outputs)
+    return {v for v in before & after if homes[v] is Home.ARENA}
 
 
 def training_loss(graph: Graph) -> SoftmaxCrossEntropy | SigmoidCrossEntropy | MeanSquaredError:
@@ -151,6 +205,8 @@ class Machine:
         self.rng = np.random.default_rng(seed)
         self.arena = self.rng.integers(0, 256, program.plan.arena, dtype=np.uint8)
         self.state = np.frombuffer(program.initial_state(), np.uint8).copy()
+        self.reservoir = Reservoir(0, 0)
+        self.latents: dict[int, Array] = {}
         self.constants = {p.value: p.data for p in program.graph.params}
 
     def infer(self, x: Array) -> Array:
@@ -160,17 +216,42 @@ class Machine:
 
     def train_step(self, x: Array, label: int | Array, control: Array) -> tuple[int, int]:
         """(p_label, progress) of a training step; label: class or target; control: int32 [4] seed, step, halvings, skip."""
-        label_value, control_value = self.program.graph.inputs[1:]
         if self.program.augment is not None:
             x = self.program.augment.apply(x, self.program.zero, int(control[0]), int(control[1]))
-        progress = self._run(self.program.schedule, x, {label_value: np.atleast_1d(label), control_value: control})
+        if self.program.cut is not None:
+            return self._with_replay(self.program.cut, x, int(label), control)
+        return self._learn(0, x, label, control)
+
+    def _learn(self, first: int, x: Array, label: int | Array, control: Array) -> tuple[int, int]:
+        """The steps from `first` on."""
+        label_value, control_value = self.program.graph.inputs[1:]
+        scalars = {label_value: np.atleast_1d(label), control_value: control}
+        progress = self._run(self.program.schedule[first:], x, scalars, first)
         assert self.program.p_label is not None
         return int(self._read(self.program.p_label, 0, None, {})[0]), progress
 
-    def _run(self, steps: Schedule, x: Array, scalars: Mapping[Value, Array]) -> int:
-        if not self.program.input_rows:
+    def _with_replay(self, cut: Cut, x: Array, label: int, control: Array) -> tuple[int, int]:
+        """A step on a new sample, then on latents of old ones; each has a step number of its own."""
+        assert cut.replay.slots is not None
+        seed, step, each = int(control[0]), int(control[1]), cut.replay.per_step + 1
+        if step == 0:
+            self.reservoir, self.latents = Reservoir(cut.replay.slots, self.program.logits.type.elements), {}
+        self._run(self.program.schedule[: cut.steps], x, {})
+        slot = self.reservoir.offer(label, seed)
+        if slot is not None:
+            self.latents[slot] = self._read(cut.value, 0, None, {}).copy()
+        numbers = [np.array([seed, step * each + i, *control[2:]], np.int64) for i in range(each)]
+        found = self._learn(cut.steps, x, label, numbers[0])
+        for number in numbers[1:]:
+            slot = self.reservoir.draw(seed, int(number[1]))
+            self._write(cut.value, self.latents[slot], 0, None)
+            self._learn(cut.steps, x, self.reservoir.labels[slot], number)
+        return found
+
+    def _run(self, steps: Schedule, x: Array, scalars: Mapping[Value, Array], first: int = 0) -> int:
+        if not self.program.input_rows and first == 0:
             self._write(self.program.sample, x, 0, None)
-        for index, step in enumerate(steps):
+        for index, step in enumerate(steps, first):
             if self.poison:
                 self._poison(index)
             if isinstance(step, LoadRows):

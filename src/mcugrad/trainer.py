@@ -48,7 +48,8 @@ class Course:
     """How long and in which way to learn.
 
     skip: no backward pass for samples with at least this probability.  balanced: every class comes equally often,
-    whatever its share of the data."""
+    whatever its share of the data.  new: classes that come only after all others have been learned, in a phase of the same
+    length."""
 
     steps: int | None = None
     epochs: int | None = None
@@ -56,6 +57,7 @@ class Course:
     skip: float = 0.95
     seed: int = 0
     balanced: bool = False
+    new: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -136,15 +138,17 @@ def learn(
     progress: Progress = quiet,
     score: Callable[[int], float] = loss_of,
     chance: float | None = None,
+    resume: bool = False,
 ) -> Learned:
     """Trains `device` on int8 inputs x [N,H,W,C] with labels y [N] or targets y [N,K], from the parameters it holds.
 
     score: the loss that a step's p_label stands for.  chance: the loss of a guess (default: among as many classes as y has).
+    resume: steps are counted on, and what a replay buffer holds stays.
     Raises McugradError when learning diverges."""
     guess = math.log(max(int(y.max()) + 1, 2)) if chance is None else chance
     total = course.length(len(x))
     order = course.order(y, total)
-    device.set_control(seed=course.seed, step=0, skip=course.threshold)
+    device.set_control(seed=course.seed, step=None if resume else 0, skip=course.threshold)
     results: list[StepResult] = []
     start = time.perf_counter()
     for first, last in _spans(course, total, isinstance(device, Host)):
@@ -218,21 +222,71 @@ def train(
     if not len(x) or not len(test_x):
         raise McugradError(f"{data.origin}: needs training and test samples, has {len(x)} and {len(test_x)}")
     prepared = compiled.prepared
-    if course.balanced and prepared.targets.loss is not Loss.SOFTMAX:
-        raise McugradError("--balanced needs one class per sample: leave it out, or use --loss softmax")
+    for given, option in ((course.balanced, "--balanced"), (course.new, "--new-classes")):
+        if given and prepared.targets.loss is not Loss.SOFTMAX:
+            raise McugradError(f"{option} needs one class per sample: leave it out, or use --loss softmax")
+    check_new_classes(course.new, (y, test_y))
     x, test_x = prepared.quantize(x), prepared.quantize(test_x)
     y, score = prepared.targets.encode(y, len(x)), prepared.targets.loss_of(prepared.graph)
     chance = prepared.targets.chance
     with compiled.device("host") as twin, compiled.device(on) as device:
         before = measure(twin, prepared, test_x, test_y, data.test_group)
-        learned = learn(device, x, y, course, progress, score, chance)
+        if course.new:
+            learned, phases = in_phases(device, twin, (x, y), (test_x, test_y), course, progress)
+        else:
+            learned, phases = learn(device, x, y, course, progress, score, chance), {}
         state = device.read_params()
         twin.write_params(state)
         after = measure(twin, prepared, test_x, test_y, data.test_group)
         agree(device, twin, test_x[:AGREEMENT_SAMPLES])
         counters = device.counters()
     (compiled.folder / PARAMETERS).write_bytes(state)
-    return report(compiled, learned, (before, after), state, counters.forward if counters else None), learned
+    found = report(compiled, learned, (before, after), state, counters.forward if counters else None)
+    return {**found, **phases}, learned
+
+
+def check_new_classes(new: tuple[int, ...], labels: tuple[Array, ...]) -> None:
+    """Raises McugradError unless both kinds of classes have samples among the labels [N] of each split."""
+    for y in labels if new else ():
+        missing = sorted(set(new) - set(np.unique(y).tolist()))
+        if missing:
+            raise McugradError(f"--new-classes: no sample has the class {missing[0]}; the data has {int(y.max()) + 1} classes")
+        if set(np.unique(y).tolist()) <= set(new):
+            raise McugradError("--new-classes names every class: leave at least one that is old")
+
+
+def in_phases(
+    device: Device, twin: Device, train: tuple[Array, Array], test: tuple[Array, Array], course: Course, progress: Progress
+) -> tuple[Learned, dict[str, Any]]:
+    """The old classes first, then the new ones alone: every step, and {"phases", "forgetting"}.
+
+    Each phase gives the accuracy on the old and the new classes of `test` afterwards; forgetting is what the second took
+    from the first's accuracy on the old ones.  `twin` evaluates with the parameters read from `device`."""
+    (x, y), (test_x, test_y) = train, test
+    is_new, of_new = np.isin(y, course.new), np.isin(test_y, course.new)
+    parts: list[Learned] = []
+    phases: list[dict[str, Any]] = []
+    for name, chosen in (("old", ~is_new), ("new", is_new)):
+        chance = math.log(int(y.max()) + 1)
+        parts.append(learn(device, x[chosen], y[chosen], course, progress, chance=chance, resume=name == "new"))
+        twin.write_params(device.read_params())
+        groups = {"old": ~of_new, "new": of_new, "all": np.ones(len(test_y), bool)}
+        phases.append({"learned": name, "accuracy": {k: accuracy(twin, test_x[m], test_y[m]) for k, m in groups.items()}})
+    old = [phase["accuracy"]["old"] for phase in phases]
+    return _joined(*parts), {"phases": phases, "forgetting": old[0] - old[1]}
+
+
+def _joined(first: Learned, second: Learned) -> Learned:
+    counted = None
+    if first.instructions is not None and second.instructions is not None:
+        counted = (*first.instructions, *second.instructions)
+    return Learned(
+        (*first.losses, *second.losses),
+        (*first.progress, *second.progress),
+        first.saturated + second.saturated,
+        counted,
+        first.seconds + second.seconds,
+    )
 
 
 def report(

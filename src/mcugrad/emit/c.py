@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mcugrad.emit.call import ROUND, Call, CallPrinter, Rows, identifier
+from mcugrad.emit.function import LEARNS, bases, function
 from mcugrad.emit.initial import pack
+from mcugrad.emit.replay import forward_in_two, replaying
 from mcugrad.emit.roll import loops
 from mcugrad.ir import Kernel, Node, Operand, Value
 from mcugrad.layout import to_bytes
@@ -41,7 +43,7 @@ def header(program: Program) -> str:
     sample = program.sample.type
     rows = height(sample)
     facts = {
-        "ARENA_BYTES": program.plan.arena,
+        "ARENA_BYTES": program.plan.arena + program.replay_bytes,
         "STATE_BYTES": program.state.total,
         "INPUT_BYTES": sample.nbytes,
         "ROWS": rows,
@@ -71,9 +73,13 @@ class _Source:
         self.functions: list[str] = []
 
     def text(self) -> str:
-        body = [self.forward(), self.infer()]
+        cut = self.program.cut
+        body = [self.forward() if cut is None else forward_in_two(self.program, cut, self.calls, self.draws), self.infer()]
         if self.program.trains:
-            body.append(self.train())
+            learning = ("mcg_model_train", "mcg_model_forward") if cut is None else ("mcg_model_learn", "mcg_model_rest")
+            body.append(self.train(*learning))
+        if cut is not None:
+            body.append(replaying(self.program, cut, self.augment(), self.draws))
         constants = [self.constant(v) for v in self.constants]
         state, descriptor = self.state(), self.descriptor()
         head = f"/* {self.program.name}, printed from its program.  A is the arena, S the state; see model.h for sizes. */"
@@ -109,7 +115,7 @@ class _Source:
         lines = self.calls(steps)
         drawn = ", const mcg_drawn_t *drawn" if self.draws else ""
         signature = f"mcg_status_t mcg_model_forward(const mcg_context_t *c{drawn})"
-        return _function(signature, [*_bases(lines), *lines, "return MCG_OK;"], declare=True)
+        return function(signature, [*bases(lines), *lines, "return MCG_OK;"], declare=True)
 
     def infer(self) -> str:
         logits = self.address(self.program.logits, "int32_t", True)
@@ -121,22 +127,22 @@ class _Source:
             "for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];",
             "return MCG_OK;",
         ]
-        return _function("static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits)", lines)
+        return function("static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits)", lines)
 
-    def train(self) -> str:
+    def train(self, name: str, before: str) -> str:
+        """The function `name`, which learns from a sample once `before` has run."""
         lines = [
-            *self.augment(),
-            f"const mcg_status_t status = mcg_model_forward(c{', drawn' if self.draws else ''});",
+            *(self.augment() if self.program.cut is None else []),
+            f"const mcg_status_t status = {before}(c{', drawn' if self.draws and self.program.cut is None else ''});",
             "if (status != MCG_OK) return status;",
             *self.calls(self.program.schedule[self.program.forward :]),
             "result->progress = MCG_STEP_FULL;",
             *[f"result->saturated += *{self.address(v, 'int32_t', True)};" for v in self.program.counts],
             "return MCG_OK;",
         ]
-        signature = "static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *target, mcg_result_t *result)"
         read = self.program.graph.inputs[_LABEL] in self.program.graph.consumers()
         unread = [] if read else ["(void)target; /* the sample is its own */"]
-        return _function(signature, [*_bases(lines), *unread, *lines])
+        return function(f"static mcg_status_t {name}({LEARNS})", [*bases(lines), *unread, *lines])
 
     @property
     def draws(self) -> bool:
@@ -320,18 +326,6 @@ def _comment(node: Node) -> str:
     text = f"{outputs} = {node.op.name}({inputs})" if outputs else f"{node.op.name}({inputs})"
     lines = textwrap.wrap(text, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
     return "/* " + "\n * ".join(lines) + " */"
-
-
-def _bases(lines: Sequence[str]) -> list[str]:
-    """Declarations of the base pointers that the lines use."""
-    text = "\n".join(lines)
-    names = {"A": "arena", "S": "state"}
-    return [f"uint8_t *const {k} = c->{v};" for k, v in names.items() if f"({k} + " in text or f" {k} + " in text]
-
-
-def _function(signature: str, lines: Sequence[str], declare: bool = False) -> str:
-    body = textwrap.indent("\n".join(lines), "  ")
-    return f"\n{signature + ';' + chr(10) if declare else ''}{signature} {{\n{body}\n}}\n"
 
 
 def _table(name: str, entries: str, count: int) -> str:

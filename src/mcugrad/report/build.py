@@ -13,7 +13,7 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
     """Memory and cost of a build, for people."""
     sram, flash = facts["sram"], facts["flash"]
     table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
-    for name in ("arena", "parameters", "static", "stack", "total"):
+    for name in ("arena", "parameters", *(("replay",) if facts["replay"] else ()), "static", "stack", "total"):
         table.add_row(f"SRAM {name}", f"{sram[name]:,}")
     for name in ("code", "constants", "total"):
         table.add_row(f"flash {name}", f"{flash[name]:,}")
@@ -22,6 +22,9 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
     out.print(
         f"arena: live peak {plan['live_peak']:,}, order-independent lower bound {plan['lower_bound']:,} ({plan['method']})"
     )
+    if facts["replay"]:
+        kept = facts["replay"]
+        out.print(f"replay: {kept['slots']} samples of {kept['bytes']:,} bytes each, as {kept['value']}")
     out.print(f"MACs: forward {macs['forward']:,}, backward and update {macs['backward']:,}")
     out.print(f"written to {folder}", soft_wrap=True, markup=False)
 
@@ -32,6 +35,11 @@ def print_training(result: dict[str, Any], out: Console) -> None:
     for name in result["metrics"]:
         before, after = (_figure(name, result[name][when]) for when in ("before", "after"))
         out.print(f"{name} on held-out data: {before} before, {after} after")
+    for phase in result.get("phases", ()):
+        found = ", ".join(f"{name} {_figure('accuracy', value)}" for name, value in phase["accuracy"].items())
+        out.print(f"after learning the {phase['learned']} classes: {found}")
+    if "forgetting" in result:
+        out.print(f"forgetting: {100 * result['forgetting']:.1f} points of the old classes' accuracy")
     out.print(f"{steps['total']:,} steps, {steps['full']:,} with a backward pass; {result['samples_per_second']:,} per second")
     if instructions["forward"] is not None:
         out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")

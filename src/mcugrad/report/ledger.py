@@ -12,9 +12,9 @@ from mcugrad.program import Program
 def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
     """Bytes from the linked ELF, counts from the graph.
 
-    sram: arena and parameters are parts of static (.data + .bss without the reserved stack); stack is the worst case of
-    the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).  Paths are relative
-    to the folder.
+    sram: arena, parameters and the replay buffer are parts of static (.data + .bss without the reserved stack); stack is the
+    worst case of the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).  Paths
+    are relative to the folder.
     """
     elf = firmware.facts
     certificate = program.plan.certificate
@@ -26,6 +26,7 @@ def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
         "sram": {
             "arena": program.plan.arena,
             "parameters": program.state.total,
+            "replay": program.replay_bytes,
             "static": elf.sram_static,
             "stack": elf.stack_bound,
             "total": elf.sram_total,
@@ -40,11 +41,22 @@ def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
             "input_rows": program.input_rows,
             "steps": len(program.schedule),
         },
+        "replay": replay_facts(program),
         "trainable": {"parameters": trainable(program), "names": [p.value.name for p in program.graph.mutable()]},
         "fingerprint": program.fingerprint,
         "elf": f"build/{firmware.elf.name}",
         "header": "model.h",
     }
+
+
+def replay_facts(program: Program) -> dict[str, Any] | None:
+    """The replay buffer: slots, samples learned from again per step, the value that is kept and its bytes; None without."""
+    cut = program.cut
+    if cut is None:
+        return None
+    replay = cut.replay
+    kept = {"value": cut.value.name, "bytes": cut.value.type.nbytes}
+    return {"slots": replay.slots, "per_step": replay.per_step, **kept}
 
 
 def macs(program: Program) -> dict[str, int]:

@@ -1,0 +1,88 @@
+"""Latent replay: int8 activations of past samples, kept at the cut of the network, and learned from again.
+
+The buffer is a class-balanced reservoir (after Chrysakis and Moens, "Online continual learning from imbalanced data", ICML
+2020): it holds about as many samples of each class, whatever the stream brings, and each sample of a class that fills its
+share is kept with the same chance.  All decisions are integers and functions of the seed and of how many samples came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mcugrad.quant.affine import random_bits
+
+OFFERED, DRAWN = -1, -2
+"""Tensor numbers of the random bits: no parameter has them."""
+MOST_SLOTS = 65535
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Samples that the buffer holds (None: as many as fit), and how many are learned from again after each new one."""
+
+    slots: int | None
+    per_step: int = 1
+
+    def block_bytes(self, classes: int, latent: int) -> int:
+        """Bytes of the buffer for latents of so many bytes: counts, labels, latents.  replay.c has the same layout."""
+        assert self.slots is not None, "how many slots there are is known once the rest is planned"
+        head = 4 + 8 * classes + (2 * self.slots + 3) // 4 * 4
+        return (head + self.slots * latent + 15) // 16 * 16
+
+
+@dataclass
+class Reservoir:
+    """Which sample lies in which slot: the twin of replay.c.
+
+    labels: of the used slots.  seen, kept: samples that came, and that are held, of each class."""
+
+    slots: int
+    classes: int
+    labels: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.seen = self.seen or [0] * self.classes
+
+    @property
+    def kept(self) -> list[int]:
+        return [self.labels.count(k) for k in range(self.classes)]
+
+    def offer(self, label: int, seed: int) -> int | None:
+        """The slot that a new sample goes to; None when it is not kept."""
+        self.seen[label] += 1
+        if len(self.labels) < self.slots:
+            self.labels.append(label)
+            return len(self.labels) - 1
+        kept = self.kept
+        full, bits = kept.index(max(kept)), _bits(seed, sum(self.seen), OFFERED, 0)
+        if kept[label] < kept[full]:
+            slot = self._member(full, _below(bits, kept[full]))
+        else:
+            number = _below(bits, self.seen[label])
+            if number >= kept[label]:
+                return None
+            slot = self._member(label, number)
+        self.labels[slot] = label
+        return slot
+
+    def draw(self, seed: int, step: int) -> int:
+        """The slot to learn from at a step: every class that is held has the same chance."""
+        kept = self.kept
+        present = [k for k in range(self.classes) if kept[k]]
+        label = present[_below(_bits(seed, step, DRAWN, 0), len(present))]
+        return self._member(label, _below(_bits(seed, step, DRAWN, 1), kept[label]))
+
+    def _member(self, label: int, number: int) -> int:
+        return [i for i, k in enumerate(self.labels) if k == label][number]
+
+
+def _bits(seed: int, step: int, tensor: int, n: int) -> int:
+    return int(random_bits(seed, step, tensor, np.array([n]))[0])
+
+
+def _below(bits: int, n: int) -> int:
+    """A number in [0, n) of 32 random bits."""
+    return bits * n >> 32
