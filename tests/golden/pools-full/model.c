@@ -52,10 +52,9 @@ static const mcg_head_t logits_head = {.features = 4, .classes = 3, .zero = -128
 static const mcg_softmax_t loss_0_softmax = {.classes = 3, .multiplier = 23637, .shift = 23};
 static const mcg_head_t head_next_0_head = {.features = 4, .classes = 3, .zero = -128, .limit = 32767,
     .weight_shift = 16, .bias_shift = 6};
-static const uint8_t conv2_h_0_chain_stages_0_stage_params_shift[4] = {41, 40, 40, 41};
 static const mcg_stage_params_t conv2_h_0_chain_stages_0_stage_params = {.acc_slot = -1, .add_slot = -1,
-    .mask_bits = 1, .out_slot = 0, .channels = 4, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv2_h_0_chain_stages_0_stage_params_shift};
+    .mask_bits = 1, .out_slot = 0, .channels = 4, .more = 1, .multiplier = conv0_conv2d_multiplier, .shift =
+    conv1_conv2d_shift, .ratio = 1073741824};
 static const int8_t conv2_bias_next_bias_step_bias_params_base[4] = {-15, -13, -12, -15};
 static const mcg_bias_params_t conv2_bias_next_bias_step_bias_params = {.slot = 0, .base =
     conv2_bias_next_bias_step_bias_params_base};
@@ -63,7 +62,7 @@ static const mcg_conv2d_t avg_pool_grad_0_conv2d = {.in_h = 2, .in_w = 2, .in_c 
     .out_c = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
     .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 4, .order = 0};
 static const mcg_stage_params_t avg_pool_grad_0_chain_stages_0_stage_params = {.acc_slot = 0, .add_slot = -1,
-    .mask_bits = 0, .out_slot = 1, .channels = 1, .multiplier = 0, .shift = 0};
+    .mask_bits = 0, .out_slot = 1, .channels = 1};
 static const mcg_conv2d_t conv2_weight_next_0_conv2d = {.in_h = 2, .in_w = 2, .in_c = 4, .out_h = 2, .out_w =
     2, .out_c = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
     .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 4, .order = 0, .x_zero = -128};
@@ -72,15 +71,15 @@ static const mcg_weight_params_t conv2_weight_next_0_weight_step_weight_params =
     0, .tensor = 4, .taps = 1, .live = 4, .total = 4, .order = 0, .base =
     conv2_weight_next_0_weight_step_weight_params_base};
 static const mcg_stage_params_t conv1_h_0_chain_stages_0_stage_params = {.acc_slot = 1, .add_slot = -1,
-    .mask_bits = 1, .out_slot = 2, .channels = 4, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv2_h_0_chain_stages_0_stage_params_shift};
+    .mask_bits = 1, .out_slot = 2, .channels = 4, .more = 1, .multiplier = conv0_conv2d_multiplier, .shift =
+    conv1_conv2d_shift, .ratio = 1073741824};
 static const mcg_bias_params_t conv1_bias_next_bias_step_bias_params = {.slot = 2, .base =
     conv2_bias_next_bias_step_bias_params_base};
 static const mcg_conv2d_t max_pool_grad_0_conv2d = {.in_h = 8, .in_w = 7, .in_c = 4, .out_h = 4, .out_w = 4,
     .out_c = 4, .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1,
     .dilation_h = 1, .dilation_w = 1, .groups = 4};
 static const mcg_stage_params_t max_pool_grad_0_chain_stages_0_stage_params = {.acc_slot = 2, .add_slot = -1,
-    .mask_bits = 0, .out_slot = 3, .channels = 1, .multiplier = 0, .shift = 0};
+    .mask_bits = 0, .out_slot = 3, .channels = 1};
 static const mcg_conv2d_t conv1_weight_next_0_conv2d = {.in_h = 8, .in_w = 7, .in_c = 4, .out_h = 4, .out_w =
     4, .out_c = 4, .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1,
     .dilation_h = 1, .dilation_w = 1, .groups = 4, .x_zero = -128};
@@ -88,8 +87,8 @@ static const mcg_weight_params_t conv1_weight_next_0_weight_step_weight_params =
     0, .tensor = 2, .taps = 9, .live = 4, .total = 4, .order = 0, .base =
     conv2_weight_next_0_weight_step_weight_params_base};
 static const mcg_stage_params_t conv0_h_0_chain_stages_0_stage_params = {.acc_slot = 3, .add_slot = -1,
-    .mask_bits = 0, .out_slot = 4, .channels = 4, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv1_conv2d_shift};
+    .mask_bits = 0, .out_slot = 4, .channels = 4, .more = -2, .multiplier = conv0_conv2d_multiplier, .shift =
+    conv0_conv2d_shift, .ratio = 1073741824};
 static const int8_t conv0_bias_next_bias_step_bias_params_base[4] = {-16, -14, -13, -16};
 static const mcg_bias_params_t conv0_bias_next_bias_step_bias_params = {.slot = 4, .base =
     conv0_bias_next_bias_step_bias_params_base};
@@ -106,25 +105,25 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   /* %conv0: s8[1,9,8,4] q(0.03125,5) = conv2d(%input, %conv0_weight, %conv0_bias) */
-  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 1944), (const int8_t *)(S + 48), NULL, (const int32_t *)(S + 0), (int8_t *)(A + 1208), A + 0);
+  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 512), (const int8_t *)(S + 48), NULL, (const int32_t *)(S + 0), (int8_t *)(A + 0), A + 656);
   /* %max_pool: s8[1,8,7,4] q(0.03125,5) = max_pool(%conv0) */
-  mcg_max_pool(&max_pool_conv2d, &max_pool_rows, (const int8_t *)(A + 1208), (int8_t *)(A + 1496));
+  mcg_max_pool(&max_pool_conv2d, &max_pool_rows, (const int8_t *)(A + 0), (int8_t *)(A + 288));
   /* %clamp: s8[1,8,7,4] q(0.03125,-128) = clamp(%max_pool) */
-  mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 1496), (int8_t *)(A + 1496));
+  mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 288), (int8_t *)(A + 288));
   /* %conv1: s8[1,4,4,4] q(0.03125,-128) = depthwise_conv2d(%clamp, %conv1_weight, %conv1_bias) */
-  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1496), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 832), A + 0);
+  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 288), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 1488), A + 656);
   /* %conv1.mask: u1[1,4,4,4] = clamp_mask(%conv1) */
-  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 832), (uint8_t *)(A + 752), 16);
+  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 1488), (uint8_t *)(A + 2048), 16);
   /* %avg_pool: s8[1,2,2,4] q(0.03125,-128) = avg_pool(%conv1) */
-  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 832), (int8_t *)(A + 704));
+  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 1488), (int8_t *)(A + 2032));
   /* %conv2: s8[1,2,2,4] q(0.03125,-128) = conv2d(%avg_pool, %conv2_weight, %conv2_bias) */
-  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 704), (const int8_t *)(S + 156), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 48), A + 0);
+  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 2032), (const int8_t *)(S + 156), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 656), A + 672);
   /* %conv2.mask: u1[1,2,2,4] = clamp_mask(%conv2) */
-  mcg_clamp_mask(&conv2_rows, (const int8_t *)(A + 48), (uint8_t *)(A + 64), 8);
+  mcg_clamp_mask(&conv2_rows, (const int8_t *)(A + 656), (uint8_t *)(A + 684), 8);
   /* %features: s8[1,1,1,4] q(0.03125,-128) = avg_pool(%conv2) */
-  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 48), (int8_t *)(A + 12));
+  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 656), (int8_t *)(A + 688));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 12), (const int16_t *)(S + 184), (const int32_t *)(S + 172), (int32_t *)(A + 2152));
+  mcg_head(&logits_head, (const int8_t *)(A + 688), (const int16_t *)(S + 184), (const int32_t *)(S + 172), (int32_t *)(A + 2152));
   return MCG_OK;
 }
 
@@ -145,7 +144,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2152), target, (int32_t *)(A + 2164), (int32_t *)(A + 0));
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2152), target, (int32_t *)(A + 2164), (int32_t *)(A + 672));
   result->p_label = *(const int32_t *)(A + 2164);
   result->predicted = mcg_argmax((const int32_t *)(A + 2152), MODEL_CLASSES);
   result->saturated = 0;
@@ -155,38 +154,38 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
     return MCG_OK;
   }
   /* %features.grad: s32[4] = head_input_grad(%head_weight, %loss.1) */
-  mcg_head_input_grad(4, 3, (const int16_t *)(S + 184), (const int32_t *)(A + 0), (int32_t *)(A + 32));
+  mcg_head_input_grad(4, 3, (const int16_t *)(S + 184), (const int32_t *)(A + 672), (int32_t *)(A + 656));
   /* %head.next.0: s16[4,3], %head.next.1: s32[3] = head_update(%features, %loss.1, %head_weight, %head_bias,
    * %control) */
-  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 12), (const int32_t *)(A + 0), (int16_t *)(S + 184), (int32_t *)(S + 172));
+  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 688), (const int32_t *)(A + 672), (int16_t *)(S + 184), (int32_t *)(S + 172));
   /* stop_if_zero(%features.grad) */
-  if (mcg_stop_if_zero((const int32_t *)(A + 32), 4)) {
+  if (mcg_stop_if_zero((const int32_t *)(A + 656), 4)) {
     result->progress = MCG_STEP_HEAD;
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,4] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(4, -27, (const int32_t *)(A + 32), (int32_t *)(A + 32), (int32_t *)(A + 2168));
+  mcg_sample_scale(4, -27, (const int32_t *)(A + 656), (int32_t *)(A + 656), (int32_t *)(A + 2168));
   /* %conv2.h.0: s8[1,2,2,4] q(4 scales@3,E0), %conv2.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv2.mask) */
   {
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 64), .out = (int8_t *)(A + 720), .clamped = (int32_t *)(A + 2172)}};
+        .mask = (const void *)(A + 684), .out = (int8_t *)(A + 2056), .clamped = (int32_t *)(A + 2172)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
-    mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 32), &conv2_h_0_chain, A + 0);
+    mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 656), &conv2_h_0_chain, A + 688);
   }
   /* %conv2_bias.next: s32[4] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
         (int32_t *)(S + 32), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 720), 4, 4, &conv2_bias_next_bias_step, A + 0);
+    mcg_bias_update((const int8_t *)(A + 2056), 4, 4, &conv2_bias_next_bias_step, A + 656);
   }
   /* %avg_pool.grad.0: s8[1,2,2,4] q(1,E1), %avg_pool.grad.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents) */
   {
     const mcg_stage_t avg_pool_grad_0_chain_stages[1] = {{.p = &avg_pool_grad_0_chain_stages_0_stage_params, .add
-        = NULL, .mask = NULL, .out = (int8_t *)(A + 736), .clamped = (int32_t *)(A + 2176)}};
+        = NULL, .mask = NULL, .out = (int8_t *)(A + 2072), .clamped = (int32_t *)(A + 2176)}};
     const mcg_chain_t avg_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         avg_pool_grad_0_chain_stages};
-    mcg_conv2d_input_grad(&avg_pool_grad_0_conv2d, (const int8_t *)(A + 720), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 0);
+    mcg_conv2d_input_grad(&avg_pool_grad_0_conv2d, (const int8_t *)(A + 2056), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 656);
   }
   /* %conv2_weight.next.0: s8[4,1,1,4] q(4 scales@0,0), %conv2_weight.next.1: s32[4] = update(%avg_pool, %conv2.h.0,
    * %conv2_mean, %conv2_weight, %features.scaled.1, %exponents, %control, %conv2_mean, %conv2_bias.next) */
@@ -195,29 +194,29 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv2_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 156), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
         *)(S + 32), .c = c};
-    mcg_conv2d_update(&conv2_weight_next_0_conv2d, (const int8_t *)(A + 704), (const int8_t *)(A + 720), conv2_mean, &conv2_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv2_weight_next_0_conv2d, (const int8_t *)(A + 2032), (const int8_t *)(A + 2056), conv2_mean, &conv2_weight_next_0_weight_step, A + 656);
   }
   /* %conv1.h.0: s8[1,4,4,4] q(4 scales@3,E2), %conv1.h.1: s32[1] = chain(%avg_pool.grad.0, %exponents, %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 752), .out = (int8_t *)(A + 2088), .clamped = (int32_t *)(A + 2180)}};
+        .mask = (const void *)(A + 2048), .out = (int8_t *)(A + 2088), .clamped = (int32_t *)(A + 2180)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 736), &conv1_h_0_chain, A + 0);
+    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 2072), &conv1_h_0_chain, A + 656);
   }
   /* %conv1_bias.next: s32[4] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
         (int32_t *)(S + 16), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 2088), 16, 4, &conv1_bias_next_bias_step, A + 0);
+    mcg_bias_update((const int8_t *)(A + 2088), 16, 4, &conv1_bias_next_bias_step, A + 656);
   }
   /* %max_pool.grad.0: s8[1,8,7,4] q(1,E3), %max_pool.grad.1: s32[1] = chain(%conv1.h.0, %conv1_weight, %exponents,
    * %clamp) */
   {
     const mcg_stage_t max_pool_grad_0_chain_stages[1] = {{.p = &max_pool_grad_0_chain_stages_0_stage_params, .add
-        = NULL, .mask = (const void *)(A + 1496), .out = (int8_t *)(A + 1720), .clamped = (int32_t *)(A + 2184)}};
+        = NULL, .mask = (const void *)(A + 288), .out = (int8_t *)(A + 1864), .clamped = (int32_t *)(A + 2184)}};
     const mcg_chain_t max_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         max_pool_grad_0_chain_stages};
-    mcg_depthwise_input_grad(&max_pool_grad_0_conv2d, (const int8_t *)(A + 2088), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 0);
+    mcg_depthwise_input_grad(&max_pool_grad_0_conv2d, (const int8_t *)(A + 2088), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 656);
   }
   /* %conv1_weight.next.0: s8[1,3,3,4] q(4 scales@3,0), %conv1_weight.next.1: s32[4] = update(%clamp, %conv1.h.0,
    * %conv1_mean, %conv1_weight, %features.scaled.1, %exponents, %control, %conv1_mean, %conv1_bias.next) */
@@ -226,21 +225,21 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 120), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv1_mean, .bias = (int32_t
         *)(S + 16), .c = c};
-    mcg_depthwise_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 1496), (const int8_t *)(A + 2088), conv1_mean, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_depthwise_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 288), (const int8_t *)(A + 2088), conv1_mean, &conv1_weight_next_0_weight_step, A + 656);
   }
   /* %conv0.h.0: s8[1,9,8,4] q(4 scales@3,E4), %conv0.h.1: s32[1] = chain(%max_pool.grad.0, %conv0, %exponents,
    * %conv0) */
   {
     const mcg_stage_t conv0_h_0_chain_stages[1] = {{.p = &conv0_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 1208), .out = (int8_t *)(A + 0), .clamped = (int32_t *)(A + 416)}};
+        .mask = (const void *)(A + 0), .out = (int8_t *)(A + 656), .clamped = (int32_t *)(A + 416)}};
     const mcg_chain_t conv0_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv0_h_0_chain_stages};
-    mcg_max_pool_grad(&max_pool_conv2d, (const int8_t *)(A + 1720), (const int8_t *)(A + 1208), &conv0_h_0_chain, A + 288);
+    mcg_max_pool_grad(&max_pool_conv2d, (const int8_t *)(A + 1864), (const int8_t *)(A + 0), &conv0_h_0_chain, A + 288);
   }
   /* %conv0_bias.next: s32[4] = update(%conv0.h.0, %conv0_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv0_bias_next_bias_step = {.p = &conv0_bias_next_bias_step_bias_params, .bias =
         (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 0), 72, 4, &conv0_bias_next_bias_step, A + 288);
+    mcg_bias_update((const int8_t *)(A + 656), 72, 4, &conv0_bias_next_bias_step, A + 0);
   }
   /* %conv0_weight.next.0: s8[4,3,3,2] q(4 scales@0,0), %conv0_weight.next.1: s32[4] = update(%input, %conv0.h.0,
    * %conv0_mean, %conv0_weight, %features.scaled.1, %exponents, %control, %conv0_mean, %conv0_bias.next) */
@@ -249,7 +248,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv0_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 48), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv0_mean, .bias = (int32_t
         *)(S + 0), .c = c};
-    mcg_conv2d_update(&conv0_weight_next_0_conv2d, (const int8_t *)(A + 1944), (const int8_t *)(A + 0), conv0_mean, &conv0_weight_next_0_weight_step, A + 288);
+    mcg_conv2d_update(&conv0_weight_next_0_conv2d, (const int8_t *)(A + 512), (const int8_t *)(A + 656), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
   result->saturated += *(const int32_t *)(A + 2172);
@@ -260,16 +259,15 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   return MCG_OK;
 }
 
-/* What learning starts from; the rest of the state is zero. */
-static const uint8_t initial_state[172] =
-    {65, 248, 255, 255, 103, 248, 255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 65, 248, 255, 255, 103, 248,
-    255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 65, 248, 255, 255, 103, 248, 255, 255, 203, 248, 255, 255,
-    109, 249, 255, 255, 146, 183, 26, 188, 156, 186, 22, 177, 138, 161, 246, 138, 91, 107, 186, 70, 17, 26, 97, 231,
-    171, 173, 237, 107, 40, 35, 92, 212, 138, 125, 176, 32, 207, 188, 231, 80, 248, 222, 2, 100, 5, 228, 1, 92, 246,
-    206, 228, 56, 203, 156, 171, 248, 132, 77, 85, 156, 32, 227, 228, 35, 161, 92, 86, 143, 5, 186, 173, 222, 77,
-    251, 231, 17, 146, 184, 28, 191, 160, 191, 28, 184, 146, 170, 0, 149, 103, 120, 200, 85, 33, 43, 115, 250, 191,
-    194, 3, 131, 64, 60, 118, 239, 166, 155, 206, 63, 239, 221, 9, 115, 146, 185, 30, 194, 164, 196, 34, 191, 154,
-    179, 10, 160, 115, 134, 214, 100};
+/* What learning starts from, packed (see mcugrad.h); the rest of the state is zero. */
+static const uint8_t initial_state[152] =
+    {12, 128, 65, 248, 103, 248, 203, 248, 109, 249, 65, 248, 103, 248, 203, 248, 109, 249, 65, 248, 103, 248, 203,
+    248, 109, 249, 124, 0, 146, 183, 26, 188, 156, 186, 22, 177, 138, 161, 246, 138, 91, 107, 186, 70, 17, 26, 97,
+    231, 171, 173, 237, 107, 40, 35, 92, 212, 138, 125, 176, 32, 207, 188, 231, 80, 248, 222, 2, 100, 5, 228, 1, 92,
+    246, 206, 228, 56, 203, 156, 171, 248, 132, 77, 85, 156, 32, 227, 228, 35, 161, 92, 86, 143, 5, 186, 173, 222,
+    77, 251, 231, 17, 146, 184, 28, 191, 160, 191, 28, 184, 146, 170, 0, 149, 103, 120, 200, 85, 33, 43, 115, 250,
+    191, 194, 3, 131, 64, 60, 118, 239, 166, 155, 206, 63, 239, 221, 9, 115, 146, 185, 30, 194, 164, 196, 34, 191,
+    154, 179, 10, 160, 115, 134, 214, 100};
 static const mcg_parameter_t parameters[8] = {
     {"conv0_weight", 48, 72},
     {"conv0_bias", 0, 16},
@@ -285,7 +283,7 @@ const mcg_model_t mcg_model = {
     .fingerprint = 0x1b51aa4fu,
     .arena_bytes = MODEL_ARENA_BYTES,
     .state_bytes = MODEL_STATE_BYTES,
-    .input_offset = 1944,
+    .input_offset = 512,
     .input_bytes = MODEL_INPUT_BYTES,
     .rows = MODEL_ROWS,
     .row_bytes = MODEL_ROW_BYTES,
@@ -293,7 +291,7 @@ const mcg_model_t mcg_model = {
     .classes = MODEL_CLASSES,
     .targets = MODEL_TARGETS,
     .parameter_count = 8,
-    .initial_bytes = 172,
+    .initial_bytes = 152,
     .initial_state = initial_state,
     .parameters = parameters,
     .infer = mcg_model_infer,

@@ -156,7 +156,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   return MCG_OK;
 }
 
-/* What learning starts from; the rest of the state is zero. */
+/* What learning starts from, packed (see mcugrad.h); the rest of the state is zero. */
 static const uint8_t initial_state[1] =
     {0};
 static const mcg_parameter_t parameters[2] = {

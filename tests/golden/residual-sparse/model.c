@@ -72,10 +72,9 @@ static const mcg_head_t logits_head = {.features = 5, .classes = 3, .zero = -128
 static const mcg_softmax_t loss_0_softmax = {.classes = 3, .multiplier = 23637, .shift = 23};
 static const mcg_head_t head_next_0_head = {.features = 5, .classes = 3, .zero = -128, .limit = 32767,
     .weight_shift = 16, .bias_shift = 6};
-static const uint8_t conv4_h_0_chain_stages_0_stage_params_shift[5] = {43, 42, 42, 43, 42};
 static const mcg_stage_params_t conv4_h_0_chain_stages_0_stage_params = {.acc_slot = -1, .add_slot = -1,
-    .mask_bits = 1, .out_slot = 0, .channels = 5, .multiplier = conv4_conv2d_multiplier, .shift =
-    conv4_h_0_chain_stages_0_stage_params_shift};
+    .mask_bits = 1, .out_slot = 0, .channels = 5, .more = 3, .multiplier = conv4_conv2d_multiplier, .shift =
+    conv4_conv2d_shift, .ratio = 1073741824};
 static const int8_t conv4_bias_next_bias_step_bias_params_base[5] = {-15, -13, -12, -15, -13};
 static const mcg_bias_params_t conv4_bias_next_bias_step_bias_params = {.slot = 0, .base =
     conv4_bias_next_bias_step_bias_params_base};
@@ -85,8 +84,8 @@ static const mcg_conv2d_t conv3_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 4, .
 static const mcg_stage_params_t conv3_h_0_chain_stages_0_stage_params = {.acc_slot = 0, .add_slot = -1,
     .mask_bits = 1};
 static const mcg_stage_params_t conv3_h_0_chain_stages_1_stage_params = {.acc_slot = 0, .add_slot = -1,
-    .mask_bits = 1, .out_slot = 1, .channels = 4, .multiplier = conv0_conv2d_multiplier, .shift =
-    conv3_conv2d_shift};
+    .mask_bits = 1, .out_slot = 1, .channels = 4, .more = -1, .multiplier = conv0_conv2d_multiplier, .shift =
+    conv3_conv2d_shift, .ratio = 1073741824};
 static const int8_t conv3_bias_next_bias_step_bias_params_base[4] = {-15, -13, -12, -15};
 static const mcg_bias_params_t conv3_bias_next_bias_step_bias_params = {.slot = 1, .base =
     conv3_bias_next_bias_step_bias_params_base};
@@ -94,8 +93,8 @@ static const mcg_conv2d_t conv2_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .
     = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h
     = 1, .dilation_w = 1, .groups = 1, .live = 6, .order = 0};
 static const mcg_stage_params_t conv2_h_0_chain_stages_0_stage_params = {.acc_slot = 1, .add_slot = -1,
-    .mask_bits = 0, .out_slot = 2, .channels = 6, .multiplier = conv1_conv2d_multiplier, .shift =
-    conv1_conv2d_shift};
+    .mask_bits = 0, .out_slot = 2, .channels = 6, .more = -1, .multiplier = conv1_conv2d_multiplier, .shift =
+    conv1_conv2d_shift, .ratio = 1073741824};
 static const int8_t conv2_bias_next_bias_step_bias_params_base[6] = {-15, -13, -12, -15, -13, -12};
 static const mcg_bias_params_t conv2_bias_next_bias_step_bias_params = {.slot = 2, .base =
     conv2_bias_next_bias_step_bias_params_base};
@@ -110,8 +109,8 @@ static const mcg_conv2d_t conv1_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .
     = 6, .kernel_h = 3, .kernel_w = 3, .stride_h = 1, .stride_w = 1, .pad_top = 1, .pad_left = 1, .dilation_h
     = 1, .dilation_w = 1, .groups = 6};
 static const mcg_stage_params_t conv1_h_0_chain_stages_0_stage_params = {.acc_slot = 2, .add_slot = -1,
-    .mask_bits = 1, .out_slot = 3, .channels = 6, .multiplier = conv1_conv2d_multiplier, .shift =
-    conv1_conv2d_shift};
+    .mask_bits = 1, .out_slot = 3, .channels = 6, .more = -1, .multiplier = conv1_conv2d_multiplier, .shift =
+    conv1_conv2d_shift, .ratio = 1073741824};
 static const mcg_conv2d_t conv1_weight_next_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 2, .out_h = 4, .out_w =
     4, .out_c = 6, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
     .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 2, .order = 0, .x_zero = -128};
@@ -131,11 +130,11 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %conv1: s8[1,4,4,6] q(0.03125,-128) = conv2d(%conv0, %conv1_weight, %conv1_bias, %conv1_weight_rest) */
   mcg_conv2d(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 728), (const int8_t *)(S + 84), conv1_weight_rest, (const int32_t *)(S + 0), (int8_t *)(A + 528), A + 0);
   /* %conv1.mask: u1[1,4,4,6] = clamp_mask(%conv1) */
-  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 528), (uint8_t *)(A + 1664), 24);
+  mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 528), (uint8_t *)(A + 2912), 24);
   /* %conv2: s8[1,4,4,6] q(0.03125,-128) = depthwise_conv2d(%conv1, %conv2_weight, %conv2_bias) */
-  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 1376), A + 0);
+  mcg_depthwise(&conv2_conv2d, &conv1_rows, (const int8_t *)(A + 528), conv2_weight, (const int32_t *)(S + 24), (int8_t *)(A + 2624), A + 0);
   /* %conv3: s8[1,4,4,4] q(0.03125,2) = conv2d(%conv2, %conv3_weight, %conv3_bias) */
-  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 1376), (const int8_t *)(S + 96), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 156), A + 0);
+  mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 2624), (const int8_t *)(S + 96), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 156), A + 0);
   /* %conv3.mask: u1[1,4,4,4] = clamp_mask(%conv3) */
   mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 400), 16);
   /* %add: s8[1,4,4,4] q(0.03125,1) = add(%conv3, %conv0) */
@@ -143,7 +142,7 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %add.mask: u1[1,4,4,4] = clamp_mask(%add) */
   mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 408), 16);
   /* %conv0.live: s8[1,4,4,2] q(0.03125,-128) = select_channels(%conv0) */
-  mcg_select_channels(&conv0_live_select, &conv1_rows, (const int8_t *)(A + 728), (int8_t *)(A + 1632));
+  mcg_select_channels(&conv0_live_select, &conv1_rows, (const int8_t *)(A + 728), (int8_t *)(A + 2880));
   /* %conv4: s8[1,4,4,5] q(0.03125,-128) = conv2d(%add, %conv4_weight, %conv4_bias) */
   mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 156), conv4_weight, NULL, (const int32_t *)(S + 64), (int8_t *)(A + 0), A + 80);
   /* %conv4.mask: u1[1,4,4,5] = clamp_mask(%conv4) */
@@ -151,14 +150,14 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   /* %features: s8[1,1,1,5] q(0.03125,-128) = avg_pool(%conv4) */
   mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 0), (int8_t *)(A + 112));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 112), (const int16_t *)(S + 132), (const int32_t *)(S + 120), (int32_t *)(A + 1676));
+  mcg_head(&logits_head, (const int8_t *)(A + 112), (const int16_t *)(S + 132), (const int32_t *)(S + 120), (int32_t *)(A + 2924));
   return MCG_OK;
 }
 
 
 static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
   uint8_t *const A = c->arena;
-  const int32_t *const result = (const int32_t *)(A + 1676);
+  const int32_t *const result = (const int32_t *)(A + 2924);
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];
@@ -172,12 +171,12 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 1676), target, (int32_t *)(A + 1688), (int32_t *)(A + 0));
-  result->p_label = *(const int32_t *)(A + 1688);
-  result->predicted = mcg_argmax((const int32_t *)(A + 1676), MODEL_CLASSES);
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2924), target, (int32_t *)(A + 2936), (int32_t *)(A + 0));
+  result->p_label = *(const int32_t *)(A + 2936);
+  result->predicted = mcg_argmax((const int32_t *)(A + 2924), MODEL_CLASSES);
   result->saturated = 0;
   /* stop_if_easy(%loss.0, %control) */
-  if (mcg_stop_if_easy(c, (const int32_t *)(A + 1688))) {
+  if (mcg_stop_if_easy(c, (const int32_t *)(A + 2936))) {
     result->progress = MCG_STEP_SKIPPED;
     return MCG_OK;
   }
@@ -192,19 +191,19 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,5] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(5, -27, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 1692));
+  mcg_sample_scale(5, -27, (const int32_t *)(A + 80), (int32_t *)(A + 80), (int32_t *)(A + 2940));
   /* %conv4.h.0: s8[1,4,4,5] q(5 scales@3,E0), %conv4.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv4.mask) */
   {
     const mcg_stage_t conv4_h_0_chain_stages[1] = {{.p = &conv4_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 100), .out = (int8_t *)(A + 320), .clamped = (int32_t *)(A + 1696)}};
+        .mask = (const void *)(A + 100), .out = (int8_t *)(A + 320), .clamped = (int32_t *)(A + 2944)}};
     const mcg_chain_t conv4_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv4_h_0_chain_stages};
     mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 80), &conv4_h_0_chain, A + 0);
   }
   /* %conv4_bias.next: s32[5] = update(%conv4.h.0, %conv4_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv4_bias_next_bias_step = {.p = &conv4_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 64), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .c = c};
+        (int32_t *)(S + 64), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 320), 16, 5, &conv4_bias_next_bias_step, A + 0);
   }
   /* %conv3.h.0: s8[1,4,4,4] q(4 scales@3,E1), %conv3.h.1: s32[1] = chain(%conv4.h.0, %conv4_weight, %exponents,
@@ -213,78 +212,76 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
     const mcg_stage_t conv3_h_0_chain_stages[2] = {{.p = &conv3_h_0_chain_stages_0_stage_params, .add = NULL,
         .mask = (const void *)(A + 408), .out = NULL, .clamped = NULL}, {.p =
         &conv3_h_0_chain_stages_1_stage_params, .add = NULL, .mask = (const void *)(A + 400), .out = (int8_t *)(A
-        + 1568), .clamped = (int32_t *)(A + 1700)}};
+        + 2816), .clamped = (int32_t *)(A + 2948)}};
     const mcg_chain_t conv3_h_0_chain = {.exponents = exponents, .count = 2, .stages = conv3_h_0_chain_stages};
     mcg_conv2d_input_grad(&conv3_h_0_conv2d, (const int8_t *)(A + 320), conv4_weight, NULL, &conv3_h_0_chain, A + 0);
   }
   /* %conv3_bias.next: s32[4] = update(%conv3.h.0, %conv3_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv3_bias_next_bias_step = {.p = &conv3_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 48), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 1568), 16, 4, &conv3_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 48), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 2816), 16, 4, &conv3_bias_next_bias_step, A + 0);
   }
   /* %conv2.h.0: s8[1,4,4,6] q(6 scales@3,E2), %conv2.h.1: s32[1] = chain(%conv3.h.0, %conv3_weight, %exponents,
    * %conv2) */
   {
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 1376), .out = (int8_t *)(A + 1472), .clamped = (int32_t *)(A + 1704)}};
+        .mask = (const void *)(A + 2624), .out = (int8_t *)(A + 2720), .clamped = (int32_t *)(A + 2952)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
-    mcg_conv2d_input_grad(&conv2_h_0_conv2d, (const int8_t *)(A + 1568), (const int8_t *)(S + 96), NULL, &conv2_h_0_chain, A + 0);
+    mcg_conv2d_input_grad(&conv2_h_0_conv2d, (const int8_t *)(A + 2816), (const int8_t *)(S + 96), NULL, &conv2_h_0_chain, A + 0);
   }
   /* %conv2_bias.next: s32[6] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 24), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 1472), 16, 6, &conv2_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 24), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 2720), 16, 6, &conv2_bias_next_bias_step, A + 0);
   }
   /* %conv3_weight.next.0: s8[4,1,1,6] q(4 scales@0,0), %conv3_weight.next.1: s8[4,1,1,6] = update(%conv2,
    * %conv3.h.0, %conv3_weight, %conv3_residual, %features.scaled.1, %exponents, %control) */
   {
     const mcg_weight_step_t conv3_weight_next_0_weight_step = {.p =
         &conv3_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 96), .residual = (void *)(S +
-        162), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .mu = NULL, .bias = NULL, .c
+        162), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv3_weight_next_0_conv2d, (const int8_t *)(A + 1376), (const int8_t *)(A + 1568), NULL, &conv3_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv3_weight_next_0_conv2d, (const int8_t *)(A + 2624), (const int8_t *)(A + 2816), NULL, &conv3_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,6] q(6 scales@3,E3), %conv1.h.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents,
    * %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 1664), .out = (int8_t *)(A + 1472), .clamped = (int32_t *)(A + 1376)}};
+        .mask = (const void *)(A + 2912), .out = (int8_t *)(A + 2720), .clamped = (int32_t *)(A + 2624)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 1472), conv2_weight, &conv1_h_0_chain, A + 0);
+    mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 2720), conv2_weight, &conv1_h_0_chain, A + 0);
   }
   /* %conv1_weight.next.0: s8[6,1,1,2] q(6 scales@0,0), %conv1_weight.next.1: s4[6,1,1,2] = update(%conv0.live,
    * %conv1.h.0, %conv1_weight, %conv1_residual, %features.scaled.1, %exponents, %control) */
   {
     const mcg_weight_step_t conv1_weight_next_0_weight_step = {.p =
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 84), .residual = (void *)(S +
-        186), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .mu = NULL, .bias = NULL, .c
+        186), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 1632), (const int8_t *)(A + 1472), NULL, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 2880), (const int8_t *)(A + 2720), NULL, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv1_bias.next: s32[6] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 1692), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 1472), 16, 6, &conv1_bias_next_bias_step, A + 0);
+        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 2720), 16, 6, &conv1_bias_next_bias_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
-  result->saturated += *(const int32_t *)(A + 1696);
-  result->saturated += *(const int32_t *)(A + 1700);
-  result->saturated += *(const int32_t *)(A + 1704);
-  result->saturated += *(const int32_t *)(A + 1376);
+  result->saturated += *(const int32_t *)(A + 2944);
+  result->saturated += *(const int32_t *)(A + 2948);
+  result->saturated += *(const int32_t *)(A + 2952);
+  result->saturated += *(const int32_t *)(A + 2624);
   return MCG_OK;
 }
 
-/* What learning starts from; the rest of the state is zero. */
-static const uint8_t initial_state[120] =
-    {65, 248, 255, 255, 103, 248, 255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 77, 250, 255, 255, 107, 251,
-    255, 255, 65, 248, 255, 255, 103, 248, 255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 77, 250, 255, 255, 107,
-    251, 255, 255, 65, 248, 255, 255, 103, 248, 255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 65, 248, 255, 255,
-    103, 248, 255, 255, 203, 248, 255, 255, 109, 249, 255, 255, 77, 250, 255, 255, 146, 191, 160, 184, 146, 149,
-    103, 85, 33, 250, 191, 131, 146, 186, 32, 197, 168, 201, 40, 198, 162, 188, 20, 171, 127, 147, 228, 115, 65, 77,
-    152, 32, 231, 236, 47, 177};
+/* What learning starts from, packed (see mcugrad.h); the rest of the state is zero. */
+static const uint8_t initial_state[82] =
+    {21, 128, 65, 248, 103, 248, 203, 248, 109, 249, 77, 250, 107, 251, 65, 248, 103, 248, 203, 248, 109, 249, 77,
+    250, 107, 251, 65, 248, 103, 248, 203, 248, 109, 249, 65, 248, 103, 248, 203, 248, 109, 249, 77, 250, 36, 0,
+    146, 191, 160, 184, 146, 149, 103, 85, 33, 250, 191, 131, 146, 186, 32, 197, 168, 201, 40, 198, 162, 188, 20,
+    171, 127, 147, 228, 115, 65, 77, 152, 32, 231, 236, 47, 177};
 static const mcg_parameter_t parameters[10] = {
     {"conv1_weight", 84, 12},
     {"conv1_bias", 0, 24},
@@ -310,7 +307,7 @@ const mcg_model_t mcg_model = {
     .classes = MODEL_CLASSES,
     .targets = MODEL_TARGETS,
     .parameter_count = 10,
-    .initial_bytes = 120,
+    .initial_bytes = 82,
     .initial_state = initial_state,
     .parameters = parameters,
     .infer = mcg_model_infer,

@@ -4,7 +4,7 @@
 
 #include "mcugrad.h"
 
-#define MODEL_ARENA_BYTES 1708
+#define MODEL_ARENA_BYTES 2956
 #define MODEL_STATE_BYTES 192
 #define MODEL_INPUT_BYTES 192
 #define MODEL_ROWS 8
