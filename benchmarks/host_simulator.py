@@ -68,10 +68,10 @@ class Net:
         self.head_weight = torch.zeros(model.blocks[-1].layers[-1].weight.shape[0], classes)
         self.head_bias = torch.zeros(classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled features in real units [N, F] of int8 values [N, C, H, W]."""
-        quant = self.blocks[0][0][0].x
-        for convs, residual in self.blocks:
+    def features(self, x: Tensor, first: int = 0) -> Tensor:
+        """Pooled features in real units [N, F] of int8 values [N, C, H, W] that enter block `first`."""
+        quant = self.blocks[first][0][0].x
+        for convs, residual in self.blocks[first:]:
             y = x
             for conv in convs:
                 y = conv(y)
@@ -82,8 +82,8 @@ class Net:
                 x, quant = Requantize.apply(total, torch.tensor(1 / residual.scale[0]), residual.zero), residual
         return real(x.mean((2, 3)), quant)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.features(x) @ self.head_weight + self.head_bias
+    def logits(self, x: Tensor, first: int = 0) -> Tensor:
+        return self.features(x, first) @ self.head_weight + self.head_bias
 
 
 class Sgd:

@@ -1,78 +1,169 @@
-"""Markdown of the learning benchmark: means over seeds, and differences paired by seed."""
+"""Markdown of the learning benchmark: means over seeds, and paired differences pooled over networks and sets.
+
+A pair is two runs of the same network, set, seed and therefore split.  Intervals are Student's t at 95 percent: over all
+pairs, and, since splits of one set share samples, over the mean of each network and set, which is the wider and safer one.
+"""
 
 from __future__ import annotations
 
-from statistics import mean
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-DEVICE, FLOAT = "int8 device arithmetic", "float PyTorch"
+Run = Mapping[str, Any]
+Column = tuple[str, str, str]  # scheme, method, variant
+INT, FLOAT, REFERENCE, RULE, ZERO, PLAIN = METHODS = (
+    "int8 device", "float", "reference", "device rule", "zero head", "no QAS",
+)  # fmt: skip
+SMALL, LARGE = "49kb", "99kb"
+COLUMNS: tuple[tuple[str, Column], ...] = (
+    ("head only", ("head", INT, "")),
+    ("biases", ("bias", INT, "")),
+    ("last 3 layers", ("last3", INT, "")),
+    ("49kb", (SMALL, INT, "")),
+    ("74kb (MbV2: 73kb)", ("middle", INT, "")),
+    ("99kb", (LARGE, INT, "")),
+    ("searched at 49kb's SRAM", (f"searched-{SMALL}", INT, "")),
+    ("searched at 99kb's SRAM", (f"searched-{LARGE}", INT, "")),
+    ("full update", ("full", INT, "")),
+    ("float, 49kb", (SMALL, FLOAT, "")),
+    ("float, 99kb", (LARGE, FLOAT, "")),
+    ("reference, 49kb", (SMALL, REFERENCE, "")),
+    ("its device rule, 49kb", (SMALL, RULE, "")),
+)
+MIDDLE = ("74kb", "73kb")
+CLAIMS: tuple[tuple[str, str, Column, Column], ...] = (
+    ("integer - float, 49kb", "at least -0.5", (SMALL, INT, ""), (SMALL, FLOAT, "")),
+    ("integer - float, 99kb", "at least -0.5", (LARGE, INT, ""), (LARGE, FLOAT, "")),
+    ("integer - reference's algorithm, 49kb", "at least 2", (SMALL, INT, ""), (SMALL, REFERENCE, "")),
+    ("integer - reference's device rule, 49kb", "", (SMALL, INT, ""), (SMALL, RULE, "")),
+    ("searched - published 49kb, same SRAM", "at least 0", (f"searched-{SMALL}", INT, ""), (SMALL, INT, "")),
+    ("searched - published 99kb, same SRAM", "at least 0", (f"searched-{LARGE}", INT, ""), (LARGE, INT, "")),
+    ("49kb - head only", "", (SMALL, INT, ""), ("head", INT, "")),
+    ("full update - 99kb", "", ("full", INT, ""), (LARGE, INT, "")),
+)
+ABLATIONS: tuple[tuple[str, Column, Column], ...] = (
+    ("F = 0 instead of 4", (SMALL, INT, "F0"), (SMALL, INT, "")),
+    ("F = 8 instead of 4", (SMALL, INT, "F8"), (SMALL, INT, "")),
+    ("centred weight gradients, 49kb", (SMALL, INT, "centred"), (SMALL, INT, "")),
+    ("full update without centring", ("full", INT, "not centred"), ("full", INT, "")),
+    ("easy samples not skipped", (SMALL, INT, "never skips"), (SMALL, INT, "")),
+    ("random int16 head instead of zero", (SMALL, INT, "random head"), (SMALL, INT, "")),
+    ("reference's algorithm, zero head instead of random", (SMALL, ZERO, ""), (SMALL, REFERENCE, "")),
+    ("the same without QAS", (SMALL, PLAIN, ""), (SMALL, ZERO, "")),
+)
 
-Run = dict[str, Any]
+
+@dataclass(frozen=True)
+class Pooled:
+    """Differences in points: mean, half the width of both intervals (None for fewer than two), pairs, networks x sets."""
+
+    mean: float
+    half: float | None
+    half_clustered: float | None
+    pairs: int
+    clusters: int
 
 
-def after(run: Run) -> float:
-    """Accuracy after training in percent."""
-    return 100 * float(run["accuracy"]["after"])
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of learning.jsonl; none where there is no such file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def select(runs: list[Run], **fields: Any) -> list[Run]:
-    return [r for r in runs if all(r[k] == v for k, v in fields.items())]
+def points(runs: Iterable[Run], column: Column) -> dict[tuple[str, str], dict[int, float]]:
+    """Test score in percent by (network, set) and seed; 'middle' stands for the scheme between 49kb and 99kb."""
+    scheme, method, variant = column
+    names = MIDDLE if scheme == "middle" else (scheme,)
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for r in runs:
+        if r.get("scheme") in names and (r["method"], r["variant"]) == (method, variant):
+            found.setdefault((r["model"], r["set"]), {})[r["seed"]] = 100 * float(r["test"])
+    return found
 
 
-def differences(runs: list[Run]) -> list[float]:
-    """Integer minus float accuracy in points, for each seed that both have."""
-    floats = {r["seed"]: after(r) for r in runs if r["method"] == FLOAT}
-    return [after(r) - floats[r["seed"]] for r in runs if r["method"] == DEVICE and r["seed"] in floats]
+def pooled(runs: list[Run], left: Column, right: Column) -> Pooled | None:
+    """left minus right, paired by network, set and seed; None without a pair."""
+    a, b = points(runs, left), points(runs, right)
+    groups = [[values[s] - b[key][s] for s in values if s in b[key]] for key, values in a.items() if key in b]
+    groups = [g for g in groups if g]
+    everything = [d for g in groups for d in g]
+    if not everything:
+        return None
+    return Pooled(mean(everything), half_width(everything), half_width([mean(g) for g in groups]), len(everything), len(groups))
 
 
-def table(runs: list[Run]) -> str:
-    """One row per model, set and scheme."""
+def half_width(values: list[float]) -> float | None:
+    """Half of Student's 95 percent interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+
+
+def tables(records: list[Run]) -> str:
+    """All tables."""
+    return "\n".join([*scores(records), "", *claims(records), "", *ablations(records), "", *searches(records)])
+
+
+def scores(records: list[Run]) -> list[str]:
+    """Mean test score and number of seeds: a row per network and set."""
+    runs = [r for r in records if "test" in r]
+    kept = [(title, points(runs, column)) for title, column in COLUMNS]
+    kept = [(title, found) for title, found in kept if found]
+    keys = sorted({key for _, found in kept for key in found})
+    lines = ["| network | set |" + "".join(f" {title} |" for title, _ in kept), "|---|---|" + "---:|" * len(kept)]
+    for key in keys:
+        cells = (f" {mean(f[key].values()):.1f} ({len(f[key])}) |" if key in f else " - |" for _, f in kept)
+        lines.append(f"| {key[0]} | {key[1]} |{''.join(cells)}")
+    return lines
+
+
+def claims(records: list[Run]) -> list[str]:
+    """What must hold, and what came out."""
+    runs = [r for r in records if "test" in r]
     lines = [
-        "| model | set | scheme | lr | steps | int8 device | float PyTorch | int - float, per seed | n |"
-        " loss of last epoch, int / float | full steps | saturated per step |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| difference in points | goal | mean | 95 %, over pairs | 95 %, over networks and sets | pairs | networks and sets |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
-    keys = sorted({(r["model"], r["set"], r["scheme"]) for r in runs}, key=_order)
-    return "\n".join([*lines, *(_row(*key, select(runs, **dict(zip(("model", "set", "scheme"), key)))) for key in keys)])  # noqa: B905
+    rows = ((title, goal, pooled(runs, left, right)) for title, goal, left, right in CLAIMS)
+    return [*lines, *(_row([title, goal or "-"], p) for title, goal, p in rows if p)]
 
 
-def _order(key: tuple[str, str, str]) -> tuple[str, str, int]:
-    """Models and sets by name, schemes from the smallest to the largest."""
-    *where, scheme = key
-    rank = {"head": 0, "49kb": 2, "99kb": 3}.get(scheme, 1)
-    return where[0], where[1], rank
+def ablations(records: list[Run]) -> list[str]:
+    """One change at a time."""
+    runs = [r for r in records if "test" in r]
+    lines = [
+        "| change | points | 95 %, over pairs | 95 %, over networks and sets | pairs | networks and sets |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    rows = ((title, pooled(runs, left, right)) for title, left, right in ABLATIONS)
+    return [*lines, *(_row([title], p) for title, p in rows if p)]
 
 
-def _row(model: str, name: str, scheme: str, runs: list[Run]) -> str:
-    ints, floats = (select(runs, method=m) for m in (DEVICE, FLOAT))
-    paired = differences(runs)
-    losses = " / ".join(_mean([r["loss_last_epoch"] for r in part], 3) for part in (ints, floats))
-    cells = [
-        model, name, scheme, f"{runs[0]['lr']:g}", str(runs[0]["steps"]),
-        _mean([after(r) for r in ints], 1), _mean([after(r) for r in floats], 1),
-        f"**{mean(paired):+.1f}** ({', '.join(f'{d:+.1f}' for d in paired)})" if paired else "-",
-        f"{len(ints)} / {len(floats)}", losses,
-        _mean([100 * r["full_share"] for r in ints], 0) + " %", _mean([r["saturated"] / r["steps"] for r in ints], 2),
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+def _row(heads: list[str], p: Pooled) -> str:
+    halves = ("-" if h is None else f"{p.mean - h:+.2f} to {p.mean + h:+.2f}" for h in (p.half, p.half_clustered))
+    return f"| {' | '.join([*heads, f'{p.mean:+.2f}', *halves, str(p.pairs), str(p.clusters)])} |"
 
 
-def _mean(values: list[float], digits: int) -> str:
-    return f"{mean(values):.{digits}f}" if values else "-"
+def searches(records: list[Run]) -> list[str]:
+    """What was searched: one row per network, set and budget."""
+    lines = [
+        "| network | set | SRAM of | allowed, bytes | found, bytes | biases | weights: share / residual bits | seconds |",
+        "|---|---|---|---:|---:|---:|---|---:|",
+    ]
+    for r in records:
+        if r.get("kind") == "search":
+            for f in r["found"]:
+                weights = ", ".join(f"{k} {ratio:g}/{bits}" for k, (ratio, bits) in f["weights"].items())
+                cells = [r["model"], r["set"], f["as_large_as"], f"{f['sram_allowed']:,}", f"{f['sram']:,}"]
+                lines.append(f"| {' | '.join([*cells, str(f['biases']), weights, str(f['seconds'])])} |")
+    return lines
 
 
-def summary(runs: list[Run]) -> str:
-    """Integer minus float by scheme over everything that is paired, and what the schemes gain over the head alone."""
-    lines = ["", "| scheme | int - float: mean | worst pair | pairs | int: gain over head only |", "|---|---|---|---|---|"]
-    for scheme in dict.fromkeys(r["scheme"] for r in runs):
-        groups = dict.fromkeys((r["model"], r["set"]) for r in select(runs, scheme=scheme))
-        paired, gains = [], []
-        for model, name in groups:
-            part = select(runs, model=model, set=name, scheme=scheme)
-            paired += differences(part)
-            heads = select(runs, model=model, set=name, scheme="head", method=DEVICE, seed=0)
-            gains += [after(r) - after(heads[0]) for r in select(part, method=DEVICE, seed=0) if heads]
-        if paired:
-            gain = f"{mean(gains):+.1f}" if gains else "-"
-            lines.append(f"| {scheme} | {mean(paired):+.2f} | {min(paired):+.1f} | {len(paired)} | {gain} |")
-    return "\n".join(lines)
+def diverged(records: list[Run]) -> list[Run]:
+    """Runs on the device that were stopped because the loss rose."""
+    return [r for r in records if "diverged" in r]

@@ -9,12 +9,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import host, kernels, ledger, reference
+from benchmarks import host, kernels, learning_table, ledger, reference
 from benchmarks.ledger import Entry
 from benchmarks.markdown import Lines, table
 from benchmarks.memory_tables import ladder_table, pytorch_table, same_bits_table
@@ -22,13 +21,12 @@ from benchmarks.models import REFERENCE, ROOT, STREAMED
 from benchmarks.zoo_table import zoo_table
 
 README = ROOT / "README.md"
-LEARNING = Path(__file__).with_name("learning.json")
+LEARNING = Path(__file__).with_name("learning.jsonl")
 ZOO = Path(__file__).with_name("zoo.json")
 LADDER, MEMORY, SAME_BITS = (Path(__file__).with_name(f"{name}.json") for name in ("ladder", "memory", "same_bits"))
 STABILITY = Path(__file__).with_name("stability.json")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CORES = {"cortex-m7": "M7", "cortex-m4": "M4", "cortex-m0plus": "M0+", "cortex-m55": "M55", "rv32imc": "rv32imc"}
-METHODS = {"int8 device arithmetic": "int8", "float PyTorch": "float"}
 
 
 def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, zoo: Path = ZOO) -> str:
@@ -36,7 +34,7 @@ def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, z
     entries = ledger.read() if known is None else known
     sections = [memory_and_step(entries), ladder_table(_read(LADDER)), pytorch_table(_read(MEMORY).get("peaks", ()))]
     sections += [other_builds(entries), same_bits_table(_read(SAME_BITS)), kernel_table(entries), speed(entries)]
-    sections += [accuracies(read_learning(learning)), long_runs(read_stability(STABILITY)), zoo_table(read_zoo(zoo))]
+    sections += [learning_tables(learning_table.read(learning)), long_runs(read_stability(STABILITY)), zoo_table(read_zoo(zoo))]
     return "\n\n".join("\n".join(s) for s in sections if s)
 
 
@@ -152,16 +150,6 @@ def speed(known: Mapping[str, Entry]) -> Lines:
     return lines
 
 
-def read_learning(path: Path) -> list[Mapping[str, Any]]:
-    """Records with a set, a model, a scheme, a method and an accuracy; anything else in the file is passed over."""
-    if not path.exists():
-        return []
-    data = json.loads(path.read_text(encoding="utf-8"))
-    runs = data.get("runs", []) if isinstance(data, dict) else data
-    needed = {"set", "model", "scheme", "method", "accuracy"}
-    return [r for r in runs if isinstance(r, dict) and needed <= r.keys() and r["method"] in METHODS]
-
-
 def _read(path: Path) -> Mapping[str, Any]:
     """Empty when the file is missing."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
@@ -172,22 +160,22 @@ def read_zoo(path: Path) -> list[Mapping[str, Any]]:
     return list(json.loads(path.read_text(encoding="utf-8")).values()) if path.exists() else []
 
 
-def accuracies(runs: Iterable[Mapping[str, Any]]) -> Lines:
-    """Test accuracy in percent: one row per network and set, a column per scheme, means over seeds."""
-    cells: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
-    for run in runs:
-        row = cells.setdefault((run["model"], run["set"]), {})
-        values = row.setdefault(run["scheme"], {}).setdefault(METHODS[run["method"]], [])
-        values.append(100 * (run["accuracy"]["after"] if isinstance(run["accuracy"], dict) else run["accuracy"]))
-    schemes = list(dict.fromkeys(scheme for row in cells.values() for scheme in row))
-    if not schemes:
+def learning_tables(records: list[dict[str, Any]]) -> Lines:
+    """Accuracies, what was claimed, and one change at a time; nothing before anything was measured."""
+    if not records:
         return []
-    rows = ([*key, *(_pair(row.get(s)) for s in schemes)] for key, row in cells.items())
+    changes = learning_table.ablations(records)
     return [
-        "**Accuracy on held-out images**, percent: int8 learning with the device's arithmetic / float fine-tuning of the",
-        "same scheme at the same learning rate, batch 1. Means over seeds; their number is in brackets.",
+        "**Accuracy on held-out images**, percent (magnetic_tile: mean over its classes), and in brackets the number of seeds;",
+        "training, validation and test images are drawn again for each. Arithmetic of the device unless said, batch 1.",
+        "[How it was measured, and what does not hold](docs/guide/learning.md).",
         "",
-        *table(["network", "set", *schemes], rows, words=2),
+        *learning_table.scores(records),
+        "",
+        "Differences between runs of the same network, set and split, pooled:",
+        "",
+        *learning_table.claims(records),
+        *(["", *changes] if len(changes) > 2 else []),
     ]
 
 
@@ -217,15 +205,6 @@ def _long_run(run: Mapping[str, Any]) -> Lines:
     clamped = max(m["saturated"] for m in marks)
     figures = [*(f"{100 * m['accuracy']:.1f}" for m in two), *(f"{m['loss']:.3f}" for m in two), f"{clamped:.1e}"]
     return [run["run"].replace("/", ", "), *figures, "; ".join(run["broken"]) or "stable"]
-
-
-def _pair(methods: Mapping[str, list[float]] | None) -> str:
-    """int8 / float (seeds of each, one number when equal)."""
-    if not methods:
-        return "-"
-    found = [methods.get(m, []) for m in METHODS.values()]
-    counts = dict.fromkeys(str(len(values)) for values in found)
-    return f"{' / '.join(f'{mean(v):.1f}' if v else '-' for v in found)} ({' / '.join(counts)})"
 
 
 def current() -> str | None:

@@ -24,14 +24,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.learning_data import Images, read
 from mcugrad.compiler import host_program
+from mcugrad.data import Calibration, load_data
 from mcugrad.devices.base import NEVER_SKIP
 from mcugrad.devices.host import Host
+from mcugrad.images import resize
 from mcugrad.importers import load
 from mcugrad.ir import Array
 from mcugrad.ops.head import Head, weight_limit
-from mcugrad.prepare import Prepared, prepare, training_graph
+from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.program import Program
 from mcugrad.quant.affine import BIAS_LIMIT
 from mcugrad.trainer import Course, loss_of, stored_gradients
@@ -41,6 +42,7 @@ REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
 RESULTS = Path(__file__).with_suffix(".json")
 MODEL, SET = "mcunet-5fps", "cifar10"
+SIZE, TRAIN, TEST = (128, 128, 3), 2000, 1000  # pixels, images of the set's own splits
 MARKS = (1_000, 3_000, 10_000, 30_000, 100_000)
 WINDOW = 1_000  # last steps over which loss and clamped gradients are counted
 CHUNK = 500
@@ -51,6 +53,30 @@ DROP = 0.03  # accuracy may fall so far below its best mark: two standard errors
 RISE = 0.1  # and the training loss may rise so far above its value at 10,000 steps
 CLAMPED = 0.01  # share of the weights that may have come to stand at +-127
 ROOM = 2  # every bias stays below its limit by this factor
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images uint8 [N,H,W,C] and labels [N] to learn from and to test on."""
+
+    x: Array
+    y: Array
+    test_x: Array
+    test_y: Array
+
+    def calibration(self) -> Calibration:
+        """Evenly spaced training images, as the commands choose them."""
+        at = np.linspace(0, len(self.x) - 1, CALIBRATION_SAMPLES).round().astype(int)
+        return Calibration(self.x[at], self.y[at], SET)
+
+
+def read() -> Images:
+    """The same seeded choice of the set's images in every run."""
+    data, found = load_data(SHARED / "data" / SET), []
+    for (x, y), size in ((data.train, TRAIN), (data.test, TEST)):
+        chosen = np.sort(np.random.default_rng(0).permutation(len(x))[:size])
+        found += [resize(x[chosen], *SIZE), y[chosen]]
+    return Images(*found)
 
 
 @dataclass(frozen=True)
@@ -152,11 +178,9 @@ def perform(run: Run, whole: Prepared, images: Images, work: Path) -> dict[str, 
     scheme = replace(read_scheme(run.scheme, MODEL), adapt=run.adapt)
     graph = training_graph(whole, scheme, rate=run.rate)
     program, library = host_program(graph, whole.name, work / run.name.replace("/", "-").replace(" ", ""))
-    x, test = whole.quantize(images.train.x), whole.quantize(images.test.x)
+    x, test = whole.quantize(images.x), whole.quantize(images.test_x)
     with Host.load(library) as device:
-        rows = Watch(program, device, Course(steps=MARKS[-1], schedule=run.schedule)).rows(
-            x, images.train.y, test, images.test.y
-        )
+        rows = Watch(program, device, Course(steps=MARKS[-1], schedule=run.schedule)).rows(x, images.y, test, images.test_y)
     return {"run": run.name, "model": MODEL, "set": SET, **asdict(run), "broken": verdict(rows), "marks": rows}
 
 
@@ -188,9 +212,9 @@ def main() -> None:
     known = {r["run"] for r in stored()}
     wanted = [] if args.table else [r for r in RUNS if r.name in args.runs and r.name not in known]
     if wanted:
-        images = read(SET, SHARED / "data")
+        images = read()
         imported = load(SHARED / "models" / "tiny_training" / f"{MODEL}.pkl")
-        whole = prepare(imported, classes=images.classes, calibration=images.calibration())
+        whole = prepare(imported, classes=int(images.y.max()) + 1, calibration=images.calibration())
         for run in wanted:
             results = [*stored(), perform(run, whole, images, args.work)]
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -165,20 +165,6 @@ def test_the_readme_shows_what_the_ledger_says() -> None:
     assert readme.current() == readme.block(), "run: python benchmarks/readme.py"
 
 
-def test_accuracies_are_means_over_seeds() -> None:
-    base = {"model": "m", "set": "s", "scheme": "head"}
-    runs = [{**base, "method": "int8 device arithmetic", "accuracy": {"after": a}} for a in (0.5, 0.7)]
-    lines = readme.accuracies([*runs, {**base, "method": "float PyTorch", "accuracy": 0.8}])
-    assert lines[-1] == "| m | s | 60.0 / 80.0 (2 / 1) |"
-
-
-def test_unknown_records_of_learning_are_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "learning.json"
-    path.write_text('{"runs": [{"set": "s"}, 3], "agreement": []}', encoding="utf-8")
-    assert readme.read_learning(path) == [] and readme.accuracies([]) == []
-    assert readme.read_learning(tmp_path / "missing.json") == []
-
-
 def test_the_tables_of_memory_say_when_hashes_differ() -> None:
     rung = {"name": "in rows", "sram": 1000, "arena": 500, "instructions": 7, "bias_bits": 32, "hash": "a"}
     other, narrow = {**rung, "hash": "b"}, {**rung, "bias_bits": 16, "hash": "b"}
