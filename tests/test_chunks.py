@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mcugrad.build import build_host
+from mcugrad.costs import Costs
 from mcugrad.devices.host import Host
 from mcugrad.emit.c import write
 from mcugrad.ir import Graph, GraphError, interpret, verify
@@ -46,7 +47,7 @@ def bottlenecks(seed: int) -> Graph:
 
 def parts(graph: Graph, width: int) -> list[Rerun]:
     """Every block of the backward pass that has a bottleneck, in chunks."""
-    edges = Backward(graph).edges
+    edges = Backward(graph, False, Costs()).edges
     pairs = [p for p in pairwise(edges) if bottleneck(graph.nodes[slice(*p)], read_outside(graph, *p))]
     return [Rerun(start, stop, frozenset(), channels=width) for start, stop in pairs]
 
@@ -106,7 +107,7 @@ def wide() -> Graph:
 
 def test_the_planner_takes_chunks_where_whole_nodes_and_rows_do_not_fit() -> None:
     graph = wide()
-    backward = Backward(graph)
+    backward = Backward(graph, False, Costs())
     chosen = backward.ways(backward.floor)[0].chosen
     assert Mode.CHANNELS in {w.mode for w in chosen}
     whole = max(min(w.own for w in ways) for ways in backward.whole)
