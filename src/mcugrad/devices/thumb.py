@@ -94,8 +94,8 @@ def _wide(code: Code, at: int, h: int, g: int) -> Effect:
     for mask, value, mask2, value2, grow in _STACK_FORMS:
         if h & mask == value and g & mask2 == value2:
             return Effect(4, grow=grow(g), falls=not loads_pc)
-    if loads_pc:
-        return Effect(4, falls=False, indirect=True)
+    if loads_pc:  # from [sp, #imm]: to a place of its own that the function left there
+        return Effect(4, falls=False, indirect=h != 0xF8DD)
     return _wide_constant(code, at, h, g) or _wide_arithmetic(h, g)
 
 
