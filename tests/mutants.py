@@ -23,16 +23,22 @@ BITS = "test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment a
 HEAD_ORDER_OLD = """        if back:
             gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate, self.loss.bits)
-            new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
-            self.updates += zip((weight, bias), new, strict=True)
+            update = HeadUpdate(self.plan.rate, self.loss.bits, self.samples)
+            held = [self._held(v, h) for v, h in zip((weight, bias), update.holds, strict=True) if self.samples > 1]
+            count = self._counter("head") if held else ()
+            new = self.build.add(update, x, self.g, weight, bias, self.control, *held, *count, name="head.next")
+            self.updates += zip((weight, bias, *held), new, strict=True)
+            self._count(count)
         if back:
 """
 HEAD_ORDER_NEW = """        new = (weight, bias)
         if self.plan.selection.head:
-            update = HeadUpdate(self.plan.rate, self.loss.bits)
-            new = self.build.add(update, x, self.g, weight, bias, self.control, name="head.next")
-            self.updates += zip((weight, bias), new, strict=True)
+            update = HeadUpdate(self.plan.rate, self.loss.bits, self.samples)
+            held = [self._held(v, h) for v, h in zip((weight, bias), update.holds, strict=True) if self.samples > 1]
+            count = self._counter("head") if held else ()
+            new = self.build.add(update, x, self.g, weight, bias, self.control, *held, *count, name="head.next")
+            self.updates += zip((weight, bias, *held), new, strict=True)
+            self._count(count)
         if back:
             gf = self.add(HeadInputGrad(), new[0], self.g, name="features.grad")
         if back:
@@ -240,16 +246,16 @@ MUTANTS = (
     Mutant(
         "qas-exponent",
         "training/autodiff.py",
-        "log2_shift(self.plan.rate * scale_of(x) / (s * s))",
-        "log2_shift(self.plan.rate * scale_of(x) / s)",
+        "log2_shift(self.rate * scale_of(x) / (s * s))",
+        "log2_shift(self.rate * scale_of(x) / s)",
         ("tests/test_gradients.py::test_real_updates_step_down_the_gradient_at_the_rate_of_quantization_aware_scaling",),
         "quantization-aware scaling divides by the square of the weight scale",
     ),
     Mutant(
         "bias-rate",
         "training/autodiff.py",
-        "log2_shift(self.plan.rate / (scale_of(x) * s * s))",
-        "log2_shift(self.plan.rate / (scale_of(x) * s))",
+        "log2_shift(self.rate / (scale_of(x) * s * s))",
+        "log2_shift(self.rate / (scale_of(x) * s))",
         ("tests/test_gradients.py::test_real_updates_step_down_the_gradient_at_the_rate_of_quantization_aware_scaling",),
         "a bias counts in units of s_x * s_w",
     ),
@@ -312,8 +318,8 @@ MUTANTS = (
     Mutant(
         "head-wraps",
         "ops/head.py",
-        "return np.clip(weight - step, -limit, limit), np.clip(moved",
-        "return weight - step, np.clip(moved",
+        "new = np.clip(weight - step, -limit, limit), np.clip(bias",
+        "new = weight - step, np.clip(bias",
         (f"{NUMERICS}::test_head_step",),
         "head weights stop at the end of int16",
     ),
