@@ -111,6 +111,16 @@ def find(records: list[dict[str, Any]], **fields: Any) -> dict[str, Any] | None:
     return next((r for r in records if all(r.get(k) == v for k, v in fields.items())), None)
 
 
+def check(model: str, name: str, bench: Bench, records: list[dict[str, Any]]) -> None:
+    """Once for each network and set: the end that the runs train stands for the whole network.  Raises SystemExit where not."""
+    if find(records, kind="agreement", model=model, set=name) is None:
+        record = {"kind": "agreement", "model": model, "set": name, **bench.agreement()}
+        if not record["equal"]:
+            sys.exit(f"{model} on {name}: the network's end does not learn what the whole network learns")
+        store(record)
+        records.append(record)
+
+
 def run(job: Job, bench: Bench, records: list[dict[str, Any]]) -> None:
     if job.scheme.startswith("searched") and not bench.has(job.scheme):
         _search(job, bench, records)
@@ -156,6 +166,7 @@ def main() -> None:
                     place = (job.model, job.set)
                     if place not in benches:
                         benches[place] = Bench(*place, SHARED, args.work or Path(temporary))
+                        check(*place, benches[place], records)
                     run(job, benches[place], records)
     print(tables(records))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,9 @@ BIASES = {"mcunet-5fps": 20, "mbv2-w0.35": 16}  # as deep as the 49kb schemes' b
 SIZE = (128, 128, 3)
 FASTEST = 4.0  # times the default rate: halved 0 to 3 times
 NEVER = 2.0
+AGREEING = 100  # steps over which a network's end is compared with the whole
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What enters the network, or its unfrozen end, for the samples of a pool."""
-
-    x: Any
-    y: NDArray[np.int64]
 
 
 class Bench:
@@ -167,6 +160,14 @@ class Bench:
             return self.scores(split, lambda at: twin.infer_many(x[at]).argmax(1))
 
         return device.run(made, halvings, x[split.train], y[split.train], course, score, head)
+
+    def agreement(self) -> dict[str, Any]:
+        """That the network's end learns, from stored activations, what the whole network learns."""
+        at = self.splits(0).train[:AGREEING]
+        scheme = self.scheme("49kb")
+        cut = self.cut(scheme)
+        assert cut is not None, "the 49kb scheme learns behind the common cut"
+        return device.same_as_whole(self.whole, cut, self.pool.x[at], self.pool.y[at], scheme, self.work)
 
     # PyTorch
 

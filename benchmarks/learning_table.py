@@ -162,8 +162,3 @@ def searches(records: list[Run]) -> list[str]:
                 cells = [r["model"], r["set"], f["as_large_as"], f"{f['sram_allowed']:,}", f"{f['sram']:,}"]
                 lines.append(f"| {' | '.join([*cells, str(f['biases']), weights, str(f['seconds'])])} |")
     return lines
-
-
-def diverged(records: list[Run]) -> list[Run]:
-    """Runs on the device that were stopped because the loss rose."""
-    return [r for r in records if "diverged" in r]
