@@ -130,7 +130,7 @@ def test_compile_reports_every_byte_and_writes_a_folder(run: Run, build: tuple[o
     facts, folder = answer.json, Path("out")
     for part, names in {
         "macs": {"forward", "backward"},
-        "sram": {"arena", "parameters", "static", "stack", "total"},
+        "sram": {"arena", "parameters", "replay", "static", "stack", "total"},
         "flash": {"code", "constants", "total"},
     }.items():
         assert set(facts[part]) == names and whole(facts[part])

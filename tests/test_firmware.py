@@ -243,7 +243,7 @@ def test_a_changed_model_is_loaded_anew(tmp_path: Path, host: Host) -> None:
     first = build_host(folder)
     assert build_host(folder) == first, "the same content needs no second build"
     text = (folder / "model.c").read_text()
-    (folder / "model.c").write_text(text.replace("{1, 0, 2, 0}", "{5, 0, 2, 0}"))
+    (folder / "model.c").write_text(text.replace("{4, 0, 1, 0, 2, 0}", "{4, 0, 5, 0, 2, 0}"))
     second = build_host(folder)
     assert second != first
     assert Host.load(second).read_params()[0] == 5 and host.read_params()[0] == 1

@@ -23,7 +23,7 @@ WAYS = {
     "QDQ asymmetric weights": {"weights": "uint8", "per_channel": False},
     "QDQ symmetric activations": {"activations": "int8", "ActivationSymmetric": True},
     "QDQ weights stored as float": {"AddQDQPairToWeight": True},
-    "QOperator": {"form": "QOperator"},
+    "QOperator": {"form": "QOperator", "seven_bits": True},
     "QOperator int8": {"form": "QOperator", "activations": "int8"},
     "QOperator asymmetric weights": {"form": "QOperator", "weights": "uint8", "per_channel": False},
 }
