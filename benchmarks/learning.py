@@ -5,7 +5,8 @@
     python benchmarks/learning.py --models mcunet-5fps --sets flowers12 --seeds 0
 
 Splits are drawn again for each seed.  A rate is chosen per network, set, scheme and method among four, on the validation
-part of seed 0; float fine-tuning and the reference's algorithm take the device's, which is the same step in real units.
+part of seed 0; float fine-tuning and the reference's algorithm take the device's, which is the same step in real units
+(signals: float has a rate of its own).
 Each record is appended as soon as it is there, so that several processes may work side by side.  Needs the
 extra `torch`, the models in ../shared/models/tiny_training and the sets in ../shared/data.
 """
@@ -27,13 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.learning_data import SETS
 from benchmarks.learning_runs import Bench
-from benchmarks.learning_table import METHODS, tables
+from benchmarks.learning_signals import SCHEMES, SIGNALS, TASKS, Signals
+from benchmarks.learning_table import METHODS, UNTRAINED, tables
+from mcugrad.loss import Loss
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SHARED = REPO.parent / "shared"
 IMAGES = ("flowers12", "cifar10", "trashnet128", "vww01", "magnetic_tile")
 PUBLISHED = {"mcunet-5fps": ("49kb", "74kb", "99kb"), "mbv2-w0.35": ("49kb", "73kb", "99kb")}
+MODELS = [*PUBLISHED, *SIGNALS]
 DEVICE, FLOAT, REFERENCE, RULE = METHODS[:4]
 
 
@@ -62,9 +66,10 @@ FEW = 3  # seeds of the columns that are not compared pairwise with all others
 
 def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """The most telling first, so that a benchmark cut short is still of use."""
+    yield from signals(args)
     for seeds in filter(None, (args.seeds[:1], args.seeds[1:FEW], args.seeds[FEW:])):
         few = max(seeds) < FEW
-        for model in args.models:
+        for model in (m for m in args.models if m in PUBLISHED):
             small, middle, large = PUBLISHED[model]
             columns = [(small, DEVICE), ("head", DEVICE), (large, DEVICE)]
             if few or model == ABLATED:
@@ -75,9 +80,21 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
             if few:
                 columns += [(f"searched-{small}", DEVICE), (f"searched-{large}", DEVICE)]
             for scheme, method in columns:
-                for name in args.sets:
+                for name in (n for n in args.sets if n in IMAGES):
                     yield from (Job(model, name, scheme, method, seed) for seed in seeds)
     yield from ablations(args)
+
+
+def signals(args: argparse.Namespace) -> Iterator[Job]:
+    """Networks for signals, each on its own set: the device and float under every scheme."""
+    for model, name in SIGNALS.items():
+        if model in args.models and name in args.sets:
+            task = TASKS[name]
+            for seed in args.seeds:
+                if task.keep_head:
+                    yield Job(model, name, UNTRAINED, FLOAT, seed)
+                for scheme in SCHEMES[task.loss is Loss.AUTOENCODER :]:
+                    yield from (Job(model, name, scheme, method, seed) for method in (DEVICE, FLOAT))
 
 
 def ablations(args: argparse.Namespace) -> Iterator[Job]:
@@ -111,24 +128,32 @@ def find(records: list[dict[str, Any]], **fields: Any) -> dict[str, Any] | None:
     return next((r for r in records if all(r.get(k) == v for k, v in fields.items())), None)
 
 
-def check(model: str, name: str, bench: Bench, records: list[dict[str, Any]]) -> None:
-    """Once for each network and set: the end that the runs train stands for the whole network.  Raises SystemExit where not."""
+def bench_of(model: str, name: str, work: Path, records: list[dict[str, Any]]) -> Bench | Signals:
+    """A network on a set.  Of images, once for each: the end that the runs train stands for the whole network.
+
+    Raises SystemExit where it does not."""
+    if model in SIGNALS:
+        return Signals(name, SHARED, work)
+    bench = Bench(model, name, SHARED, work)
     if find(records, kind="agreement", model=model, set=name) is None:
         record = {"kind": "agreement", "model": model, "set": name, **bench.agreement()}
         if not record["equal"]:
             sys.exit(f"{model} on {name}: the network's end does not learn what the whole network learns")
         store(record)
         records.append(record)
+    return bench
 
 
-def run(job: Job, bench: Bench, records: list[dict[str, Any]]) -> None:
-    if job.scheme.startswith("searched") and not bench.has(job.scheme):
+def run(job: Job, bench: Bench | Signals, records: list[dict[str, Any]]) -> None:
+    """Makes a job's record, where the one that chose its rate is there."""
+    if isinstance(bench, Bench) and job.scheme.startswith("searched") and not bench.has(job.scheme):
         _search(job, bench, records)
+    same_rate = isinstance(bench, Bench) and job.method in SAME_RATE
     first = find(records, **{**job.key(), "seed": 0, "variant": ""})
     rates = bench.grid(job.method)
-    if job.method in SAME_RATE:
+    if same_rate:
         first = find(records, **{**job.key(), "method": DEVICE, "seed": 0, "variant": ""})
-    if job.seed != 0 or job.variant or job.method in SAME_RATE:
+    if job.seed != 0 or job.variant or same_rate:
         if first is None:
             return
         rates = (first["halvings"],)
@@ -150,8 +175,8 @@ def _search(job: Job, bench: Bench, records: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
-    parser.add_argument("--sets", nargs="+", default=list(IMAGES), choices=[s for s in SETS if s in IMAGES])
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--work", type=Path, help="folder for what is kept between runs (default: a temporary one)")
     parser.add_argument("--table", action="store_true")
@@ -160,13 +185,12 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as temporary:
-            benches: dict[tuple[str, str], Bench] = {}
+            benches: dict[tuple[str, str], Bench | Signals] = {}
             for job in jobs(args):
                 if find(records, **job.key()) is None:
                     place = (job.model, job.set)
                     if place not in benches:
-                        benches[place] = Bench(*place, SHARED, args.work or Path(temporary))
-                        check(*place, benches[place], records)
+                        benches[place] = bench_of(*place, args.work or Path(temporary), records)
                     run(job, benches[place], records)
     print(tables(records))
 

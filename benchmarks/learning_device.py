@@ -24,7 +24,7 @@ from mcugrad.ir import Graph, Node, Value, rebuild
 from mcugrad.memory.problem import Home
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, inference_graph
-from mcugrad.trainer import Course, Learned, learn
+from mcugrad.trainer import Course, Learned, learn, loss_of, quiet
 from mcugrad.training.scheme import Selection, UpdateScheme, layers, resolve
 
 Array = NDArray[Any]
@@ -129,16 +129,24 @@ HEADS: dict[str, Start] = {"random head": random_head}
 
 
 def run(
-    made: Twin, halvings: int, x: Array, y: Array, course: Course, score: Callable[[Host], dict[str, float]], head: Start | None
+    made: Twin,
+    halvings: int,
+    x: Array,
+    y: Array,
+    course: Course,
+    score: Callable[[Host], dict[str, float]],
+    head: Start | None,
+    losses: tuple[Callable[[int], float], float | None] = (loss_of, None),
 ) -> dict[str, Any]:
     """One training run from the initial parameters on int8 samples x: the device's fields of a record.
 
-    One that diverges scores as it stood when that was seen."""
+    losses: the loss that a step's score stands for, and that of a guess.  One that diverges scores as it stood when that
+    was seen."""
     with Slowed(made.library, halvings) as device:
         if head is not None:
             head(device, made.program, course.seed)
         try:
-            learned = facts(learn(device, x, y, course), course)
+            learned = facts(learn(device, x, y, course, quiet, *losses), course)
         except McugradError as error:
             learned = {"steps": course.length(len(x)), "diverged": str(error)}
         return {**score(device), **learned}

@@ -35,8 +35,30 @@ AGREEING = 100  # steps over which a network's end is compared with the whole
 Array = NDArray[Any]
 
 
-class Bench:
-    """A model on a set."""
+class Chooses:
+    """Runs of one rate, of which the best by validation is kept."""
+
+    fastest = FASTEST
+
+    def scheme(self, name: str) -> UpdateScheme:
+        raise NotImplementedError
+
+    def rate(self, scheme: UpdateScheme) -> float:
+        raise NotImplementedError
+
+    def run(self, scheme: str, method: str, seed: int, variant: str, halvings: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def best(self, scheme: str, method: str, seed: int, variant: str, rates: tuple[int, ...]) -> dict[str, Any]:
+        """The record of the rate with the best validation score among fastest * 2^-halvings."""
+        runs = {h: self.run(scheme, method, seed, variant, h) for h in rates}
+        chosen = max(rates, key=lambda h: runs[h]["validation"])
+        tried = {str(h): runs[h]["validation"] for h in rates}
+        return {"rate": self.rate(self.scheme(scheme)) / 2.0**chosen, "halvings": chosen, **runs[chosen], "tried": tried}
+
+
+class Bench(Chooses):
+    """A model on a set of images."""
 
     def __init__(self, model: str, name: str, shared: Path, work: Path) -> None:
         self.model, self.name, self.shared = model, name, shared
@@ -90,14 +112,7 @@ class Bench:
         return (-3, -1, 1) if method == METHODS[3] else (0, 1, 2, 3)
 
     def rate(self, scheme: UpdateScheme) -> float:
-        return FASTEST * default_rate(resolve(scheme, self.whole.graph), self.whole.graph)
-
-    def best(self, scheme: str, method: str, seed: int, variant: str, rates: tuple[int, ...]) -> dict[str, Any]:
-        """The record of the rate with the best validation score among fastest * 2^-halvings."""
-        runs = {h: self.run(scheme, method, seed, variant, h) for h in rates}
-        chosen = max(rates, key=lambda h: runs[h]["validation"])
-        tried = {str(h): runs[h]["validation"] for h in rates}
-        return {"rate": self.rate(self.scheme(scheme)) / 2.0**chosen, "halvings": chosen, **runs[chosen], "tried": tried}
+        return self.fastest * default_rate(resolve(scheme, self.whole.graph), self.whole.graph)
 
     def run(self, scheme: str, method: str, seed: int, variant: str, halvings: int) -> dict[str, Any]:
         if method == METHODS[0]:

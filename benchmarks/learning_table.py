@@ -19,7 +19,9 @@ INT, FLOAT, REFERENCE, RULE, ZERO, PLAIN = METHODS = (
     "int8 device", "float", "reference", "device rule", "zero head", "no QAS",
 )  # fmt: skip
 SMALL, LARGE = "49kb", "99kb"
+UNTRAINED = "untrained"  # as it came, with its own head
 COLUMNS: tuple[tuple[str, Column], ...] = (
+    ("before", (UNTRAINED, FLOAT, "")),
     ("head only", ("head", INT, "")),
     ("biases", ("bias", INT, "")),
     ("last 3 layers", ("last3", INT, "")),
