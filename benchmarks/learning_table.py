@@ -21,7 +21,6 @@ INT, FLOAT, REFERENCE, RULE, ZERO, PLAIN = METHODS = (
 SMALL, LARGE = "49kb", "99kb"
 UNTRAINED = "untrained"  # as it came, with its own head
 COLUMNS: tuple[tuple[str, Column], ...] = (
-    ("before", (UNTRAINED, FLOAT, "")),
     ("head only", ("head", INT, "")),
     ("biases", ("bias", INT, "")),
     ("last 3 layers", ("last3", INT, "")),
@@ -37,15 +36,31 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
     ("its device rule, 49kb", (SMALL, RULE, "")),
 )
 MIDDLE = ("74kb", "73kb")
-CLAIMS: tuple[tuple[str, str, Column, Column], ...] = (
-    ("integer - float, 49kb", "at least -0.5", (SMALL, INT, ""), (SMALL, FLOAT, "")),
-    ("integer - float, 99kb", "at least -0.5", (LARGE, INT, ""), (LARGE, FLOAT, "")),
-    ("integer - reference's algorithm, 49kb", "at least 2", (SMALL, INT, ""), (SMALL, REFERENCE, "")),
-    ("integer - reference's device rule, 49kb", "", (SMALL, INT, ""), (SMALL, RULE, "")),
-    ("searched - published 49kb, same SRAM", "at least 0", (f"searched-{SMALL}", INT, ""), (SMALL, INT, "")),
-    ("searched - published 99kb, same SRAM", "at least 0", (f"searched-{LARGE}", INT, ""), (LARGE, INT, "")),
-    ("49kb - head only", "", (SMALL, INT, ""), ("head", INT, "")),
-    ("full update - 99kb", "", ("full", INT, ""), (LARGE, INT, "")),
+SIGNAL_SCHEMES = ("head", "bias", "last3", "full")
+SIGNALS: tuple[tuple[str, Column], ...] = (
+    ("as it came", (UNTRAINED, FLOAT, "")),
+    *(
+        (f"{title}{other}", (scheme, method, ""))
+        for title, scheme in (("head only", "head"), ("biases", "bias"), ("last 3 layers", "last3"), ("full update", "full"))
+        for other, method in (("", INT), (", float", FLOAT))
+    ),
+)
+SIGNAL_SETS = ("speech_commands12", "cwru_bearing", "toycar_ad01")
+CLAIMS: tuple[tuple[str, str, tuple[tuple[Column, Column], ...]], ...] = (
+    ("integer - float, 49kb", "at least -0.5", (((SMALL, INT, ""), (SMALL, FLOAT, "")),)),
+    ("integer - float, 99kb", "at least -0.5", (((LARGE, INT, ""), (LARGE, FLOAT, "")),)),
+    ("integer - float, signals, every scheme", "at least -0.5", tuple(((s, INT, ""), (s, FLOAT, "")) for s in SIGNAL_SCHEMES)),
+    (
+        "integer - float, everything",
+        "at least -0.5",
+        tuple(((s, INT, ""), (s, FLOAT, "")) for s in (SMALL, LARGE, *SIGNAL_SCHEMES)),
+    ),
+    ("integer - reference's algorithm, 49kb", "at least 2", (((SMALL, INT, ""), (SMALL, REFERENCE, "")),)),
+    ("integer - reference's device rule, 49kb", "", (((SMALL, INT, ""), (SMALL, RULE, "")),)),
+    ("searched - published 49kb, same SRAM", "at least 0", (((f"searched-{SMALL}", INT, ""), (SMALL, INT, "")),)),
+    ("searched - published 99kb, same SRAM", "at least 0", (((f"searched-{LARGE}", INT, ""), (LARGE, INT, "")),)),
+    ("49kb - head only", "", (((SMALL, INT, ""), ("head", INT, "")),)),
+    ("full update - 99kb", "", ((("full", INT, ""), (LARGE, INT, "")),)),
 )
 ABLATIONS: tuple[tuple[str, Column, Column], ...] = (
     ("F = 0 instead of 4", (SMALL, INT, "F0"), (SMALL, INT, "")),
@@ -86,11 +101,14 @@ def points(runs: Iterable[Run], column: Column) -> dict[tuple[str, str], dict[in
     return found
 
 
-def pooled(runs: list[Run], left: Column, right: Column) -> Pooled | None:
-    """left minus right, paired by network, set and seed; None without a pair."""
-    a, b = points(runs, left), points(runs, right)
-    groups = [[values[s] - b[key][s] for s in values if s in b[key]] for key, values in a.items() if key in b]
-    groups = [g for g in groups if g]
+def pooled(runs: list[Run], *columns: tuple[Column, Column]) -> Pooled | None:
+    """Left minus right of each pair of columns, paired by network, set and seed; None without a pair."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for left, right in columns:
+        a, b = points(runs, left), points(runs, right)
+        for key in a.keys() & b.keys():
+            found.setdefault(key, []).extend(a[key][s] - b[key][s] for s in sorted(a[key].keys() & b[key].keys()))
+    groups = [g for _, g in sorted(found.items()) if g]
     everything = [d for g in groups for d in g]
     if not everything:
         return None
@@ -108,13 +126,23 @@ def half_width(values: list[float]) -> float | None:
 
 def tables(records: list[Run]) -> str:
     """All tables."""
-    return "\n".join([*scores(records), "", *claims(records), "", *ablations(records), "", *searches(records)])
+    return "\n".join(
+        [*scores(records), "", *signal_scores(records), "", *claims(records), "", *ablations(records), "", *searches(records)]
+    )
 
 
 def scores(records: list[Run]) -> list[str]:
-    """Mean test score and number of seeds: a row per network and set."""
-    runs = [r for r in records if "test" in r]
-    kept = [(title, points(runs, column)) for title, column in COLUMNS]
+    """Mean test score and number of seeds on images: a row per network and set."""
+    return _scores([r for r in records if "test" in r and r["set"] not in SIGNAL_SETS], COLUMNS)
+
+
+def signal_scores(records: list[Run]) -> list[str]:
+    """The same for networks that read signals."""
+    return _scores([r for r in records if "test" in r and r["set"] in SIGNAL_SETS], SIGNALS)
+
+
+def _scores(runs: list[Run], columns: Iterable[tuple[str, Column]]) -> list[str]:
+    kept = [(title, points(runs, column)) for title, column in columns]
     kept = [(title, found) for title, found in kept if found]
     keys = sorted({key for _, found in kept for key in found})
     lines = ["| network | set |" + "".join(f" {title} |" for title, _ in kept), "|---|---|" + "---:|" * len(kept)]
@@ -131,7 +159,7 @@ def claims(records: list[Run]) -> list[str]:
         "| difference in points | goal | mean | 95 %, over pairs | 95 %, over networks and sets | pairs | networks and sets |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    rows = ((title, goal, pooled(runs, left, right)) for title, goal, left, right in CLAIMS)
+    rows = ((title, goal, pooled(runs, *columns)) for title, goal, columns in CLAIMS)
     return [*lines, *(_row([title, goal or "-"], p) for title, goal, p in rows if p)]
 
 
@@ -142,7 +170,7 @@ def ablations(records: list[Run]) -> list[str]:
         "| change | points | 95 %, over pairs | 95 %, over networks and sets | pairs | networks and sets |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    rows = ((title, pooled(runs, left, right)) for title, left, right in ABLATIONS)
+    rows = ((title, pooled(runs, (left, right))) for title, left, right in ABLATIONS)
     return [*lines, *(_row([title], p) for title, p in rows if p)]
 
 

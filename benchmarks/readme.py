@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import host, kernels, learning_table, ledger, reference
+from benchmarks import continual, host, kernels, learning_table, ledger, reference
 from benchmarks.ledger import Entry
 from benchmarks.markdown import Lines, table
 from benchmarks.memory_tables import ladder_table, pytorch_table, same_bits_table
@@ -34,7 +34,12 @@ def block(known: Mapping[str, Entry] | None = None, learning: Path = LEARNING, z
     entries = ledger.read() if known is None else known
     sections = [memory_and_step(entries), ladder_table(_read(LADDER)), pytorch_table(_read(MEMORY).get("peaks", ()))]
     sections += [other_builds(entries), same_bits_table(_read(SAME_BITS)), kernel_table(entries), speed(entries)]
-    sections += [learning_tables(learning_table.read(learning)), long_runs(read_stability(STABILITY)), zoo_table(read_zoo(zoo))]
+    sections += [
+        learning_tables(learning_table.read(learning)),
+        long_runs(read_stability(STABILITY)),
+        later_classes(continual.stored()),
+        zoo_table(read_zoo(zoo)),
+    ]
     return "\n\n".join("\n".join(s) for s in sections if s)
 
 
@@ -172,10 +177,28 @@ def learning_tables(records: list[dict[str, Any]]) -> Lines:
         "",
         *learning_table.scores(records),
         "",
+        "**Accuracy on signals** (six new words after six others; a bearing under three loads after another; AUC of a",
+        "fourth toy car after three), the float runs in PyTorch:",
+        "",
+        *learning_table.signal_scores(records),
+        "",
         "Differences between runs of the same network, set and split, pooled:",
         "",
         *learning_table.claims(records),
         *(["", *changes] if len(changes) > 2 else []),
+    ]
+
+
+def later_classes(records: list[dict[str, Any]]) -> Lines:
+    """What a replay buffer keeps of what later classes make a network forget; nothing before anything was measured."""
+    if not records:
+        return []
+    return [
+        "**Classes that come later**: the last third of a set's classes is learned after the others, alone. Accuracy in percent",
+        "on held-out images of MCUNet-5FPS, and how much of that on the old classes is forgotten, with a buffer of past",
+        "activations ([replay](docs/guide/continual.md)).",
+        "",
+        *continual.report(records),
     ]
 
 

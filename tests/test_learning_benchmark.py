@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import learning_data, learning_table
+from benchmarks import continual, learning_data, learning_table
 from benchmarks.learning_data import Pool, TransferSet, draw
 from benchmarks.learning_table import FLOAT, INT, pooled
 
@@ -45,13 +45,26 @@ def record(name: str, seed: int, method: str, test: float) -> Mapping[str, Any]:
 def test_differences_are_paired_by_set_and_seed() -> None:
     runs = [record("a", 0, INT, 0.7), record("a", 1, INT, 0.8), record("b", 0, INT, 0.5), record("b", 9, INT, 0.1)]
     runs += [record("a", 0, FLOAT, 0.6), record("a", 1, FLOAT, 0.8), record("b", 0, FLOAT, 0.55)]
-    found = pooled(list(runs), ("49kb", INT, ""), ("49kb", FLOAT, ""))
+    found = pooled(list(runs), (("49kb", INT, ""), ("49kb", FLOAT, "")))
     assert found is not None and (found.pairs, found.clusters) == (3, 2)
     assert found.mean == pytest.approx((10 + 0 - 5) / 3)
     assert found.half_clustered == pytest.approx(12.706 * (5 - -5) / 2**0.5 / 2**0.5, rel=1e-3)
 
 
 def test_without_pairs_there_is_no_claim() -> None:
-    assert pooled([record("a", 0, INT, 0.7)], ("49kb", INT, ""), ("49kb", FLOAT, "")) is None
+    assert pooled([record("a", 0, INT, 0.7)], (("49kb", INT, ""), ("49kb", FLOAT, ""))) is None
     assert learning_table.half_width([1.0]) is None
     assert len(learning_table.claims([record("a", 0, INT, 0.7)])) == 2
+
+
+def test_the_table_of_later_classes_has_the_means_over_seeds() -> None:
+    run = {"set": "a", "scheme": "s", "way": "w", "slots": 3, "old": 50.0, "new": 90.0, "forgetting": 10.0}
+    runs = [
+        {**run, "seed": 0, "all": 60.0},
+        {**run, "seed": 1, "all": 70.0},
+        {"set": "a", "scheme": "s", "way": "t", "slots": 0, "all": 80.0},
+    ]
+    assert continual.rows(runs) == [
+        ["a", "s", "w", "3", "65.0", "50.0", "90.0", "10.0", "2"],
+        ["a", "s", "t", "0", "80.0", "-", "-", "-", "1"],
+    ]

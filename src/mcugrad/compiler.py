@@ -126,13 +126,18 @@ def compile_model(prepared: Prepared, scheme: UpdateScheme, out: Path, budget: B
     return Compiled(out, program, prepared, _moved(firmware, out), scheme, budget)
 
 
-def host_program(graph: Graph, name: str, folder: Path) -> tuple[Program, Path]:
+def host_program(graph: Graph, name: str, folder: Path, replay: Replay | None = None) -> tuple[Program, Path]:
     """A training graph run layerwise on this machine, without a firmware: its program and the host twin's library."""
-    schedule = layerwise(graph)
-    program = lower(graph, schedule, solve(problem(graph, schedule), effort=0), name)
+    program = layerwise_program(graph, name, replay)
     folder.mkdir(parents=True, exist_ok=True)
     emit.write(program, folder)
     return program, build_host(folder)
+
+
+def layerwise_program(graph: Graph, name: str, replay: Replay | None = None) -> Program:
+    """The plain plan of a training graph; replay: a buffer of past samples, its slots given."""
+    schedule = layerwise(graph)
+    return lower(graph, schedule, solve(problem(graph, schedule), effort=0), name, replay)
 
 
 def _moved(firmware: Firmware, folder: Path) -> Firmware:
