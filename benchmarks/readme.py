@@ -194,7 +194,7 @@ def later_classes(records: list[dict[str, Any]]) -> Lines:
     if not records:
         return []
     return [
-        "**Classes that come later**: the last third of a set's classes is learned after the others, alone. Accuracy in percent",
+        "**Classes that come later**: the last third of a set's classes is learned after the others, alone. Percent right",
         "on held-out images of MCUNet-5FPS, and how much of that on the old classes is forgotten, with a buffer of past",
         "activations ([replay](docs/guide/continual.md)).",
         "",
