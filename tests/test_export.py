@@ -26,6 +26,7 @@ from mcugrad.exporters.graph import DOMAIN
 from mcugrad.exporters.learned import Learned, canonical, read_run
 from mcugrad.exporters.onnx import CLASSES_KEY, onnx_model
 from mcugrad.exporters.onnx_build import Pieces, image
+from mcugrad.exporters.onnx_exact import EXACT, ExactPieces
 from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
 from mcugrad.exporters.tflite import file_quant
 from mcugrad.graphfile import load_graph, save_graph
@@ -213,6 +214,16 @@ def test_onnx_holds_the_learned_integers_and_onnxruntime_agrees(onnx_run: Path, 
     assert abs(found["device_accuracy"] - found["exported_accuracy"]) <= 0.1
 
 
+@pytest.mark.parametrize("kind", ["onnx", "int8", "float"])
+def test_the_exact_form_computes_what_the_device_computes(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    run = request.getfixturevalue(f"{kind}_run")
+    result = mcugrad.export(run, "onnx-exact", tmp_path / "out.onnx", run.parent / "data.npz")
+    found = result["agreement"]
+    assert found["top1"] == found["within"] == 1 and found["largest"] < 1e-4 and not result["notes"]
+    with pytest.raises(McugradError, match="an exact export of mcugrad"):
+        mcugrad.load(tmp_path / "out.onnx")
+
+
 @pytest.mark.parametrize(("kind", "to"), [("onnx", "onnx"), ("int8", "onnx"), ("float", "onnx"), ("int8", "tflite")])
 def test_the_exported_model_imports_again_with_the_same_integers(
     kind: str, to: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -249,12 +260,12 @@ def test_an_int8_model_becomes_one_that_reads_real_numbers(int8_run: Path) -> No
     np.testing.assert_array_equal(said.quantized(raw, quant.scale[0], quant.zero), learned.quantize(raw))
 
 
-def by_onnxruntime(graph: Graph, node: Node, known: Mapping[Value, Array]) -> Array:
+def by_onnxruntime(graph: Graph, node: Node, known: Mapping[Value, Array], exact: bool = False) -> Array:
     """onnxruntime's output, channels first, of one node from the integers `known`."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    pieces, fed = Pieces(graph), {v: known[v] for v in node.inputs if graph.param(v) is None}
+    pieces, fed = (ExactPieces if exact else Pieces)(graph), {v: known[v] for v in node.inputs if graph.param(v) is None}
     pieces.stored.update({v: v.name for v in fed})
-    HANDLERS[type(node.op)](pieces, node)
+    (EXACT if exact else HANDLERS)[type(node.op)](pieces, node)
     (y,) = node.outputs
     kinds = {"s8": onnx.TensorProto.INT8, "s32": onnx.TensorProto.FLOAT}
     last = (OUTPUT, [1, y.type.elements]) if y.type.dtype == "s32" else (y.name, image(y))
@@ -291,19 +302,32 @@ WRITTEN = [c for c in cases() if c.node.op.lowers and inferred(c)]
 @pytest.mark.parametrize("case", WRITTEN, ids=[c.name for c in WRITTEN])
 def test_every_example_of_every_forward_op_is_that_of_onnxruntime(case: Case) -> None:
     node, known = case.node, case.contents(0)
-    constants = [v for v in node.inputs[1:] if node.op.weight_axis is not None or isinstance(node.op, Head)]
-    graph = replace(
-        case.graph,
-        inputs=tuple(v for v in case.graph.inputs if v not in constants),
-        params=tuple(Param(v, known[v]) for v in constants),
-    )
-    found = by_onnxruntime(graph, node, known)
+    found = by_onnxruntime(with_constants(case, known), node, known)
     (want,) = node.op.eval(node, *(known[v] for v in node.inputs))
     if node.outputs[0].type.dtype == "s32":
-        step = node.inputs[0].type.quant.scale[0] / (4096 if constants else 1)
+        step = node.inputs[0].type.quant.scale[0] / (4096 if isinstance(node.op, Head) else 1)
         np.testing.assert_allclose(found.reshape(-1), want * step, rtol=1e-4, atol=1e-4 * np.abs(want * step).max())
     else:
         assert np.abs(found.astype(int) - first(want).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("case", WRITTEN, ids=[c.name for c in WRITTEN])
+def test_every_example_of_every_forward_op_has_an_exact_form_in_onnxruntime(case: Case) -> None:
+    node, known = case.node, case.contents(0)
+    found = by_onnxruntime(with_constants(case, known), node, known, exact=True)
+    (want,) = node.op.eval(node, *(known[v] for v in node.inputs))
+    if node.outputs[0].type.dtype == "s32":
+        step = node.inputs[0].type.quant.scale[0] / (4096 if isinstance(node.op, Head) else 1)
+        np.testing.assert_allclose(found.reshape(-1), want * step, rtol=2e-7)  # float32
+    else:
+        np.testing.assert_array_equal(found, first(want))
+
+
+def with_constants(case: Case, known: Mapping[Value, Array]) -> Graph:
+    """The case's graph, its weights and biases as parameters."""
+    constants = [v for v in case.node.inputs[1:] if case.node.op.weight_axis is not None or isinstance(case.node.op, Head)]
+    inputs = tuple(v for v in case.graph.inputs if v not in constants)
+    return replace(case.graph, inputs=inputs, params=tuple(Param(v, known[v]) for v in constants))
 
 
 def first(array: Array) -> Array:
@@ -529,7 +553,7 @@ def test_nothing_of_someone_else_is_replaced_and_own_files_are(onnx_run: Path, t
 
 
 def test_an_unknown_format_is_refused(onnx_run: Path) -> None:
-    with pytest.raises(McugradError, match="--to coreml: use onnx, tflite, torch, graph"):
+    with pytest.raises(McugradError, match="--to coreml: use onnx, onnx-exact, tflite, torch, graph"):
         mcugrad.export(onnx_run, "coreml")
 
 

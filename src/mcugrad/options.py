@@ -151,7 +151,10 @@ NewClasses = Annotated[
         "--new-classes", parser=parse_labels, metavar="K,...", help="These come only once all others have been learned."
     ),
 ]
-ExportTo = Annotated[Literal["onnx", "tflite", "torch", "graph"], typer.Option(help="graph: the training graph, for a viewer.")]
+ExportTo = Annotated[
+    Literal["onnx", "onnx-exact", "tflite", "torch", "graph"],
+    typer.Option(help="onnx: QDQ; onnx-exact: the device's own integers; graph: the training graph, for a viewer."),
+]
 Graphs = Annotated[Literal["forward", "training"] | None, typer.Option("--graph", help="Print this graph as text.")]
 
 

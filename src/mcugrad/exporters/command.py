@@ -12,15 +12,20 @@ from mcugrad.errors import McugradError
 from mcugrad.exporters.compare import RUNNERS, Agreement, NoRuntime, compare, device_logits
 from mcugrad.exporters.graph import graph_model
 from mcugrad.exporters.learned import Learned, read_run
-from mcugrad.exporters.onnx import onnx_model
+from mcugrad.exporters.onnx import exact_model, onnx_model
 from mcugrad.exporters.onnx_build import MARK
 from mcugrad.exporters.tflite import tflite_model
 from mcugrad.exporters.torch import saved
 from mcugrad.folder import write_fresh
 from mcugrad.ir import Array
 
-FORMATS = ("onnx", "tflite", "torch", "graph")
-SUFFIX = {"onnx": ".onnx", "tflite": ".tflite", "torch": ".pt", "graph": ".graph.onnx"}
+FORMATS = ("onnx", "onnx-exact", "tflite", "torch", "graph")
+SUFFIX = {"onnx": ".onnx", "onnx-exact": ".exact.onnx", "tflite": ".tflite", "torch": ".pt", "graph": ".graph.onnx"}
+WITHIN, TOP1 = 0.99, 0.995  # a quantize/dequantize export that agrees less says that there is an exact one
+EXACT_NOTE = (
+    "runtimes add and average quantize/dequantize pairs in float, the device in integers: `--to onnx-exact` writes the "
+    "device's own arithmetic, bit for bit"
+)
 SAMPLES = 200  # of --data, evenly spaced
 
 
@@ -29,9 +34,10 @@ def export_run(
 ) -> dict[str, Any]:
     """Writes the model of a training run with the weights it learned; what was written and compared as JSON values.
 
-    to: onnx (QDQ), tflite or torch (where the run came from there), or graph (the training graph, for viewers).  out: default:
-    beside the run.  data: samples to compare on (default: the run's own calibration samples).  Raises McugradError for
-    what is no trained run, a source that does not suit `to`, and a file it must not replace; then nothing is written."""
+    to: onnx (QDQ), onnx-exact (the device's arithmetic in integer operators), tflite or torch (where the run came from there),
+    or graph (the training graph, for viewers).  out: default: beside the run.  data: samples to compare on (default: the run's
+    own calibration samples).  Raises McugradError for what is no trained run, a source that does not suit `to`, and a file it
+    must not replace; then nothing is written."""
     if to not in FORMATS:
         raise McugradError(f"--to {to}: use {', '.join(FORMATS)}")
     folder = Path(run)
@@ -44,6 +50,8 @@ def export_run(
         x, y, origin = _samples(learned, data)
         try:
             agreement = _agreement(learned, model, to, x, y)
+            if to == "onnx" and (agreement.within < WITHIN or agreement.top1 < TOP1):
+                notes.append(EXACT_NOTE)
         except NoRuntime as missing:
             notes.append(f"not compared with the device: {missing}")
     write_fresh(file, model, MARK.encode())
@@ -62,7 +70,7 @@ def export_run(
 def _model(learned: Learned, to: str) -> bytes:
     if to == "graph":
         return graph_model(learned.training, learned.name)
-    return {"onnx": onnx_model, "tflite": tflite_model, "torch": saved}[to](learned)
+    return {"onnx": onnx_model, "onnx-exact": exact_model, "tflite": tflite_model, "torch": saved}[to](learned)
 
 
 def _samples(learned: Learned, data: str | Path | None) -> tuple[Array, Array | None, str]:
@@ -78,6 +86,6 @@ def _samples(learned: Learned, data: str | Path | None) -> tuple[Array, Array | 
 
 
 def _agreement(learned: Learned, model: bytes, to: str, x: Array, y: Array | None) -> Agreement:
-    names = {"onnx": "onnxruntime", "tflite": "LiteRT", "torch": "PyTorch"}
+    names = {"onnx": "onnxruntime", "onnx-exact": "onnxruntime", "tflite": "LiteRT", "torch": "PyTorch"}
     exported = RUNNERS[to](model, learned, x)
     return compare(device_logits(learned, x), exported, names[to], y)

@@ -145,4 +145,9 @@ def run_torch(_model: bytes, learned: Learned, x: Array) -> Array:
     return np.stack(rows).astype(np.float64)
 
 
-RUNNERS: dict[str, Callable[[bytes, Learned, Array], Array]] = {"onnx": run_onnx, "tflite": run_tflite, "torch": run_torch}
+RUNNERS: dict[str, Callable[[bytes, Learned, Array], Array]] = {
+    "onnx": run_onnx,
+    "onnx-exact": run_onnx,
+    "tflite": run_tflite,
+    "torch": run_torch,
+}

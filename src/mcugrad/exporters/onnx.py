@@ -1,15 +1,19 @@
-"""A learned network as ONNX with quantize/dequantize pairs, for onnxruntime and for Netron."""
+"""A learned network as ONNX: with quantize/dequantize pairs for tools that know them, or in the device's own integers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from mcugrad.errors import McugradError
 from mcugrad.exporters.learned import Learned
 from mcugrad.exporters.onnx_build import Pieces, float_info, image
+from mcugrad.exporters.onnx_exact import EXACT, ExactPieces
 from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
 from mcugrad.importers.onnx import PREPROCESS_KEY
+from mcugrad.ir import Node, Op
 from mcugrad.ops.head import Head
 from mcugrad.ops.losses import Logits
 from mcugrad.preprocess import Input, Preprocess
@@ -18,15 +22,25 @@ CLASSES_KEY = "mcugrad.classes"
 
 
 def onnx_model(learned: Learned) -> bytes:
-    """The serialized model: float [1,C,H,W] in, float logits [1,K] out, int8 in between.
+    """The serialized model: float [1,C,H,W] in, float logits [1,K] out, int8 with quantize/dequantize pairs in between.
 
     Raises McugradError for an operation that has no counterpart."""
-    graph = learned.graph
-    pieces, (x,) = Pieces(graph, learned.units), graph.inputs
-    name = input_name(learned)
+    return _written(learned, Pieces(learned.graph, learned.units), HANDLERS)
+
+
+def exact_model(learned: Learned) -> bytes:
+    """The same function in the device's own integers, which onnxruntime computes bit for bit.
+
+    Raises McugradError for an operation that has no counterpart."""
+    return _written(learned, ExactPieces(learned.graph, learned.units), EXACT)
+
+
+def _written(learned: Learned, pieces: Pieces, handlers: Mapping[type[Op], Callable[[Any, Node], None]]) -> bytes:
+    graph, name = learned.graph, input_name(learned)
+    (x,) = graph.inputs
     pieces.quantized(name, x)
     for node in graph.nodes:
-        handler = HANDLERS.get(type(node.op))
+        handler = handlers.get(type(node.op))
         if handler is None:
             raise McugradError(f"{node.where}: {node.op.name} cannot be written as ONNX yet: use --to graph to look at it")
         handler(pieces, node)

@@ -18,7 +18,10 @@ MARK = "mcugrad.export"
 class Pieces:
     """Nodes and initializers; int8 activations are [1,C,H,W], as ONNX has them, all others keep their shape.
 
-    `stored` gives the int8 tensor of a value, `real` the float tensor behind its DequantizeLinear."""
+    `stored` gives the int8 tensor of a value, `real` the float tensor behind its DequantizeLinear.  `functions`: what nodes
+    of other domains do, in standard operators."""
+
+    functions: tuple[Any, ...] = ()
 
     def __init__(self, graph: Graph, units: Units = PLAIN) -> None:
         self.graph, self.units = graph, units
@@ -78,8 +81,9 @@ class Pieces:
     def model(self, inputs: list[Any], outputs: list[Any], metadata: dict[str, str]) -> Any:
         """The checked model."""
         graph = helper.make_graph(self.nodes, "mcugrad", inputs, outputs, self.initializers)
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="mcugrad")
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(f.domain, 1) for f in self.functions)]
+        known = {"opset_imports": opsets, "functions": list(self.functions)}
+        model = helper.make_model(graph, ir_version=IR_VERSION, producer_name="mcugrad", **known)
         helper.set_model_props(model, {MARK: "1", **metadata})
         onnx.checker.check_model(model, full_check=True)
         return model

@@ -49,10 +49,11 @@ def _conv(pieces: Pieces, node: Node) -> None:
         pieces.weight(weight, order, scales),
         pieces.bias(bias, tuple(step * s for s in scales)),
     ]
-    pieces.quantized(pieces.node("Conv", inputs, f"{y.name}_float", y.origin, group=groups, **_window(op.window)), y)
+    pieces.quantized(pieces.node("Conv", inputs, f"{y.name}_float", y.origin, group=groups, **window_attributes(op.window)), y)
 
 
-def _window(window: Window) -> dict[str, Any]:
+def window_attributes(window: Window) -> dict[str, Any]:
+    """Attributes of Conv and of the pools."""
     top, left, bottom, right = window.padding
     found = {"kernel_shape": list(window.kernel), "strides": list(window.stride), "pads": [top, left, bottom, right]}
     return found if window.dilation == (1, 1) else {**found, "dilations": list(window.dilation)}
@@ -62,7 +63,7 @@ def _pool(kind: str, **attributes: Any) -> Handler:
     def write(pieces: Pieces, node: Node) -> None:
         (x,), (y,), op = node.inputs, node.outputs, node.op
         assert isinstance(op, AvgPool | MaxPool)
-        fields = {**_window(op.window), **attributes}
+        fields = {**window_attributes(op.window), **attributes}
         pieces.quantized(pieces.node(kind, [pieces.real(x)], f"{y.name}_float", y.origin, **fields), y)
 
     return write

@@ -22,6 +22,10 @@ MAX_NAME = 120  # characters of a foreign name in a message
 EXTERNAL = onnx.TensorProto.EXTERNAL
 READABLE = {getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8")}
 AGAIN = "export the model again"
+OWN_DOMAINS = {
+    "mcugrad.exact": "an exact export of mcugrad, made to be run",
+    "mcugrad": "a training graph of mcugrad, made to be looked at",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def _source(model: Any, path: Path) -> Source:
     for tensor in _tensors(graph):
         _inline(tensor, path)
     _check_structure(graph, name)
+    _not_for_reading(graph, name)
     _check(model, name)
     tensors = {t.name: t for t in graph.initializer}
     inputs = [v for v in graph.input if v.name not in tensors]
@@ -92,6 +97,14 @@ def _source(model: Any, path: Path) -> Source:
         notes=notes,
         metadata={p.key: p.value for p in model.metadata_props},
     )
+
+
+def _not_for_reading(graph: Any, name: str) -> None:
+    """Raises McugradError for exports of mcugrad whose operators are its own."""
+    domains = {n.domain for n in graph.node}
+    for domain, what in OWN_DOMAINS.items():
+        if domain in domains:
+            raise McugradError(f"{name}: this is {what}, not to be read again: write the run with `mcugrad export --to onnx`")
 
 
 def _parse(path: Path) -> Any:

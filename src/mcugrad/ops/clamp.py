@@ -33,10 +33,11 @@ class Clamp(Op):
             raise GraphError(f"a clamp to [{self.low}, {self.high}] is empty")
         if self.out is None:
             return (types[0],)
-        self._multiplier(types[0])
+        self.requantization(types[0])
         return (TensorType(types[0].shape, "s8", self.out),)
 
-    def _multiplier(self, x: TensorType) -> tuple[int, int]:
+    def requantization(self, x: TensorType) -> tuple[int, int]:
+        """(M, sh) from the input's scale to the output's."""
         try:
             return multiplier(need_quant(x)[0].scale[0] / (self.out or Quant((1.0,))).scale[0])
         except ValueError as error:
@@ -45,7 +46,7 @@ class Clamp(Op):
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         x = node.inputs[0].type
         out = self.out or Quant((1.0,))
-        return (clamp8(mbqm(arrays[0].astype(np.int64) - need_quant(x)[0].zero, *self._multiplier(x)) + out.zero),)
+        return (clamp8(mbqm(arrays[0].astype(np.int64) - need_quant(x)[0].zero, *self.requantization(x)) + out.zero),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         if self.out is None:
@@ -60,7 +61,7 @@ class Clamp(Op):
 
     def kernel(self, node: Node) -> Kernel:
         x, y = node.inputs[0], node.outputs[0]
-        m, sh = self._multiplier(x.type)
+        m, sh = self.requantization(x.type)
         rows, row = (x.type.shape[1], math.prod(x.type.shape[2:])) if len(x.type.shape) == 4 else (1, x.type.elements)
         fields = (
             ("rows", rows),

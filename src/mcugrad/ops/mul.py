@@ -35,10 +35,11 @@ class Mul(Op):
             raise GraphError(f"cannot multiply {list(a.shape)} by {list(b.shape)}: sizes of the second must be equal or 1")
         if self.out is None:
             return (TensorType(a.shape, "f32"),)
-        self._multiplier(a, b)
+        self.requantization(a, b)
         return (TensorType(a.shape, "s8", self.out),)
 
-    def _multiplier(self, a: TensorType, b: TensorType) -> tuple[int, int]:
+    def requantization(self, a: TensorType, b: TensorType) -> tuple[int, int]:
+        """(M, sh) from products of integers to the output's scale."""
         qa, qb = need_quant(a, b)
         try:
             return multiplier(qa.scale[0] * qb.scale[0] / (self.out or Quant((1.0,))).scale[0])
@@ -48,7 +49,7 @@ class Mul(Op):
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         types = [v.type for v in node.inputs]
         a, b = (x.astype(np.int64) - q.zero for x, q in zip(arrays, need_quant(*types), strict=True))
-        return (clamp8(mbqm(a * b, *self._multiplier(*types)) + (self.out or Quant((1.0,))).zero),)
+        return (clamp8(mbqm(a * b, *self.requantization(*types)) + (self.out or Quant((1.0,))).zero),)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
         if self.out is None:
@@ -71,7 +72,7 @@ class Mul(Op):
 
     def kernel(self, node: Node) -> Kernel:
         a, b = node.inputs
-        m, sh = self._multiplier(a.type, b.type)
+        m, sh = self.requantization(a.type, b.type)
         (qa, qb), (_, width, channels) = need_quant(a.type, b.type), nhwc(a.type)
         high, wide, deep = nhwc(b.type)
         same = (wide, deep) == (width, channels)

@@ -39,11 +39,12 @@ class Softmax(Op):
         return (TensorType(x.shape, "s8", self.out),)
 
     @staticmethod
-    def _multiplier(x: TensorType) -> tuple[int, int]:
+    def octaves(x: TensorType) -> tuple[int, int]:
+        """(M, sh) from steps of x to 1/256 octaves."""
         return softmax_multiplier(need_quant(x)[0].scale[0] * HEAD_ONE)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        m, sh = self._multiplier(node.inputs[0].type)
+        m, sh = self.octaves(node.inputs[0].type)
         x = arrays[0].astype(np.int64)
         d = (x.max(axis=-1, keepdims=True) - x) * m
         d = np.minimum(d >> sh if sh >= 0 else d << -sh, SOFTMAX_FAR)
@@ -61,7 +62,7 @@ class Softmax(Op):
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
         classes = x.type.shape[-1]
-        m, sh = self._multiplier(x.type)
+        m, sh = self.octaves(x.type)
         fields = Struct("mcg_softmax_t", (("classes", classes), ("multiplier", m), ("shift", sh)))
         operands = Operand(x), Operand(node.outputs[0], const=False), Scratch()
         return Kernel("mcg_softmax", (fields, math.prod(x.type.shape[:-1]), *operands), scratch=4 * classes)
