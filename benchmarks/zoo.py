@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.zoo_code import Network
 from benchmarks.zoo_data import calibration, machine_sounds, samples, spread
 from benchmarks.zoo_models import ENTRIES, INTEGER, Entry
+from benchmarks.zoo_rate import chosen_rate
 from benchmarks.zoo_reference import LiteRt, exported_agreement, integer_agreement, twin_logits
 from mcugrad.compiler import Budget, Compiled, compile_model
 from mcugrad.data import Calibration, Dataset
@@ -80,7 +81,7 @@ def own_head(entry: Entry, imported: Imported, network: Network | None) -> dict[
     q = prepared.quantize(x)
     real = twin_logits(prepared, q)
     some = np.linspace(0, len(q) - 1, min(SAMPLES, len(q))).round().astype(int)
-    row: dict[str, Any] = {"agreement": agreement(entry, prepared, q[some], real[some])}
+    row = agreements(entry, prepared, q[some], real[some])
     if not scored:
         return row
     accuracy = {"set": entry.own, "samples": len(x), "int8": float((real.argmax(1) == y).mean()), "published": entry.published}
@@ -90,10 +91,11 @@ def own_head(entry: Entry, imported: Imported, network: Network | None) -> dict[
     return {**row, "own": accuracy}
 
 
-def agreement(entry: Entry, prepared: Prepared, q: Array, real: Array) -> dict[str, Any]:
-    if entry.source == INTEGER:
-        return integer_agreement(entry.path, q, real)
-    return exported_agreement(prepared, q, real)
+def agreements(entry: Entry, prepared: Prepared, q: Array, real: Array) -> dict[str, Any]:
+    """With LiteRT on an int8 file, otherwise with onnxruntime on the exact export; and of both exports in any case."""
+    exported = exported_agreement(prepared, q, real)
+    first = integer_agreement(entry.path, q, real) if entry.source == INTEGER else exported["exact"]
+    return {"agreement": first, "exported": exported}
 
 
 def fitting(imported: Imported, found: Calibration) -> Calibration:
@@ -117,7 +119,7 @@ def anomaly(entry: Entry, imported: Imported) -> dict[str, Any]:
     if is_float(imported):
         row["auc_float"] = auc(LiteRt(entry.path)(windows), windows, owner, anomalous, roc_auc_score)
     some = np.linspace(0, len(q) - 1, SAMPLES).round().astype(int)
-    return {"agreement": agreement(entry, prepared, q[some], real[some]), "own": row}
+    return {**agreements(entry, prepared, q[some], real[some]), "own": row}
 
 
 def auc(restored: Array, real: Array, owner: Array, anomalous: Array, score: Any) -> float:
@@ -138,9 +140,10 @@ def learning(entry: Entry, imported: Imported, folder: Path) -> dict[str, Any]:
     classes = None if entry.keep_head else len(data.classes)
     keep = entry.keep_head
     prepared = prepare(imported, classes=classes, keep_head=keep, calibration=calibration(data), loss=entry.loss)
-    compiled = smallest(entry, prepared, folder)
-    facts = compiled.facts()
     course = Course(steps=entry.steps, skip=0.95)
+    rate = chosen_rate(prepared, chosen_scheme(entry, prepared.name), data, course, folder.with_name("rates"))
+    compiled = smallest(entry, prepared, folder, rate["rate"])
+    facts = compiled.facts()
     result, _ = train(compiled, data, course, "host")
     losses, metric = result["losses"], "accuracy" if entry.loss is Loss.SOFTMAX else "auc"
     part = max(len(losses) // 10, 1)
@@ -158,6 +161,7 @@ def learning(entry: Entry, imported: Imported, folder: Path) -> dict[str, Any]:
             "set": entry.learns,
             "head": "its own" if entry.keep_head else "new",
             "steps": entry.steps,
+            "rate": rate,
             "metric": metric,
             **result[metric],
             "loss_first": float(np.mean(losses[:part])),
@@ -167,12 +171,12 @@ def learning(entry: Entry, imported: Imported, folder: Path) -> dict[str, Any]:
     }
 
 
-def smallest(entry: Entry, prepared: Prepared, folder: Path) -> Compiled:
+def smallest(entry: Entry, prepared: Prepared, folder: Path, rate: float) -> Compiled:
     """The build in the first of the SRAM sizes that hold it."""
     for size in SRAM:
         try:
             budget = Budget(TARGET, sram=size << 10, flash=2 << 20)
-            return compile_model(prepared, chosen_scheme(entry, prepared.name), folder, budget, rate=entry.rate)
+            return compile_model(prepared, chosen_scheme(entry, prepared.name), folder, budget, rate=rate)
         except BudgetError:
             continue
     raise McugradError(f"{entry.name} ({entry.source}) does not fit {SRAM[-1]} KiB")

@@ -14,7 +14,7 @@ from mcugrad.compiler import host_program
 from mcugrad.devices.host import Host
 from mcugrad.exporters.compare import compare, run_onnx
 from mcugrad.exporters.learned import PLAIN, Learned
-from mcugrad.exporters.onnx import onnx_model
+from mcugrad.exporters.onnx import exact_model, onnx_model
 from mcugrad.importers.tflite_read import read
 from mcugrad.ops.head import HEAD_ONE, Head
 from mcugrad.prepare import Prepared
@@ -77,17 +77,22 @@ def integer_agreement(path: Path, q: Array, real: Array) -> dict[str, Any]:
     return _row("LiteRT", np.abs(ours - theirs), same, len(q))
 
 
+FORMS = {"exact": exact_model, "qdq": onnx_model}
+
+
 def exported_agreement(prepared: Prepared, q: Array, real: Array) -> dict[str, Any]:
-    """Our logits against onnxruntime's on the exported network; 1 LSB is 1/255 of their range."""
-    learned = as_learned(prepared)
-    found = compare(real, run_onnx(onnx_model(learned), learned, q), "onnxruntime")
-    return {
-        "runtime": found.runtime,
-        "samples": found.samples,
-        "within": found.within,
-        "top1": found.top1,
-        "largest": found.largest,
-    }
+    """By form of the export, our logits against onnxruntime's on it; 1 LSB is 1/255 of their range."""
+    learned, rows = as_learned(prepared), {}
+    for form, written in FORMS.items():
+        found = compare(real, run_onnx(written(learned), learned, q), "onnxruntime")
+        rows[form] = {
+            "runtime": found.runtime,
+            "samples": found.samples,
+            "within": found.within,
+            "top1": found.top1,
+            "largest": found.largest,
+        }
+    return rows
 
 
 def as_learned(prepared: Prepared) -> Learned:

@@ -7,8 +7,9 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-HEADS = ("model", "source", "parameters", "MACs", "agreement, %", "top-1, %", "own task: published", "float", "int8",
-         "SRAM, bytes", "flash, bytes", "instructions per step", "same bits", "adapts to", "before", "after")  # fmt: skip
+HEADS = ("model", "source", "parameters", "MACs", "agreement, %", "top-1, %", "QDQ, %", "top-1, %",
+         "own task: published", "float", "int8", "SRAM, bytes", "flash, bytes", "instructions per step", "same bits",
+         "adapts to", "rate", "before", "after")  # fmt: skip
 WORDS = {"model", "source", "adapts to"}
 
 TEXT = """
@@ -16,10 +17,12 @@ TEXT = """
 arithmetic. *small*: a network of that family for 32x32 or 16x16 images, trained for a minute before. Agreement: share of
 outputs within 1 LSB, and of equal top classes, on 200 real samples: against LiteRT for int8 TFLite (1 LSB is a step of the
 model's own output; where its int8 logits tie, each of the tied classes is its top class), else against onnxruntime on the
-exported int8 network (1 LSB is 1/255 of the outputs' range). Own task: accuracy in percent as published, of the float model,
-and of the integer network (area under the curve for the autoencoder).
+network exported in the device's own integers (`--to onnx-exact`; 1 LSB is 1/255 of the outputs' range). QDQ: the same for the
+network exported with quantize/dequantize pairs (`--to onnx`), which onnxruntime adds and averages in float. Own task:
+accuracy in percent as published, of the float model, and of the integer network (area under the curve for the autoencoder).
 SRAM, flash and instructions belong to a training build on a Cortex-M7; same bits: host and virtual MCU after five steps.
-Accuracies before and after adaptation are on held-out data; *new*: the head is new, so that it starts at chance.
+Accuracies before and after adaptation are on held-out data; the rate is the one of four that was best on a fifth of the
+training samples, held out for that; *new*: the head is new, so that it starts at chance.
 """
 
 
@@ -43,10 +46,11 @@ def _cells(row: Row) -> list[str]:
     build, learned = row.get("build"), row.get("adaptation")
     found = [row["model"], row["source"], f"{row['params']:,}", f"{row['macs']:,}"]
     restores = (learned or {}).get("metric") == "auc"  # an autoencoder has no classes
-    if agreement is None:
-        found += ["-", "-"]
-    else:
-        found += [_percent(agreement["within"]), "-" if restores else _percent(agreement["top1"])]
+    for compared in (agreement, row.get("exported", {}).get("qdq")):
+        if compared is None:
+            found += ["-", "-"]
+        else:
+            found += [_percent(compared["within"]), "-" if restores else _percent(compared["top1"])]
     found += [
         "-" if own.get("published") is None else f"{own['published']:.1f}",
         *(_own(own, kind) for kind in ("float", "int8")),
@@ -56,9 +60,10 @@ def _cells(row: Row) -> list[str]:
     else:
         found += [*(f"{build[name]:,}" for name in ("sram", "flash", "instructions")), "yes" if build["same_bits"] else "NO"]
     if learned is None:
-        return [*found, "-", "-", "-"]
+        return [*found, "-", "-", "-", "-"]
     head = " (*new*)" if learned["head"] == "new" else " (AUC)" if learned["metric"] == "auc" else ""
-    return [*found, f"{learned['set']}{head}", _percent(learned["before"]), _percent(learned["after"])]
+    rate = f"{learned['rate']['rate']:.2g}" if "rate" in learned else "-"
+    return [*found, f"{learned['set']}{head}", rate, _percent(learned["before"]), _percent(learned["after"])]
 
 
 def _own(own: Row, kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.zoo import key, settings
 from benchmarks.zoo_models import ENTRIES, Entry
+from benchmarks.zoo_rate import without_test
 from benchmarks.zoo_table import HEADS, zoo_table
 
 from mcugrad.compiler import Budget, compile_model
+from mcugrad.data import Dataset
 from mcugrad.devices.base import NEVER_SKIP
 from mcugrad.importers import Imported, check, load
 from mcugrad.loss import Loss
@@ -90,18 +93,33 @@ def test_the_table_has_a_cell_for_every_heading_and_says_what_is_missing() -> No
     row = {
         "model": "m", "source": "s", "params": 1000, "macs": 2000,
         "agreement": {"within": 0.995, "top1": 1.0},
+        "exported": {"qdq": {"within": 0.75, "top1": 0.95}},
         "own": {"int8": 0.85, "published": 85.2},
         "build": {"sram": 1024, "flash": 4096, "instructions": 77777, "same_bits": True},
-        "adaptation": {"set": "flowers", "head": "new", "metric": "accuracy", "before": 0.1, "after": 0.9},
+        "adaptation": {"set": "flowers", "head": "new", "metric": "accuracy", "rate": {"rate": 0.004},
+                       "before": 0.1, "after": 0.9},
     }  # fmt: skip
     lines = zoo_table([row, {"model": "n", "source": "s", "params": 1, "macs": 2}])
     assert all(line.count("|") == len(HEADS) + 1 for line in lines[-4:])
-    assert "| 99.5 | 100.0 | 85.2 | - | 85.0 | 1,024 | 4,096 | 77,777 | yes | flowers (*new*) | 10.0 | 90.0 |" in lines[-2]
-    assert lines[-1].endswith("| - | - | - |") and zoo_table([]) == []
+    assert (
+        "| 99.5 | 100.0 | 75.0 | 95.0 | 85.2 | - | 85.0 | 1,024 | 4,096 | 77,777 | yes | flowers (*new*) | 0.004 | 10.0 | 90.0 |"
+        in lines[-2]
+    )
+    assert lines[-1].endswith("| - | - | - | - |") and zoo_table([]) == []
 
 
 def test_names_of_rows_are_unique_and_a_changed_entry_is_measured_again() -> None:
     assert len({key(e) for e in ENTRIES}) == len(ENTRIES)
-    from dataclasses import replace
-
     assert settings(ENTRIES[0]) != settings(replace(ENTRIES[0], steps=1))
+
+
+def test_a_rate_is_chosen_without_the_test_split() -> None:
+    y = np.repeat(np.arange(3), 20)
+    split = (np.arange(60) % 4 == 0).astype(np.uint8)
+    data = Dataset(np.arange(60), y, split, ("a", "b", "c"), "synthetic")
+    part = without_test(data)
+    assert not set(part.x) & set(data.test[0]) and len(part.x) == 45
+    assert np.bincount(part.test[1]).tolist() == [3, 3, 3]
+    grouped = without_test(replace(data, group=np.arange(60) // 6))
+    assert not set(grouped.group[grouped.split == 0]) & set(grouped.group[grouped.split == 1])
+    assert len(set(grouped.test_group)) == 2
