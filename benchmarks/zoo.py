@@ -111,7 +111,8 @@ def anomaly(entry: Entry, imported: Imported) -> dict[str, Any]:
     from sklearn.metrics import roc_auc_score
 
     windows, owner, anomalous, _ = machine_sounds()
-    prepared = prepare(imported, keep_head=True, calibration=Calibration(windows[:64], None, "toycar"))
+    found = replace(calibration(samples("toycar", shape_of(imported))), y=None)  # of all recordings: one alone costs 5 points
+    prepared = prepare(imported, keep_head=True, calibration=found)
     q = prepared.quantize(windows)
     real = twin_logits(prepared, q)
     scores = auc(real, windows, owner, anomalous, roc_auc_score)

@@ -101,10 +101,8 @@ def test_the_table_has_a_cell_for_every_heading_and_says_what_is_missing() -> No
     }  # fmt: skip
     lines = zoo_table([row, {"model": "n", "source": "s", "params": 1, "macs": 2}])
     assert all(line.count("|") == len(HEADS) + 1 for line in lines[-4:])
-    assert (
-        "| 99.5 | 100.0 | 75.0 | 95.0 | 85.2 | - | 85.0 | 1,024 | 4,096 | 77,777 | yes | flowers (*new*) | 0.004 | 10.0 | 90.0 |"
-        in lines[-2]
-    )
+    assert "| 99.5 | 100.0 | 75.0 | 95.0 | 85.2 | - | 85.0 | 1,024 | 4,096 | 77,777 | yes | flowers" in lines[-2]
+    assert lines[-2].endswith("| flowers (*new*) | 0.004 | 10.0 | 90.0 |")
     assert lines[-1].endswith("| - | - | - | - |") and zoo_table([]) == []
 
 
