@@ -18,7 +18,7 @@ from mcugrad.trainer import Course, learn
 from mcugrad.training.scheme import UpdateScheme, resolve
 
 FASTEST = 16.0  # times the default rate of the scheme
-HALVINGS = (0, 2, 4, 6)  # of the fastest: 16, 4, 1 and 1/4 times the default
+HALVINGS = (0, 2, 4, 6, 8)  # of the fastest: 16 to 1/16 times the default
 VALIDATION = 0.2  # share of the training samples
 SEED = 11  # of the validation split
 
