@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from ortools.sat.python import cp_model
+from typing import TYPE_CHECKING, Any
 
 from mcugrad.ir import Node, Value
 from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import Certificate, certify, live_bytes, live_peak
 from mcugrad.memory.overlap import Overlap
 from mcugrad.memory.problem import Problem
+
+if TYPE_CHECKING:
+    from ortools.sat.python.cp_model import CpModel
 
 REPAIRS = 200  # per order: how often what sticks out is moved to an earlier place
 EFFORT = 0.1  # of CP-SAT's deterministic time, seconds at best; not wall time: plans must not depend on the machine
@@ -168,6 +169,8 @@ def cp_sat(
     overlaps: Sequence[Overlap] = (),
 ) -> list[int]:
     """The smallest arena that CP-SAT finds between `goal` and the peak of `hint`; `hint` itself when it finds none."""
+    from ortools.sat.python import cp_model  # takes half a second to import, and most commands do without
+
     model = cp_model.CpModel()
     top = peak(buffers, hint)
     height = model.new_int_var(goal, top, "arena")
@@ -203,7 +206,7 @@ def _alone(buffers: Sequence[Buffer], overlaps: Sequence[Overlap]) -> list[int]:
 
 
 def _part_pairs(
-    model: cp_model.CpModel, buffers: Sequence[Buffer], starts: Sequence[Any], alone: Sequence[int], overlaps: Sequence[Overlap]
+    model: CpModel, buffers: Sequence[Buffer], starts: Sequence[Any], alone: Sequence[int], overlaps: Sequence[Overlap]
 ) -> None:
     """One below the other: a buffer before it is alone, and each that is alive by then."""
     distance = {(o.before, o.after): o.distance for o in overlaps}

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mcugrad.costs import Costs
 from mcugrad.errors import McugradError
 from mcugrad.importers import Imported, Report
 from mcugrad.ir import Graph
 from mcugrad.loss import Loss
 from mcugrad.memory import modes
+from mcugrad.memory.forward import Forward
 from mcugrad.memory.problem import state_layout
 from mcugrad.passes import TRAIN, run
 from mcugrad.quant.assign import assign
@@ -89,7 +91,8 @@ def outlook(imported: Imported) -> Outlook:
         return Outlook(inference, None, _reach(attach_logits(graph), Loss.AUTOENCODER))
     state, growth = state_layout(training).total, constants(training) - constants(graph)
     inference = replace(inference, flash=inference.flash + growth)
-    head = Size(modes.smallest_peak(training, input_rows=None) + state + SHELL, constants(training) + CODE)
+    arena = max(arena, Forward(training, False, Costs()).rest())  # a head changes nothing in the forward nodes before it
+    head = Size(arena + state + SHELL, constants(training) + CODE)
     return Outlook(inference, head, _reach(with_head, loss))
 
 
