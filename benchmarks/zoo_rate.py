@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning_device import Slowed
 from mcugrad.compiler import host_program
-from mcugrad.data import TEST, TRAIN, Dataset, stratified
+from mcugrad.data import TRAIN, Dataset, held_out
 from mcugrad.errors import McugradError
 from mcugrad.metrics import measure
 from mcugrad.prepare import Prepared, default_rate, training_graph
@@ -37,11 +36,7 @@ def chosen_rate(prepared: Prepared, scheme: UpdateScheme, data: Dataset, course:
 def without_test(data: Dataset) -> Dataset:
     """The training samples alone, a seeded share of each class (or of the groups) as their test split."""
     (x, y), group = data.train, None if data.group is None else data.group[data.split == TRAIN]
-    if group is None:
-        return Dataset(x, y, stratified(y, SEED, VALIDATION), data.classes, data.origin)
-    names = np.unique(group)
-    held = np.random.default_rng(SEED).permutation(names)[: max(round(VALIDATION * len(names)), 1)]
-    return Dataset(x, y, np.where(np.isin(group, held), TEST, TRAIN).astype(np.uint8), data.classes, data.origin, group=group)
+    return Dataset(x, y, held_out(y, group, SEED, VALIDATION), data.classes, data.origin, group=group)
 
 
 def _score(library: Path, halvings: int, prepared: Prepared, part: Dataset, course: Course) -> float:

@@ -70,14 +70,34 @@ def test_another_course_or_file_is_another_run(plan: Sweep, tmp_path: Path) -> N
 
 
 def test_the_best_is_chosen_by_validation_not_by_the_test_split() -> None:
+    metric = "accuracy"
+
     def run(scheme: str, seed: int, validation: float, test: float) -> dict[str, object]:
         scores = {"validation": validation, "test": test}
-        return {"scheme": scheme, "rate": 0.1, "seed": seed, "accuracy": scores, "state_bytes": 8}
+        return {"scheme": scheme, "rate": 0.1, "seed": seed, "metric": metric, "scores": scores, "state_bytes": 8}
 
     rows = summary([run("a", 0, 0.5, 0.9), run("b", 0, 0.6, 0.2), run("b", 1, 0.8, 0.4)])
     assert [r["scheme"] for r in rows] == ["b", "a"]
     assert rows[0]["validation"]["mean"] == pytest.approx(0.7) and rows[0]["test"]["sd"] == pytest.approx(0.2 / 2**0.5)
     assert rows[1]["test"]["sd"] is None
+
+
+def test_an_error_is_best_where_it_is_smallest() -> None:
+    def run(scheme: str, mse: float) -> dict[str, object]:
+        return {"scheme": scheme, "rate": 0.1, "metric": "mse", "scores": {"validation": mse, "test": mse}, "state_bytes": 8}
+
+    assert [r["scheme"] for r in summary([run("a", 2.0), run("b", 1.0)])] == ["b", "a"]
+
+
+@pytest.mark.parametrize(("loss", "metric"), [("sigmoid", "accuracy"), ("mse", "r2")])
+def test_a_sweep_learns_numbers_too(plan: Sweep, loss: str, metric: str, tmp_path: Path) -> None:
+    data = dict(blobs(90))
+    data["y"] = np.eye(3)[data["y"]] if loss == "sigmoid" else data["y"][:, None] * 2.5
+    data.pop("classes", None)
+    np.savez(tmp_path / "data.npz", **data)
+    own = Sweep(replace(plan.request, loss=loss), tmp_path / "data.npz", Course(epochs=8))
+    result = sweep(own, parse_jobs("head", "0.02,0.1", "0"), tmp_path / "out", workers=1)
+    assert result["best"]["metric"] == metric and result["best"]["test"]["mean"] > 0.3
 
 
 def test_validation_samples_are_neither_learned_nor_tested(plan: Sweep) -> None:

@@ -193,7 +193,7 @@ def train_request(
             f"{calibration.origin} holds {calibration.x.dtype}, {data} holds {samples.x.dtype}: calibrate with samples of the "
             "kind it learns from"
         )
-    classes = None if request.keep_head else request.classes or _outputs(samples)
+    classes = None if request.keep_head else request.classes or head_outputs(samples)
     with fresh_folder(folder) as work:
         compiled = _compile(request, imported, calibration, classes, work)
         result, learned = train(compiled, samples, course, on, progress)
@@ -205,9 +205,13 @@ def train_request(
     return result
 
 
-def _outputs(samples: Dataset) -> int:
-    """Outputs that a new head needs: classes, or the numbers of a target."""
-    return samples.y.shape[1] if samples.y.ndim == 2 else len(samples.classes)
+def head_outputs(samples: Dataset) -> int:
+    """Outputs that a new head needs: classes, or the numbers of a target.  Raises McugradError for a single class."""
+    if samples.y.ndim == 2:
+        return int(samples.y.shape[1])
+    if len(samples.classes) == 1:
+        raise McugradError(f"{samples.origin}: all samples have the same label, there is nothing to tell apart: add others")
+    return len(samples.classes)
 
 
 def read_samples(request: Request, imported: Imported, data: Path, progress: Progress) -> Dataset:

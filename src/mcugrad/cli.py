@@ -296,6 +296,7 @@ def sweep(
     quantizer: Quantizer = "minmax",
     preprocess: Pixels = None,
     residual_bits: Bits = None,
+    loss: LossName = "softmax",
     jobs: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run on, or local.")] = None,
     seed: NoSeed = 0,
@@ -308,7 +309,7 @@ def sweep(
     from mcugrad.trainer import Course
 
     request = Request(model, "head", classes, keep_head, calibrate=calibrate, residual_bits=residual_bits,
-                      quantizer=quantizer, preprocess=preprocess)  # fmt: skip
+                      quantizer=quantizer, preprocess=preprocess, loss=loss)  # fmt: skip
     plan = Sweep(request, data, Course(steps, epochs, schedule, skip, balanced=balanced))
     folder = output or Path("runs") / f"sweep-{model.stem}"
     bar, show = progress_bar()

@@ -288,6 +288,15 @@ def stratified(y: NDArray[np.int64], seed: int, share: float = TEST_FRACTION) ->
     return split
 
 
+def held_out(y: Array, group: NDArray[np.int64] | None, seed: int, share: float = TEST_FRACTION) -> NDArray[np.uint8]:
+    """TEST for a seeded share: of the groups [N] where there are any, of each class of labels y [N], or of targets y [N,K]."""
+    if group is None:
+        return stratified(y if y.ndim == 1 else np.zeros(len(y), np.int64), seed, share)
+    names = np.unique(group)
+    chosen = np.random.default_rng(seed).permutation(names)[: max(round(share * len(names)), min(1, len(names) - 1))]
+    return np.where(np.isin(group, chosen), TEST, TRAIN).astype(np.uint8)
+
+
 def _spread(split: Array | None, available: int, n: int) -> NDArray[np.int64]:
     """Indices of at most n training samples, evenly spaced in stored order."""
     kept = np.arange(available) if split is None else np.flatnonzero(split == TRAIN)

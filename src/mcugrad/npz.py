@@ -70,7 +70,9 @@ def samples(x: Array, path: Path) -> Array:
 def labels(y: Array, n: int, path: Path) -> NDArray[np.int64]:
     """y as int64 [n]; raises McugradError unless it holds one integer from 0 up for each sample."""
     if y.shape != (n,):
-        raise McugradError(f"{path}: y has shape {list(y.shape)} for {n} samples: give one integer label per sample")
+        rows = y.ndim == 2 and len(y) == n
+        more = " (y.argmax(axis=1) of one-hot rows; --loss sigmoid or mse for several numbers each)" if rows else ""
+        raise McugradError(f"{path}: y has shape {list(y.shape)} for {n} samples: give one integer label per sample{more}")
     if not np.issubdtype(y.dtype, np.integer):
         raise McugradError(f"{path}: y is {y.dtype}, not integers: store class numbers from 0, y.astype(numpy.int64)")
     if y.max() > np.iinfo(np.int64).max or y.min() < 0:

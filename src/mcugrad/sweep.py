@@ -18,21 +18,27 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mcugrad.api import Request, read_samples
+from mcugrad.api import Request, head_outputs, read_samples
 from mcugrad.compiler import host_program
-from mcugrad.data import TEST, Dataset, calibration_samples, stratified
+from mcugrad.data import TEST, TRAIN, Dataset, calibration_samples, held_out
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Array
+from mcugrad.loss import Loss
 from mcugrad.memory.problem import state_layout
+from mcugrad.metrics import measure
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, default_rate, training_graph
-from mcugrad.trainer import Course, Progress, accuracy, learn, quiet
+from mcugrad.trainer import Course, Progress, learn, quiet
 from mcugrad.training.scheme import resolve
 
 T = TypeVar("T", int, float)
 RESULTS, SUMMARY = "results.jsonl", "sweep.json"
 VALIDATION = 0.2  # share of the training split that chooses, and is not learned from
+METRICS = {Loss.SOFTMAX: "accuracy", Loss.SIGMOID: "accuracy", Loss.MSE: "r2", Loss.AUTOENCODER: "mse"}
+ERRORS = {"mse"}  # figures that are better when they are smaller
+
+Held = tuple[Array, Array, Array | None]
 
 
 @dataclass(frozen=True)
@@ -93,18 +99,20 @@ class Sweep:
         rate = job.rate if job.rate is not None else default_rate(resolve(scheme, prepared.graph), prepared.graph)
         graph = training_graph(prepared, scheme, rate=rate)
         (x, y), held, test = _parts(prepared, data, job.seed)
-        course = replace(self.course, seed=job.seed)
+        course, targets = replace(self.course, seed=job.seed), prepared.targets
         with tempfile.TemporaryDirectory() as folder:
             program, library = host_program(graph, prepared.name, Path(folder))
             with Host.load(library) as device:
-                learned = learn(device, x, y, course)
-                scores = {"validation": accuracy(device, *held), "test": accuracy(device, *test)}
+                encoded, score = targets.encode(y, len(x)), targets.loss_of(prepared.graph)
+                learned = learn(device, x, encoded, course, score=score, chance=targets.chance)
+                found = {"validation": measure(device, prepared, *held), "test": measure(device, prepared, *test)}
                 state = device.read_params()
         return {
             **asdict(job),
             "rate": rate,
             "key": self.key(job),
-            "accuracy": scores,
+            "metric": METRICS[targets.loss],
+            "scores": {part: figures[METRICS[targets.loss]] for part, figures in found.items()},
             "loss": float(np.mean(learned.losses[-len(learned.losses) // 4 :])),
             "steps": len(learned.losses),
             "full_steps": learned.full_steps,
@@ -129,21 +137,23 @@ def _shared(request: Request, path: Path) -> tuple[Prepared, Dataset]:
     imported = load(request.model)
     data = read_samples(request, imported, path, quiet)
     shape = data.x.shape[1:]
-    calibration = calibration_samples(request.calibrate or path, CALIBRATION_SAMPLES, shape)
-    classes = None if request.keep_head else request.classes or len(data.classes)
+    calibration = calibration_samples(request.calibrate or path, CALIBRATION_SAMPLES, shape, loss=Loss.named(request.loss))
+    own = request.keep_head or Loss.named(request.loss) is Loss.AUTOENCODER
+    classes = None if own else request.classes or head_outputs(data)
     return request.prepared(imported, classes, calibration), data
 
 
-def _parts(prepared: Prepared, data: Dataset, seed: int) -> tuple[tuple[Array, Array], ...]:
-    """(x, y) to learn from, to choose by and to report on.  Raises McugradError where one of them is empty."""
+def _parts(prepared: Prepared, data: Dataset, seed: int) -> tuple[tuple[Array, Array], Held, Held]:
+    """(x, y) to learn from, and (x, y, group) to choose by and to report on.  Raises McugradError where one is empty."""
     (x, y), (test_x, test_y) = data.train, data.test
-    held = stratified(y, seed, VALIDATION) == TEST if len(y) else np.zeros(0, bool)
+    group = None if data.group is None else data.group[data.split == TRAIN]
+    held = held_out(y, group, seed, VALIDATION) == TEST if len(y) else np.zeros(0, bool)
     if not held.any() or held.all() or not len(test_x):
         raise McugradError(f"{data.origin}: a sweep needs samples to learn from, to choose by and to test on, in that order")
     return (
         (prepared.quantize(x[~held]), y[~held]),
-        (prepared.quantize(x[held]), y[held]),
-        (prepared.quantize(test_x), test_y),
+        (prepared.quantize(x[held]), y[held], None if group is None else group[held]),
+        (prepared.quantize(test_x), test_y, data.test_group),
     )
 
 
@@ -190,7 +200,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            found.append({"key": entry["key"], **entry})
+            found.append({"key": entry["key"], "scores": entry["scores"], **entry})
         except (ValueError, KeyError, TypeError):
             raise McugradError(
                 f"{path}, line {number}: not a result of a sweep; remove the line, or choose another -o"
@@ -199,16 +209,17 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per scheme and rate, means over seeds with their standard deviations, best validation accuracy first."""
+    """One row per scheme and rate, means over seeds with their standard deviations, best validation score first."""
     rows = []
     ordered = sorted(results, key=lambda r: (r["scheme"], r["rate"]))
     for (scheme, rate), group in itertools.groupby(ordered, key=lambda r: (r["scheme"], r["rate"])):
         runs = list(group)
-        scores = {part: [r["accuracy"][part] for r in runs] for part in ("validation", "test")}
+        scores = {part: [r["scores"][part] for r in runs] for part in ("validation", "test")}
         spread = {part: {"mean": float(np.mean(a)), "sd": float(np.std(a, ddof=1)) if len(a) > 1 else None}
                   for part, a in scores.items()}  # fmt: skip
-        rows.append({"scheme": scheme, "rate": rate, "seeds": len(runs), **spread, "state_bytes": runs[0]["state_bytes"]})
-    return sorted(rows, key=lambda r: -r["validation"]["mean"])
+        facts = {"metric": runs[0]["metric"], "state_bytes": runs[0]["state_bytes"]}
+        rows.append({"scheme": scheme, "rate": rate, "seeds": len(runs), **spread, **facts})
+    return sorted(rows, key=lambda r: r["validation"]["mean"] * (1 if r["metric"] in ERRORS else -1))
 
 
 def _in_processes(plan: Sweep, jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:

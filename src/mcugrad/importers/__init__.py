@@ -14,6 +14,7 @@ from mcugrad.importers.model import Blocker, Classifier, Imported, Layer, Report
 __all__ = ["Blocker", "Classifier", "Imported", "Layer", "Report", "check", "examine", "load"]
 
 HEAD = 16  # bytes that tell the formats apart
+DATA = {".npz", ".npy", ".csv", ".png", ".jpg", ".jpeg"}  # what is given in place of a model now and then
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def _format(path: Path) -> Format:
         ) from None
     if not head:
         raise McugradError(f"{path}: the file is empty: export the model again")
+    if path.suffix.lower() in DATA:
+        raise McugradError(f"{path}: this is data, not a model: give the model first, the data as --data or --calibrate")
     if head[4:8] == b"TFL3" or path.suffix == ".tflite":
         return _tflite()
     if path.suffix == ".pt2":

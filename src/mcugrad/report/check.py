@@ -153,8 +153,9 @@ def _print_outlook(outlook: dict[str, Any], out: Console) -> None:
         out.print("trainable: the head alone" if outlook["head"] else "trainable: no")
     if reach["reason"]:
         out.print(f"  not earlier: {reach['reason']}", markup=False, soft_wrap=True)
-    title = "estimated, with the most economical schedule"
-    table = Table("board", "SRAM", "flash", "inference", "learning head", title=title, min_width=80)
+    title, caption = "estimated, with the most economical schedule", "memories as in the makers' datasheets, which --json names"
+    heads = ("board", "SRAM", "flash", "inference", "learning head")
+    table = Table(*heads, title=title, caption=caption, min_width=80)
     for name, key in (("needed for inference", "inference"), ("with a learning head", "head")):
         if outlook[key]:
             table.add_row(f"[italic]{name}[/italic]", _kilo(outlook[key]["sram"]), _kilo(outlook[key]["flash"]), "", "")
