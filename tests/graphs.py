@@ -23,6 +23,7 @@ from mcugrad.ops.mul import Mul
 from mcugrad.ops.place import Pad, Slice
 from mcugrad.ops.pool import AvgPool, MaxPool, global_average
 from mcugrad.ops.reshape import Reshape
+from mcugrad.ops.softmax import PROBABILITY, Softmax
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.transpose import Transpose
 from mcugrad.ops.upsample import Upsample
@@ -309,6 +310,13 @@ def products(s: Sketch, x: Value) -> Value:
     return s.sub(z, s.pick(y, other, s.constant(z.type.shape)))
 
 
+def attended(s: Sketch, x: Value) -> Value:
+    """A layer weighted by a softmax over the channels of another."""
+    y = s.conv(x, s.pick(3, 4, 5), relu=False)
+    scores = s.conv(x, y.type.shape[3], relu=False)
+    return s.mul(y, s.place(Softmax(PROBABILITY), scores, name=f"softmax{s.count}"))
+
+
 STAGES: tuple[Callable[[Sketch, Value], Value], ...] = (
     plain,
     residual,
@@ -376,6 +384,15 @@ def random_network(seed: int) -> Network:
     graph = with_head(s, features, classes)
     labels = s.rng.integers(0, classes, SAMPLES)
     return Network(graph, np.concatenate(s.samples[graph.inputs[0]]), labels, stages)
+
+
+def attentive_network(seed: int) -> Network:
+    """A random network with a softmax before its end."""
+    s = Sketch(seed)
+    x = attended(s, plain(s, s.input((5, 4, 3))))
+    graph = with_head(s, pooled(s, plain(s, x)), 4)
+    labels = s.rng.integers(0, 4, SAMPLES)
+    return Network(graph, np.concatenate(s.samples[graph.inputs[0]]), labels, ("plain", "attended", "plain", "pooled"))
 
 
 def network_with_loss(seed: int, loss: Loss) -> Network:

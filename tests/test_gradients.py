@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graphs import STAGES, TAILS, Network, calibrated, everything, network_with_loss, random_network, random_scheme
+from graphs import (
+    STAGES,
+    TAILS,
+    Network,
+    attentive_network,
+    calibrated,
+    everything,
+    network_with_loss,
+    random_network,
+    random_scheme,
+)
 from mcugrad.ir import Graph, Node, Result, Value, interpret
 from mcugrad.loss import Loss
 from mcugrad.ops.backprop import GradQuantize, passes
@@ -171,6 +181,15 @@ def directions(array: Array, rng: np.random.Generator) -> Iterator[Array]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_real_gradients_equal_finite_differences(seed: int) -> None:
     compare_with_differences(case(seed), seed)
+
+
+@pytest.mark.parametrize("seed", range(200, 208))
+def test_real_gradients_through_a_softmax_equal_finite_differences(seed: int) -> None:
+    compare_with_differences(case(seed, attentive_network(seed)), seed)
+
+
+def test_integer_gradients_through_a_softmax_point_where_the_real_ones_do() -> None:
+    point_alike([attentive_network(seed) for seed in range(200, 216)], 0.98, 0.998)
 
 
 @pytest.mark.parametrize("loss", Loss)

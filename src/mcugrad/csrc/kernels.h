@@ -337,6 +337,10 @@ void mcg_upsample_grad(const mcg_upsample_t *p, const int8_t *g, const mcg_chain
 void mcg_lut_grad(int32_t rows, int32_t row, const int16_t *table, const int8_t *g, const int8_t *x,
                   const mcg_chain_t *chain, void *scratch);
 
+/* a [rows][row] of a softmax over `classes`: g and its output y [rows][row]; scratch: 4 * row bytes. */
+void mcg_softmax_grad(int32_t rows, int32_t row, int32_t classes, const int8_t *g, const int8_t *y,
+                      const mcg_chain_t *chain, void *scratch);
+
 /* a [rows][row] of one factor of a product: `a_*` are elements from one pixel and channel of it to the next, 0 where it was
  * broadcast, `x_*` those of the other factor. */
 typedef struct {

@@ -21,6 +21,7 @@ from mcugrad.ops.mul import MulGrad
 from mcugrad.ops.place import GradPlace
 from mcugrad.ops.pool import AvgPoolGrad, MaxPoolGrad
 from mcugrad.ops.reshape import GradLoad
+from mcugrad.ops.softmax import PROBABILITY, SoftmaxGrad
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import BiasGrad, BiasStep, Update, WeightStep
 from mcugrad.ops.upsample import UpsampleGrad
@@ -165,6 +166,10 @@ def looked_up(s: Sketch, function: Function, shape: tuple[int, ...]) -> tuple[Op
     return LutGrad(function, Quant((0.03,), -5)), (s.gradient("g", shape, 0), s.random("x", shape, "s8", Quant((0.04,), 9)))
 
 
+def shared_out(s: Sketch, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
+    return SoftmaxGrad(), (s.gradient("g", shape, 0), s.random("y", shape, "s8", PROBABILITY))
+
+
 def negated(s: Sketch, shape: tuple[int, ...]) -> tuple[Op, tuple[Value, ...]]:
     return GradNegate(), (s.gradient("g", shape, 0),)
 
@@ -238,6 +243,9 @@ def chains() -> Iterator[Graph]:
     for i, form in enumerate(((1, 3, 2, 7), (1, 13))):
         s = Sketch(700 + i)
         yield chain(s, negated(s, form), ("ap mc", "t")[i], SMALL)
+    for i, form in enumerate(((1, 3, 2, 7), (1, 13), (1, 2, 2, 1))):
+        s = Sketch(900 + i)
+        yield chain(s, shared_out(s, form), ("mcf", "t", "ap mc")[i], LARGE)
     for i, (wanted, other) in enumerate(FACTORS):
         s = Sketch(800 + i)
         yield chain(s, gated(s, wanted, other), words[i], LARGE)

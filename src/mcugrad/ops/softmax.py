@@ -1,4 +1,4 @@
-"""Softmax over the channels of an int8 activation, for inference; training works on the logits before it."""
+"""Softmax over the channels of an int8 activation, and its gradient; a classifier trains on the logits before its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, Quant, Scratch, Struct, TensorType
+from mcugrad.ops.backprop import grad_quant, passes
 from mcugrad.ops.conv2d import need_quant
 from mcugrad.ops.example import activation, single
 from mcugrad.ops.head import HEAD_ONE
+from mcugrad.ops.spatial import rows_of
 from mcugrad.quant.affine import SOFTMAX_FAR, SOFTMAX_LUT, clamp8, softmax_multiplier
 
 Array = NDArray[Any]
@@ -59,6 +61,11 @@ class Softmax(Op):
         p = e / e.sum(axis=-1, keepdims=True)
         return (p if self.out is None else clamp8(256 * p - 128),)
 
+    def gradient(self, node: Node, build: Any) -> None:
+        (x,), (y,) = node.inputs, node.outputs
+        if build.wants(x):
+            build.contribute(x, SoftmaxGrad(), build.stored(y, wide=False), y)
+
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
         classes = x.type.shape[-1]
@@ -73,3 +80,33 @@ class Softmax(Op):
         yield single(cls(PROBABILITY), x=activation(1, 1, 12, scale=0.3, zero=50))
         yield single(cls(PROBABILITY), x=TensorType((1, 3), "s8", Quant((90.0,), 0)))
         yield single(cls(PROBABILITY), x=activation(1, 2, 1))
+
+
+@dataclass(frozen=True)
+class SoftmaxGrad(Op):
+    """a_i = P_i * (256 * g_i - sum_j g_j * P_j), P = y + 128, over the last axis; a has scale 2**-16.
+
+    g counts as 0 where y is at an end of its range.  Inputs: g int8 (stored), y int8."""
+
+    phase = "backward"
+    lowers = False
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        g, y = types
+        quant = grad_quant(g)
+        if g.dtype != "s8" or g.shape != y.shape:
+            raise GraphError(f"a stored gradient for {y} is needed, got {g}")
+        return (TensorType(y.shape, "s32", Quant((quant.scale[0] * 2.0**-16,), exponent=quant.exponent)),)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        g, y = (np.asarray(a, np.float64) for a in arrays)
+        g, p = np.where(passes(y), g, 0.0), y + 128
+        return (p * (256 * g - (g * p).sum(axis=-1, keepdims=True)),)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return (self.real(node, *arrays)[0].astype(np.int64),)
+
+    def kernel(self, node: Node) -> Kernel:
+        g, y = node.inputs
+        rows, row = rows_of(y.type)
+        return Kernel("mcg_softmax_grad", (rows, row, y.type.shape[-1], Operand(g), Operand(y)), scratch=4 * row)
