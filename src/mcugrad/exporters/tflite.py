@@ -26,11 +26,12 @@ OTHERWISE = "use --to onnx"
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """New contents of a tensor; scale None: float, or on the grid the file has."""
+    """New contents of a tensor; scale None: float, or on the grid the file has.  zero: of all channels."""
 
     data: Array
     scale: Array | None = None
     axis: int = 0
+    zero: int = 0
 
 
 def tflite_model(learned: Learned) -> bytes:
@@ -84,9 +85,12 @@ def _layer(learned: Learned, source: Source, node: Node, operator: TfliteNode) -
     if first.dtype == "FLOAT32":
         real = _stored(real_of(data, quant_of(weight)), node, operator, first)
         return Change(real.astype(np.float32)), Change((shift.data * (grid * step)).astype(np.float32))
+    own = step if second.dtype == "FLOAT32" else input_scale(learned, source, x)
+    if first.dtype == "UINT8" and first.scale.size == 1 and second.dtype == "INT32":
+        real = _stored(real_of(data, quant_of(weight)), node, operator, first) * (step / own)
+        return _unsigned(real, shift.data * (grid * step), own, first)
     if first.dtype != "INT8":
         raise McugradError(f"{operator.name} stores {first.dtype} weights, which cannot hold the learned ones: {OTHERWISE}")
-    own = step if second.dtype == "FLOAT32" else input_scale(learned, source, x)
     scale = grid * (step / own)
     stored = _stored(data.data, node, operator, first)
     axis = 3 if operator.op == "DEPTHWISE_CONV_2D" else 0
@@ -94,6 +98,22 @@ def _layer(learned: Learned, source: Source, node: Node, operator: TfliteNode) -
     if second.dtype == "FLOAT32":
         return one, Change((shift.data * (grid * step)).astype(np.float32))
     return one, _unless_same(Change(shift.data, None if _same(second, scale * own) else scale * own), second)
+
+
+def _unsigned(real: Array, bias: Array, step: float, tensor: Tensor) -> tuple[Change, Change]:
+    """An asymmetric weight of one scale, and its bias at that times `step`: rounded to the file's grid where that reaches all
+    of it, otherwise to the least one that does."""
+    scale, zero = float(tensor.scale[0]), int(tensor.zero[0])
+    stored = np.rint(real / scale) + zero
+    moved = bool(stored.min() < 0 or stored.max() > 255)
+    if moved:
+        low, high = min(float(real.min()), 0.0), max(float(real.max()), 0.0)
+        scale = (high - low) / 255
+        zero = round(-low / scale)
+        stored = np.clip(np.rint(real / scale) + zero, 0, 255)
+    scales = (np.array([scale]), np.array([scale * step])) if moved else (None, None)
+    whole = np.rint(bias / (scale * step)).astype(np.int32)
+    return Change(stored.astype(np.uint8), scales[0], 0, zero), Change(whole, scales[1])
 
 
 def input_scale(learned: Learned, source: Source, x: Value) -> float:
@@ -275,7 +295,10 @@ class _Writer:
             fields |= self._kept(old, {"Quantization": 4})
         else:
             scale = change.scale.astype(np.float32)
-            vectors = {"Scale": extension.numbers(scale), "ZeroPoint": extension.numbers(np.zeros(scale.shape, np.int64))}
+            vectors = {
+                "Scale": extension.numbers(scale),
+                "ZeroPoint": extension.numbers(np.full(scale.shape, change.zero, np.int64)),
+            }
             fields["Quantization"] = extension.table("QuantizationParameters", {**vectors, "QuantizedDimension": change.axis})
         return extension.table("Tensor", fields)
 
