@@ -593,4 +593,20 @@ MUTANTS = (
         (*KERNELS, f"{BITS} Update"),
         "four residual bits are signed",
     ),
+    Mutant(
+        "softmax-gradient-adds-the-mean",
+        "ops/softmax.py",
+        "p * (256 * g - (g * p)",
+        "p * (256 * g + (g * p)",
+        ("tests/test_gradients.py::test_real_gradients_through_a_softmax_equal_finite_differences",),
+        "probabilities share what is one",
+    ),
+    Mutant(
+        "exact-export-rounds-down",
+        "exporters/onnx_exact.py",
+        "halves = np.asarray(divisor, np.int64) // 2",
+        "halves = np.asarray(divisor, np.int64) // 4",
+        ("tests/test_export.py", "-k", "exact_form"),
+        "the exact form has the device's rounding",
+    ),
 )
