@@ -379,13 +379,19 @@ void mcg_count_sample(int32_t samples, int32_t *count);
 void mcg_head_hold(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x, const int32_t *g, int16_t *weight,
                    int32_t *bias, const mcg_hold_t *w, const mcg_hold_t *b);
 
+/* Shifts of a step by channel: base[c], or most - 2 * shift[c] and one less for each of two numbers that the multiplier
+ * falls short of; less the exponent of the gradient. */
 typedef struct {
-  int16_t slot;       /* of the gradient; -1: exponent 0 */
-  const int8_t *base; /* [C] */
-} mcg_bias_params_t;
+  int16_t slot;              /* of the gradient; -1: exponent 0 */
+  int16_t most;
+  int32_t first, second;     /* at least 2^30, as multipliers are */
+  const int8_t *base;        /* null: of the forward pass's ... */
+  const int32_t *multiplier;
+  const uint8_t *shift;
+} mcg_rate_t;
 
 typedef struct {
-  const mcg_bias_params_t *p;
+  const mcg_rate_t *rate;
   int32_t *bias;  /* [C]; null: */
   int16_t *delta; /* [C] what moves instead, within +-32767 */
   const int32_t *sample_exponent;
@@ -396,14 +402,13 @@ typedef struct {
 } mcg_bias_step_t;
 
 typedef struct {
-  int16_t slot;          /* of the gradient; -1: exponent 0 */
+  const mcg_rate_t *rate; /* of the outputs */
   int16_t residual_bits; /* 0, 4 or 8 */
   int16_t tensor;        /* of the random numbers */
   int16_t taps;          /* kh * kw */
   int16_t live;          /* input channels in this weight */
   int16_t total;         /* input channels of the whole weight */
   const uint16_t *order; /* [live] channel numbers; null: identity */
-  const int8_t *base;    /* [O] */
   int32_t first;         /* element of the whole weight with which this one begins */
 } mcg_weight_params_t;
 

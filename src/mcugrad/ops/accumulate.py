@@ -95,7 +95,7 @@ class Accumulate(Op):
         if self.last:
             struct = step.struct(rest, node.outputs)
             return replace(kernel, args=(*kernel.args, replace(struct, fields=(*struct.fields, *total)), Scratch()))
-        partial = Struct(_ctype(step), (("p", step.params(gradient.type.shape)), *total))
+        partial = Struct(_ctype(step), (step.constants(gradient.type.shape), *total))
         return replace(kernel, args=(*kernel.args, partial, Scratch()))
 
     @classmethod

@@ -25,6 +25,7 @@ from mcugrad.ops.softmax import PROBABILITY, SoftmaxGrad
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import BiasGrad, BiasStep, Update, WeightStep
 from mcugrad.ops.upsample import UpsampleGrad
+from mcugrad.quant.affine import log2_shift
 
 Array = NDArray[Any]
 
@@ -266,6 +267,14 @@ def control(s: Sketch, halvings: int = 0) -> Value:
     return s.constant("control", (0x1234567 + s.seed, STEP, halvings, 32769), "s32")
 
 
+def rates(s: Sketch, base: int, spread: int, n: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """n shifts near `base`: any, or (of every other seed) those of weight scales; then the forward pass's scales, too."""
+    if s.seed % 2:
+        return tuple(int(v) for v in s.rng.integers(base - spread, base + spread + 1, n)), ()
+    scales = 2.0 ** s.rng.uniform(-spread / 2, spread / 2, n)
+    return tuple(base + log2_shift(f**-2) for f in scales), tuple(0.003 * f for f in scales)
+
+
 def accumulator(s: Sketch, hold: Hold | None, shape: tuple[int, ...], count: int) -> tuple[Value, ...]:
     """What is held for a parameter of that shape, as after `count` samples, and their number."""
     if hold is None:
@@ -286,11 +295,11 @@ def bias_update(
 ) -> Graph:
     s = Sketch(seed)
     h = s.gradient("h", shape, 0)
-    bases = tuple(int(v) for v in s.rng.integers(base - 3, base + 4, shape[-1]))
+    bases, forward = rates(s, base, 3, shape[-1])
     bias = s.random("bias", shape[-1:], dtype)
     rest = s.constant("e_s", (-30,), "s32"), s.constant("exponents", (9,), "s8"), control(s, halvings)
     held = accumulator(s, hold, shape[-1:], count)
-    new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0, hold)), h, bias, *rest, *held, name="new")
+    new = s.build.add(Update(BiasGrad(), 1, BiasStep(bases, 0, hold, forward)), h, bias, *rest, *held, name="new")
     return s.build.graph(new, tuple(zip((bias, *held[:1]), new, strict=True)))
 
 
@@ -320,9 +329,9 @@ def weight_update(
     rest = [s.constant("e_s", (-31,), "s32"), s.constant("exponents", (20,), "s8"), control(s, seed % 3)]
     bias = [s.random("bias", (shape.outputs,), "s16" if seed % 2 else "s32")] if centred else []
     grad = DepthwiseWeightGrad(window) if separate else Conv2dWeightGrad(window, shape.groups, shape.channels)
-    bases = tuple(int(v) for v in s.rng.integers(base - 4, base + 5, form[axis]))
+    bases, forward = rates(s, base, 4, form[axis])
     total = shape.inputs // shape.groups
-    step = WeightStep(bases, 0, bits, 3 + seed, axis, shape.channels, total, centred, hold)
+    step = WeightStep(bases, 0, bits, 3 + seed, axis, shape.channels, total, centred, hold, forward=forward)
     held = accumulator(s, hold, form, count)
     operands = (x, h, *mu, *old, *rest, *mu, *bias, *held)
     new = s.build.add(Update(grad, 2 + len(mu), step), *operands, name="new")

@@ -26,6 +26,7 @@ from mcugrad.ir import (
     Work,
 )
 from mcugrad.ops.hold import WEIGHT_BITS, Hold
+from mcugrad.ops.rate import rate
 from mcugrad.quant.affine import BIAS_LIMIT, random_bits, rsh, shift_down
 
 Array = NDArray[Any]
@@ -82,12 +83,13 @@ class BiasStep(Op):
     """b' = b - RSH(db, base[o] - E - e_s + halvings), kept within +-2**30; an int16 delta of the bias within +-32767.
 
     base[o] = -round(log2(lr / (s_x * s_w[o]**2))).  Inputs: db, bias, e_s, exponents, control (, held, count).
-    Outputs: b' (, held').  hold: the step is that of several samples, lr divided by their number.
+    Outputs: b' (, held').  hold: the step is that of several samples, lr divided by their number.  forward: see `rate`.
     """
 
     base: tuple[int, ...]
     exponent: int | None
     hold: Hold | None = None
+    forward: tuple[float, ...] = ()
     phase = "update"
     lowers = False
 
@@ -117,16 +119,16 @@ class BiasStep(Op):
         step, kept = self.hold.take_real(step * 2.0**self.hold.fraction, *held)
         return bias - step, kept
 
-    def params(self, shape: tuple[int, ...]) -> Struct:
-        """The constant part of the step of a bias."""
-        return Struct("mcg_bias_params_t", (("slot", slot_number(self.exponent)), ("base", Table("int8_t", self.base))))
+    def constants(self, shape: tuple[int, ...]) -> tuple[str, Struct]:
+        """The field of the C step that is constant, for a bias of `shape`."""
+        return "rate", rate(self.base, self.exponent, self.forward)
 
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
         _bias, e_s, exponents, _, *held = operands
         return Struct(
             "mcg_bias_step_t",
             (
-                ("p", self.params(outputs[0].type.shape)),
+                self.constants(outputs[0].type.shape),
                 bias_field(outputs[0]),
                 ("sample_exponent", Operand(e_s, "int32_t")),
                 ("exponents", Operand(exponents)),
@@ -153,10 +155,6 @@ def hold_field(hold: Hold | None, outputs: Sequence[Value], held: Sequence[Value
     return () if hold is None else (("hold", hold.struct(outputs[-1], held[-1])),)
 
 
-def slot_number(exponent: int | None) -> int:
-    return -1 if exponent is None else exponent
-
-
 @dataclass(frozen=True)
 class WeightStep(Op):
     """One SGD step of an int8 weight with F residual bits.
@@ -167,7 +165,7 @@ class WeightStep(Op):
     Inputs: dW, w (, res when F > 0), e_s, exponents, control (, mu, bias when centred: b_o -= sum mu_i * dw) (, held, count).
     Outputs: w' (, res') (, bias') (, held').  hold: the step is that of several samples, lr divided by their number; their
     shares are rounded at random.  `total` is the full number of input channels; `channels` those in this weight.
-    first: the element of the full weight with which this one begins.
+    first: the element of the full weight with which this one begins.  forward: see `rate`.
     """
 
     base: tuple[int, ...]
@@ -180,6 +178,7 @@ class WeightStep(Op):
     centred: bool = False
     hold: Hold | None = None
     first: int = 0
+    forward: tuple[float, ...] = ()
     phase = "update"
     lowers = False
 
@@ -271,20 +270,19 @@ class WeightStep(Op):
         outs = (new, np.zeros_like(new)) if self.residual_bits else (new,)
         return (*outs, self.centre(node, new - w, *rest), *kept) if self.centred else (*outs, *kept)
 
-    def params(self, shape: tuple[int, ...]) -> Struct:
-        """The constant part of the step of a weight of `shape`."""
+    def constants(self, shape: tuple[int, ...]) -> tuple[str, Struct]:
+        """The field of the C step that is constant, for a weight of `shape`."""
         channels = self.channels
         fixed = (
-            ("slot", slot_number(self.exponent)),
+            ("rate", rate(self.base, self.exponent, self.forward)),
             ("residual_bits", self.residual_bits),
             ("tensor", self.tensor),
             ("taps", shape[1] * shape[2]),
             ("live", shape[3]),
             ("total", self.total or shape[3]),
             ("order", Table("uint16_t", channels) if channels is not None else 0),
-            ("base", Table("int8_t", self.base)),
         )
-        return Struct("mcg_weight_params_t", fixed if not self.first else (*fixed, ("first", self.first)))
+        return "p", Struct("mcg_weight_params_t", fixed if not self.first else (*fixed, ("first", self.first)))
 
     def struct(self, operands: tuple[Value, ...], outputs: tuple[Value, ...]) -> Struct:
         e_s, exponents, _control, *rest = operands[1 + bool(self.residual_bits) :]
@@ -293,7 +291,7 @@ class WeightStep(Op):
         return Struct(
             "mcg_weight_step_t",
             (
-                ("p", self.params(outputs[0].type.shape)),
+                self.constants(outputs[0].type.shape),
                 ("weight", Operand(outputs[0], const=False)),
                 ("residual", Operand(residual, "void", const=False)),
                 ("sample_exponent", Operand(e_s, "int32_t")),

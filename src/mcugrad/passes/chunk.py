@@ -215,6 +215,6 @@ def _rows_of(step: BiasStep | WeightStep, node: Node, first: int, last: int) -> 
     """The step on rows [first, last) of its parameter."""
     base = step.base[first:last]
     if isinstance(step, BiasStep):
-        return replace(step, base=base)
+        return replace(step, base=base, forward=())
     weight = node.outputs[0].type.shape
-    return replace(step, base=base, first=first * weight[1] * weight[2] * (step.total or weight[3]))
+    return replace(step, base=base, forward=(), first=first * weight[1] * weight[2] * (step.total or weight[3]))

@@ -69,6 +69,7 @@ class Backward:
         self.sample_exponent: Value | None = None
         self.layer_names = {n.inputs[1]: name for name, n in layers(graph).items()}
         self.biases: dict[Value, Value] = {}
+        self.requantized: dict[Value, tuple[float, ...]] = {}  # h of a layer -> the scales of its forward pass
         self.count: tuple[Value, ...] = ()
         self.reachable = self._reachable()
         self.uses = self._uses()
@@ -193,7 +194,9 @@ class Backward:
         """h of a layer from x to y: the masked gradient times the weight scale per output channel, int8."""
         scales = channel_scales(weight, y)
         forward = tuple(scale_of(x) * s / scale_of(y) for s in scales)
-        return self.quantize(self.mask(self.incoming(y), y), scales, f"{y.name}.h", forward)
+        h = self.quantize(self.mask(self.incoming(y), y), scales, f"{y.name}.h", forward)
+        self.requantized[h] = forward
+        return h
 
     def quantize(self, gradient: Value, factor: tuple[float, ...], name: str, forward: tuple[float, ...] = ()) -> Value:
         scale = grad_quant(gradient.type).scale[0]
@@ -245,7 +248,7 @@ class Backward:
         hold = None if self.samples == 1 else Hold(self.samples, BIAS_BITS[bias.type.dtype], bias.type.dtype)
         held = self._holding(bias, hold)
         run_time = (self._sample(), self.exponents, self.control)
-        step = BiasStep(base, grad_quant(h.type).exponent, hold)
+        step = BiasStep(base, grad_quant(h.type).exponent, hold, self.requantized[h])
         new = self.build.add(step, grad, bias, *run_time, *held, name=f"{name}_bias.next")
         self.biases[bias] = new[0]
         self.updates += zip((bias, *held[:1]), new, strict=True)
@@ -258,9 +261,9 @@ class Backward:
         mean = (self._mean(name, x, part.channels),) if part.centred else ()
         grad = self.add(op, x, h, *mean, name=f"{name}_weight.grad")
         base = tuple(log2_shift(self.rate * scale_of(x) / (s * s)) for s in channel_scales(weight, h))
-        layer = layers(self.graph)[name]
+        layer, forward = layers(self.graph)[name], self.requantized[h]
         if layer.op.weight_axis == 3 and part.channels is not None:
-            base = tuple(base[c] for c in part.channels)
+            base, forward = tuple(base[c] for c in part.channels), ()
         step = WeightStep(
             base,
             grad_quant(h.type).exponent,
@@ -271,6 +274,7 @@ class Backward:
             x.type.shape[3] if part.channels is not None else 0,
             part.centred,
             None if self.samples == 1 else Hold(self.samples, WEIGHT_BITS - part.residual_bits),
+            forward=forward,
         )
         self._step(step, grad, weight, mean, bias)
 

@@ -86,6 +86,13 @@ static inline mcg_factor_t mcg_stage_factor(const mcg_stage_params_t *p, int32_t
   return p->ratio == 0 ? f : mcg_rescaled(f.multiplier, f.shift, p->ratio);
 }
 
+/* The shift of a step at channel c, without exponents and halvings. */
+static inline int32_t mcg_base(const mcg_rate_t *r, int32_t c) {
+  if (r->base != NULL) return r->base[c];
+  const int32_t m = r->multiplier[c];
+  return r->most - 2 * r->shift[c] + ((m - r->first) >> 31) + ((m - r->second) >> 31);
+}
+
 /* Sets the counts of clamped elements to 0; before the first block or row. */
 void mcg_chain_start(const mcg_chain_t *chain);
 

@@ -62,14 +62,14 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   else sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
   if (mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
-      step->c->halvings - mcg_exponent(step->exponents, step->p->slot) - *step->sample_exponent;
+      step->c->halvings - mcg_exponent(step->exponents, step->rate->slot) - *step->sample_exponent;
   if (step->hold != NULL) {
     mcg_bias_hold(step, shift, channels, sum);
     return;
   }
   if (step->delta != NULL) {
     MCG_ROLLED for (int32_t c = 0; c < channels; ++c) {
-      mcg_move_bias(NULL, step->delta, c, mcg_rsh(sum[c], step->p->base[c] + shift));
+      mcg_move_bias(NULL, step->delta, c, mcg_rsh(sum[c], mcg_base(step->rate, c) + shift));
     }
     return;
   }
@@ -78,6 +78,6 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
     return;
   }
   int32_t *const bias = step->bias;
-  const int8_t *const base = step->p->base;
-  MCG_ROLLED for (int32_t c = 0; c < channels; ++c) bias[c] = moved(bias[c], sum[c], base[c] + shift);
+  const mcg_rate_t rate = *step->rate;
+  MCG_ROLLED for (int32_t c = 0; c < channels; ++c) bias[c] = moved(bias[c], sum[c], mcg_base(&rate, c) + shift);
 }

@@ -29,13 +29,21 @@ static MCG_APART void sum_16(const int8_t *h, int32_t positions, int32_t n, int3
   }
 }
 
+/* mcg_base of channels c ... c + 3, those of `some`. */
+static int32x4_t bases(const mcg_rate_t *r, int32_t c, mve_pred16_t some) {
+  if (r->base != NULL) return vldrbq_z_s32(r->base + c, some);
+  const int32x4_t m = vldrwq_z_s32(r->multiplier + c, some), sh = vreinterpretq_s32_u32(vldrbq_z_u32(r->shift + c, some));
+  const int32x4_t most = vsubq_s32(vdupq_n_s32(r->most), vaddq_s32(sh, sh));
+  const int32x4_t less = vaddq_s32(most, vshrq_n_s32(vsubq_n_s32(m, r->first), 31));
+  return vaddq_s32(less, vshrq_n_s32(vsubq_n_s32(m, r->second), 31));
+}
+
 void mcg_bias_step_mve(const mcg_bias_step_t *step, int32_t shift, int32_t channels, const int32_t *sum) {
   const int32x4_t most = vdupq_n_s32(MCG_BIAS_LIMIT), least = vdupq_n_s32(-MCG_BIAS_LIMIT), far = vdupq_n_s32(32);
-  const int8_t *base = step->p->base;
   int32_t *bias = step->bias;
-  for (int32_t n = channels; n > 0; n -= 4, sum += 4, base += 4, bias += 4) {
-    const mve_pred16_t some = vctp32q((uint32_t)n);
-    const int32x4_t k = vaddq_n_s32(vldrbq_z_s32(base, some), shift);
+  for (int32_t c = 0; c < channels; c += 4, sum += 4, bias += 4) {
+    const mve_pred16_t some = vctp32q((uint32_t)(channels - c));
+    const int32x4_t k = vaddq_n_s32(bases(step->rate, c, some), shift);
     const int32x4_t left = vmaxq_s32(vminq_s32(vnegq_s32(k), far), vnegq_s32(far));
     const int32x4_t moved = vqsubq_s32(vldrwq_z_s32(bias, some), vqrshlq_s32(vldrwq_z_s32(sum, some), left));
     vstrwq_p_s32(bias, vmaxq_s32(vminq_s32(moved, most), least), some);

@@ -6,7 +6,7 @@ void mcg_count_sample(int32_t samples, int32_t *count) { *count = *count + 1 < s
 void mcg_bias_hold(const mcg_bias_step_t *step, int32_t shift, int32_t channels, const int32_t *sum) {
   const mcg_hold_t *h = step->hold;
   MCG_ROLLED for (int32_t c = 0; c < channels; ++c) {
-    const int32_t share = mcg_rsh(sum[c], step->p->base[c] + shift - h->fraction);
+    const int32_t share = mcg_rsh(sum[c], mcg_base(step->rate, c) + shift - h->fraction);
     const int32_t by = step->delta != NULL ? mcg_hold_16(h, c, share) : mcg_hold_32(h, c, share);
     mcg_move_bias(step->bias, step->delta, c, by);
   }

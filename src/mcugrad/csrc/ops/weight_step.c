@@ -65,7 +65,7 @@ MCG_INLINE int32_t move(const run_t *run, int32_t bits, int32_t i, int32_t grad,
 
 /* k without base[o]; the learning rate's halvings count here. */
 static int32_t common_shift(const mcg_weight_step_t *step) {
-  return step->c->halvings - mcg_exponent(step->exponents, step->p->slot) - *step->sample_exponent -
+  return step->c->halvings - mcg_exponent(step->exponents, step->p->rate->slot) - *step->sample_exponent -
          step->p->residual_bits;
 }
 
@@ -166,7 +166,7 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
   if (mcg_gather(step->sum, at, n, grad)) return 0;
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
-  run_t run = {step->weight + at, step->residual, at, p->base[o] + common_shift(step), random_key(step)};
+  run_t run = {step->weight + at, step->residual, at, mcg_base(p->rate, o) + common_shift(step), random_key(step)};
   if (step->hold != NULL && hold_all(step, &run, n, grad, full, order)) return 0;
   const int moved = MCG_WIDE && mcg_weight_run_wide(step, at, n, run.k, run.key, full, order, grad);
   if (!moved) move_run(&run, p->residual_bits, n, grad, full, order);
@@ -182,7 +182,7 @@ void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
 static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t shift) {
   if (!MCG_ASM || p->residual_bits != 4 || p->live % 2 != 0) return 0;
   MCG_ROLLED for (int32_t o = 0; o < outputs; ++o) {
-    if (p->base[o] + shift < 1 || p->base[o] + shift > 30) return 0;
+    if ((uint32_t)(mcg_base(p->rate, o) + shift - 1) > 29u) return 0;
   }
   return 1;
 }
@@ -203,7 +203,7 @@ static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *g
   const int32_t at = o * p->live + rows->first, n = rows->nibbles;
   int8_t *weight = step->weight + at, old[MCG_GRADS];
   const mcg_nibbles_t s = {rows->key + mcg_random_number((uint32_t)(o * p->total)), weight,
-                           (uint8_t *)step->residual + (at >> 1), grad, rows->number, n, p->base[o] + rows->shift};
+                           (uint8_t *)step->residual + (at >> 1), grad, rows->number, n, mcg_base(p->rate, o) + rows->shift};
   MCG_ROLLED for (int32_t j = 0; mu != NULL && j < n; ++j) old[j] = weight[j];
   if (MCG_ASM) mcg_step_nibbles(&s);
   if (mu == NULL) return 0;
@@ -231,7 +231,7 @@ static MCG_NOINLINE int hold_plane(const mcg_weight_step_t *step, int32_t first,
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   for (int32_t c = first; c < first + n; ++c) {
     const int32_t channel = p->order != NULL ? p->order[c] : c;
-    run.k = p->base[c] + shift;
+    run.k = mcg_base(p->rate, c) + shift;
     for (int32_t tap = 0; tap < p->taps; ++tap) {
       int32_t *g = &grad[tap * n + c - first];
       *g = hold(step, &run, tap * p->live + c, *g, (uint32_t)(channel * p->taps + tap));
@@ -253,7 +253,7 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   for (int32_t c = first; c < first + n; ++c) {
     const int32_t channel = p->order != NULL ? p->order[c] : c;
     int32_t change = 0;
-    run.k = whole ? p->base[c] + shift : 0;
+    run.k = whole ? mcg_base(p->rate, c) + shift : 0;
     for (int32_t tap = 0; tap < p->taps; ++tap) {
       const uint32_t number = (uint32_t)(channel * p->taps + tap);
       change += move(&run, p->residual_bits, tap * p->live + c, grad[tap * n + c - first], number);

@@ -101,8 +101,9 @@ int32_t mcg_depthwise_step_wide(const mcg_weight_step_t *s, int32_t first, int32
                                 uint32_t key) {
   const mcg_weight_params_t *p = s->p;
   if (n > MCG_WIDTH || splits_bytes(s, first, n) || splits_bytes(s, p->live, 0)) return 0;
-  const mcg_wide_t k = mcg_signed(mcg_load_bytes(p->base + first, n)) + shift;
+  mcg_wide_t k = {0};
   for (int32_t i = 0; i < n; ++i) {
+    k[i] = mcg_base(p->rate, first + i) + shift;
     if (k[i] <= 0) return 0;
   }
   mcg_wide_t change = {0};
