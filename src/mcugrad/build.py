@@ -25,6 +25,7 @@ _DEVICE = (
     "-fno-asynchronous-unwind-tables",
     "-fno-jump-tables",  # the stack's bound is read from the code, and the end of a jump table cannot be
 )
+_SMALL = ("-falign-loops=1",)  # with -Os: no padding before the loops of C, the hot ones are in assembly
 # The shell is small rather than fast, and its own loops must stay loops: memcpy must not call itself.
 _SHELL = {"zig": ("-Os", "-fno-builtin"), "gcc": ("-Os", "-fno-builtin", "-fno-tree-loop-distribute-patterns")}
 _HEADROOM = 32  # bytes of stack beyond the proven bound: the frame a fault pushes
@@ -64,7 +65,9 @@ def build(
     output = root / "build" / target.name
     output.mkdir(parents=True, exist_ok=True)
     (output / "board.h").write_text(board_header(target), encoding="utf-8")
-    common = (*core, optimize or (target.optimize if compiler == "zig" else "-O3"), *_C99, *_NO_DYNAMIC_STACK, *_DEVICE, *flags)
+    optimize = optimize or (target.optimize if compiler == "zig" else "-O3")
+    size = _SMALL if optimize == "-Os" else ()
+    common = (*core, optimize, *_C99, *_NO_DYNAMIC_STACK, *_DEVICE, *size, *flags)
     shell = (*common, *_SHELL[compiler])
     sources = [(path, shell if path.parent.name == "firmware" else common) for path in _sources(root, device=True)]
     objects = toolchain.compile_objects(driver, sources, (root, root / "ops", output))
