@@ -201,11 +201,6 @@ void mcg_slide(int32_t bytes, int32_t by, int8_t *data);
 /* to [rows][bytes] = the first bytes of each row of `from`, rows `pitch` bytes apart. */
 void mcg_take(int32_t rows, int32_t bytes, int32_t pitch, const int8_t *from, int8_t *to);
 
-/* One piece of a row-streamed segment: which call, and the output rows [first, last) of it. */
-typedef struct {
-  int16_t call, first, last;
-} mcg_piece_t;
-
 /* ---- head and loss ---- */
 
 typedef struct {

@@ -12,6 +12,7 @@ import numpy as np
 from mcugrad.emit.call import ROUND, Call, CallPrinter, Rows, identifier
 from mcugrad.emit.function import LEARNS, bases, function
 from mcugrad.emit.initial import pack
+from mcugrad.emit.pieces import Pieces, pieces
 from mcugrad.emit.replay import forward_in_two, replaying
 from mcugrad.emit.roll import loops
 from mcugrad.ir import Kernel, Node, Operand, Value
@@ -236,27 +237,31 @@ class _Source:
         return "NULL" if at is None else f"A + {at}"
 
     def segment(self, steps: Sequence[Step | LoadRows], number: int) -> list[str]:
-        """A row-streamed segment: a table of (call, rows) in flash, one loop, one switch."""
+        """A row-streamed segment: a table of (call, number of rows) in flash, one loop, one switch."""
         cases: dict[Node | Value, int] = {}
         keys: list[Node | Value] = [s.node if isinstance(s, Step) else s.value for s in steps]
         for key in keys:
             cases.setdefault(key, len(cases))
-        entries = ", ".join(f"{{{cases[k]}, {s.first}, {s.last}}}" for k, s in zip(keys, steps, strict=True))
-        name = f"segment{number}"
-        self.printer.definitions.append(_table(name, entries, len(steps)))
+        table = pieces([(cases[k], s.first, s.last) for k, s in zip(keys, steps, strict=True)])
+        name, starts = f"segment{number}", ", ".join(map(str, table.starts))
+        self.printer.definitions.append(_table(name, table))
         lines = [
-            f"for (int32_t i = 0; i < {len(steps)}; ++i) {{",
-            f"  const mcg_piece_t *const s = &{name}[i];",
-            "  switch (s->call) {",
+            "{",
+            f"  int16_t next[{len(cases)}] = {{{starts}}};",
+            f"  for (int32_t i = 0; i < {len(steps)}; ++i) {{",
+            f"    const int32_t call = {name}[i] & {(1 << table.bits) - 1}, first = next[call];",
+            f"    const int32_t last = first + ({name}[i] >> {table.bits});",
+            "    next[call] = (int16_t)last;",
+            "    switch (call) {",
         ]
         for key, case in cases.items():
-            lines += [f"    case {case}: {{", *("      " + line for line in self.case(key)), "      break;", "    }"]
-        return [*lines, "    default: break;", "  }", "}"]
+            lines += [f"      case {case}: {{", *("        " + line for line in self.case(key)), "        break;", "      }"]
+        return [*lines, "      default: break;", "    }", "  }", "}"]
 
     def case(self, key: Node | Value) -> list[str]:
-        """The call of one node for rows [s->first, s->last)."""
+        """The call of one node for rows [first, last)."""
         if isinstance(key, Value):
-            rows = f"{{s->first, s->last, 0, {self.ring(key)}, 0}}"
+            rows = f"{{first, last, 0, {self.ring(key)}, 0}}"
             target = self.address(key, "int8_t", False)
             load = "mcg_load_augmented(c, drawn" if self.draws else "mcg_load_rows(c"
             pull = f"if ({load}, &r, {target}, {key.type.row_bytes})) return MCG_E_ROW;"
@@ -264,7 +269,7 @@ class _Source:
         needs = key.op.needs(key, 0, height(key.outputs[0].type))
         kept = [self.ring(key.inputs[n.index]) for n in needs]
         second = kept[1] if len(kept) > 1 else 0
-        rows = f"{{s->first, s->last, {kept[0]}, {self.ring(key.outputs[0])}, {second}}}"
+        rows = f"{{first, last, {kept[0]}, {self.ring(key.outputs[0])}, {second}}}"
         kernel = key.op.kernel(key)
         assert kernel is not None, "a row-streamed node has a kernel"
         call = self.printer.call(key, kernel, "&r", self.scratch(key))
@@ -328,6 +333,8 @@ def _comment(node: Node) -> str:
     return "/* " + "\n * ".join(lines) + " */"
 
 
-def _table(name: str, entries: str, count: int) -> str:
+def _table(name: str, table: Pieces) -> str:
+    entries = ", ".join(map(str, table.entries))
     text = "\n".join(textwrap.wrap(f"{{{entries}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
-    return f"static const mcg_piece_t {name}[{count}] =\n{text}"
+    note = f"/* Pieces of a segment: the call in {table.bits} bits, above them how many rows. */"
+    return f"{note}\nstatic const {table.ctype} {name}[{len(table.entries)}] =\n{text}"
