@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mcugrad.emit import uses
 from mcugrad.emit.call import ROUND, Call, CallPrinter, Rows, identifier
 from mcugrad.emit.function import LEARNS, bases, function
 from mcugrad.emit.initial import pack
@@ -37,6 +38,7 @@ def write(program: Program, folder: Path) -> None:
         shutil.copytree(RUNTIME / name, folder / name, dirs_exist_ok=True)
     for path in (*RUNTIME.glob("*.h"), *RUNTIME.glob("*.c")):
         shutil.copy(path, folder / path.name)
+    (folder / "uses.h").write_text(uses.header(program, (RUNTIME / "uses.h").read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def header(program: Program) -> str:

@@ -3,6 +3,7 @@
 #include "bias_update_mve.h"
 #include "fixed.h"
 #include "port.h"
+#include "uses.h"
 
 /* sum [n] of n channels of h [positions][channels] */
 static void sum_plain(const int8_t *h, int32_t positions, int32_t n, int32_t channels, int32_t *sum) {
@@ -60,14 +61,14 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   }
   if (MCG_MVE) mcg_bias_sums_mve(h, positions, channels, sum);
   else sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
-  if (mcg_gather(step->sum, 0, channels, sum)) return;
+  if (MCG_USES_SUMS && mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
       step->c->halvings - mcg_exponent(step->exponents, step->rate->slot) - *step->sample_exponent;
-  if (step->hold != NULL) {
+  if (MCG_USES_HELD && step->hold != NULL) {
     mcg_bias_hold(step, shift, channels, sum);
     return;
   }
-  if (step->delta != NULL) {
+  if (MCG_USES_DELTAS && step->delta != NULL) {
     MCG_ROLLED for (int32_t c = 0; c < channels; ++c) {
       mcg_move_bias(NULL, step->delta, c, mcg_rsh(sum[c], mcg_base(step->rate, c) + shift));
     }

@@ -8,6 +8,7 @@
 #include "chain_mve.h"
 #include "chain_quad.h"
 #include "fixed.h"
+#include "uses.h"
 #include "wide.h"
 
 /* One channel of a block: element i is acc[i * pitch], and at + i * step of every operand; bit + i * step of a mask of
@@ -85,7 +86,7 @@ MCG_RARE int32_t requantize_lane_wide(const lane_t *l, int32_t m, int32_t sh, in
 
 /* acc = 0 where the stage's mask says so. */
 static void apply_mask(const lane_t *l, const mcg_stage_t *s) {
-  if (s->p->mask_bits) {
+  if (!MCG_USES_BYTE_MASKS || s->p->mask_bits) {
     mask_lane_bits(l, (const uint8_t *)s->mask);
   } else {
     mask_lane(l, (const int8_t *)s->mask);
@@ -130,7 +131,7 @@ MCG_RARE int32_t count_clamped(const mcg_quad_t *q) {
 /* Runs mcg_chain_quad_...; returns how many outputs the clamp changed.  kind: of the mask, its first bit or -1 for bytes. */
 static int32_t run_quad(const mcg_quad_t *q, int32_t kind) {
   int32_t perhaps = 0;
-  if (MCG_ASM) perhaps = kind < 0 ? mcg_chain_quad_bytes(q) : kind > 0 ? mcg_chain_quad_high(q) : mcg_chain_quad_low(q);
+  if (MCG_ASM) perhaps = MCG_USES_BYTE_MASKS && kind < 0 ? mcg_chain_quad_bytes(q) : kind > 0 ? mcg_chain_quad_high(q) : mcg_chain_quad_low(q);
   return perhaps != 0 ? count_clamped(q) : 0;
 }
 
@@ -275,7 +276,7 @@ static MCG_APART int32_t gather_block(const mcg_sum_t *s, const mcg_block_t *b) 
 }
 
 void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *b) {
-  if (chain->sum != NULL && gather_block(chain->sum, b)) return;
+  if (MCG_USES_SUMS && chain->sum != NULL && gather_block(chain->sum, b)) return;
   if (MCG_WIDE && mcg_chain_block_wide(chain, b)) return;
   for (int32_t j = 0; j < b->n; j += 4) {
     for (int32_t s = 0; s < chain->count; ++s) {

@@ -9,6 +9,7 @@
 #include "ops/conv2d_mve.h"
 #include "ops/conv2d_strip.h"
 #include "ops/rows.h"
+#include "uses.h"
 #include "wide.h"
 
 /* A call of the fast path. */
@@ -168,7 +169,7 @@ static MCG_APART void gather_strip(const conv_t *f, place_t at, int32_t count, i
   int8_t *to = f->bytes;
   for (int32_t j = 1; j <= at.pixels; ++j, to += taps + pad) {
     const int32_t row = at.oy * p->stride_h - p->pad_top, column = at.ox * p->stride_w - p->pad_left;
-    if (dense) gather(f, row, column, first, n, to);
+    if (!MCG_USES_GAPS || dense) gather(f, row, column, first, n, to);
     else gather_dilated(f, row, column, first, n, to);
     fill(to + taps, p->x_zero, pad);
     if (j < count) advance(f, &at, 1);

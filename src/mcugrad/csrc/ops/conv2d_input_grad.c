@@ -2,6 +2,7 @@
 #include "backward.h"
 #include "conv2d_input_grad_mve.h"
 #include "dot.h"
+#include "uses.h"
 #include "wide.h"
 
 #define OUTPUTS 192  /* whose weights are widened together; ops/conv2d.py sizes the scratch by both */
@@ -128,7 +129,7 @@ void mcg_conv2d_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t 
   if (MCG_WIDE && mcg_conv2d_input_grad_wide(p, h, weight, rest, chain)) return;
   int32_t *acc = (int32_t *)scratch;
   mcg_chain_start(chain);
-  if (mcg_is_pointwise(p)) {
+  if (!MCG_USES_WINDOW_GRADS || mcg_is_pointwise(p)) {
     pointwise(p, h, weight, rest, chain, scratch);
     return;
   }

@@ -4,6 +4,7 @@
  */
 #include "backward.h"
 #include "conv2d_update_mve.h"
+#include "uses.h"
 #include "weight_step.h"
 #include "wide.h"
 
@@ -18,7 +19,7 @@ static inline int32_t channel(const mcg_conv2d_t *p, int32_t j) { return p->orde
 
 /* What dW takes off each x of channel j. */
 static inline int32_t middle(const mcg_conv2d_t *p, const int16_t *mu, int32_t j) {
-  return p->x_zero + (mu != NULL ? mu[j] : 0);
+  return p->x_zero + (MCG_USES_MEANS && mu != NULL ? mu[j] : 0);
 }
 
 /* grad [live] += x [in_c] * h, x at the first channel of the group. */
@@ -175,7 +176,7 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch) {
   if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
-  if (!mcg_is_pointwise(p)) {
+  if (MCG_USES_WINDOW_UPDATES && !mcg_is_pointwise(p)) {
     update_plain(p, x, h, mu, step, (int32_t *)scratch);
     return;
   }

@@ -8,6 +8,7 @@
 #include "ops/depthwise_mve.h"
 #include "ops/depthwise_row.h"
 #include "ops/rows.h"
+#include "uses.h"
 #include "wide.h"
 
 /* Four channels, from channel `first` on. */
@@ -171,6 +172,7 @@ void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, 
   if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
   if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
+  if (MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_PLAIN) return; /* it refuses none of them */
   if (p->in_c < MCG_LANES) mcg_depthwise_plain(p, r, x, weight, bias, y, scratch);
   else by_channels(p, r, x, weight, bias, y, scratch);
 }

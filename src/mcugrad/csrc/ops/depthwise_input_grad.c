@@ -3,6 +3,7 @@
 #include "depthwise_input_grad_mve.h"
 #include "depthwise_plane.h"
 #include "depthwise_span.h"
+#include "uses.h"
 #include "wide.h"
 
 #define CHANNELS 4    /* of a block */
@@ -218,7 +219,7 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
         mcg_chain_block(chain, &b);
         continue;
       }
-      if (packed && b.n == CHANNELS) {
+      if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b.n == CHANNELS)) {
         widen_weight(p, weight + b.first, &s);
         fill_plane(p, h + b.first, &s);
         block_packed(&s);

@@ -6,6 +6,7 @@
 
 #include "backward.h"
 #include "hold.h"
+#include "uses.h"
 #include "wide.h"
 
 #define BOUNDED 16384 /* positions whose gradients stay within 2^30 */
@@ -121,8 +122,8 @@ static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad
 }
 
 static void move_run(const run_t *run, int32_t bits, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
-  if (bits == 8) move_all_8(run, n, grad);
-  else if (bits == 0) move_all_0(run, n, grad, row, order);
+  if (MCG_USES_RESIDUAL_8 && bits == 8) move_all_8(run, n, grad);
+  else if (MCG_USES_RESIDUAL_0 && bits == 0) move_all_0(run, n, grad, row, order);
   else if (run->k > 0 && run->k <= 31 && (run->at | n) % 2 == 0) move_pairs_4(run, n, grad, row, order);
   else move_all_4(run, n, grad, row, order);
 }
@@ -163,18 +164,18 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
                         const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
   const int32_t row = o * p->taps + tap, at = row * p->live + first;
-  if (mcg_gather(step->sum, at, n, grad)) return 0;
+  if (MCG_USES_SUMS && mcg_gather(step->sum, at, n, grad)) return 0;
   const uint16_t *order = p->order != NULL ? p->order + first : NULL;
   const uint32_t full = (uint32_t)(row * p->total + (order != NULL ? 0 : first));
   run_t run = {step->weight + at, step->residual, at, mcg_base(p->rate, o) + common_shift(step), random_key(step)};
-  if (step->hold != NULL && hold_all(step, &run, n, grad, full, order)) return 0;
+  if (MCG_USES_HELD && step->hold != NULL && hold_all(step, &run, n, grad, full, order)) return 0;
   const int moved = MCG_WIDE && mcg_weight_run_wide(step, at, n, run.k, run.key, full, order, grad);
   if (!moved) move_run(&run, p->residual_bits, n, grad, full, order);
-  return mu == NULL ? 0 : weigh(mu + first, n, grad);
+  return !MCG_USES_MEANS || mu == NULL ? 0 : weigh(mu + first, n, grad);
 }
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
-  if (step->sum != NULL && step->sum->more) return;
+  if (MCG_USES_SUMS && step->sum != NULL && step->sum->more) return;
   mcg_move_bias(step->bias, step->delta, o, by);
 }
 
@@ -214,6 +215,7 @@ static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *g
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
                      const int16_t *mu) {
   int32_t *grad = rows->grad;
+  if (!MCG_USES_MEANS) mu = NULL;
   MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, grad += MCG_GRADS) {
     const int32_t n = rows->nibbles;
     int64_t by = n > 0 ? step_nibbles(step, o, grad, rows, mu) : 0;
@@ -243,11 +245,11 @@ static MCG_NOINLINE int hold_plane(const mcg_weight_step_t *step, int32_t first,
 void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad) {
   const mcg_weight_params_t *p = step->p;
   int32_t more = 0;
-  for (int32_t tap = 0; tap < p->taps; ++tap) more |= mcg_gather(step->sum, tap * p->live + first, n, grad + tap * n);
+  for (int32_t tap = 0; MCG_USES_SUMS && tap < p->taps; ++tap) more |= mcg_gather(step->sum, tap * p->live + first, n, grad + tap * n);
   if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
   const int32_t shift = common_shift(step);
-  const int whole = step->hold == NULL;
+  const int whole = !MCG_USES_HELD || step->hold == NULL;
   if (!whole && hold_plane(step, first, n, grad, shift)) return;
   if (MCG_WIDE && whole && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
   for (int32_t c = first; c < first + n; ++c) {
@@ -258,6 +260,6 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
       const uint32_t number = (uint32_t)(channel * p->taps + tap);
       change += move(&run, p->residual_bits, tap * p->live + c, grad[tap * n + c - first], number);
     }
-    if (step->mu != NULL) mcg_centre(step, channel, (int64_t)step->mu[c] * change);
+    if (MCG_USES_MEANS && step->mu != NULL) mcg_centre(step, channel, (int64_t)step->mu[c] * change);
   }
 }

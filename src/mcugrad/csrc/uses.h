@@ -1,0 +1,19 @@
+/* What the calls of a model ask of the kernels; the compiler leaves out the rest.  Here everything: a model's folder has its
+ * own (emit/uses.py). */
+#ifndef MCG_USES_H
+#define MCG_USES_H
+
+#define MCG_USES_GAPS 1             /* convolutions whose windows have gaps */
+#define MCG_USES_DEPTHWISE_PLAIN 1  /* depthwise convolutions that mcg_depthwise_packed may refuse */
+#define MCG_USES_WINDOW_GRADS 1     /* input gradients of convolutions other than 1x1 */
+#define MCG_USES_DEPTHWISE_TAPS 1   /* depthwise input gradients with large strides, gaps, or channels that are no quads */
+#define MCG_USES_BYTE_MASKS 1       /* stages masked by the clamp's output instead of bits */
+#define MCG_USES_WINDOW_UPDATES 1   /* weight updates of convolutions other than 1x1 */
+#define MCG_USES_SUMS 1             /* gradients that are the sum of several calls */
+#define MCG_USES_HELD 1             /* steps that several samples make */
+#define MCG_USES_MEANS 1            /* centred weights */
+#define MCG_USES_DELTAS 1           /* biases that move by an int16 delta */
+#define MCG_USES_RESIDUAL_0 1       /* weights without residual bits */
+#define MCG_USES_RESIDUAL_8 1       /* weights with eight */
+
+#endif

@@ -1,0 +1,95 @@
+"""What a program's calls ask of the kernels, so that the device's compiler leaves out the rest: uses.h."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mcugrad.ir import Kernel, Operand, Struct
+from mcugrad.memory.schedule import Step
+from mcugrad.program import Program
+
+_LANES = 4  # channels that packed kernels take at once
+_LEAST_SHIFT = 33  # of those of a requantization that the packed kernels take
+_Fields = dict[str, Any]
+
+
+def header(program: Program, text: str) -> str:
+    """`text`, the runtime's own uses.h, with 0 for what no call of the program asks."""
+    nodes = {step.node: None for step in program.schedule if isinstance(step, Step)}
+    found = used(kernel for node in nodes if (kernel := node.op.kernel(node)) is not None)
+    lines = []
+    for line in text.splitlines():
+        name = line.split()[1] if line.startswith("#define MCG_USES_") and not line.endswith("_H") else ""
+        lines.append(line if not name or name.removeprefix("MCG_USES_") in found else line.replace(" 1 ", " 0 ", 1))
+    return "\n".join([*lines, ""])
+
+
+def used(kernels: Iterable[Kernel]) -> set[str]:
+    """Names of csrc/uses.h without their prefix."""
+    return {name for kernel in kernels for name in (*_of_window(kernel), *_of_structs(kernel.args))}
+
+
+def _of_window(kernel: Kernel) -> Iterator[str]:
+    """By the function and its mcg_conv2d_t."""
+    window = next((dict(a.fields) for a in kernel.args if isinstance(a, Struct) and a.ctype == "mcg_conv2d_t"), None)
+    if window is None:
+        return
+    if kernel.function == "mcg_conv2d" and _has_gaps(window):
+        yield "GAPS"
+    if kernel.function == "mcg_depthwise" and not (kernel.scratch and _is_packed(window)):
+        yield "DEPTHWISE_PLAIN"
+    if kernel.function == "mcg_conv2d_input_grad" and not _is_pointwise(window):
+        yield "WINDOW_GRADS"
+    if kernel.function == "mcg_conv2d_update" and not _is_pointwise(window):
+        yield "WINDOW_UPDATES"
+    if kernel.function == "mcg_depthwise_input_grad":
+        far = max(window["stride_h"], window["stride_w"]) > 2
+        if far or _has_gaps(window) or window["in_c"] % _LANES:
+            yield "DEPTHWISE_TAPS"
+
+
+def _has_gaps(p: _Fields) -> bool:
+    return max(p["dilation_h"], p["dilation_w"]) > 1
+
+
+def _is_pointwise(p: _Fields) -> bool:
+    """mcg_is_pointwise of csrc/ops/backward.h"""
+    ones = ("kernel_h", "kernel_w", "stride_h", "stride_w", "groups")
+    return all(p[name] == 1 for name in ones) and (p["in_h"], p["in_w"]) == (p["out_h"], p["out_w"])
+
+
+def _is_packed(p: _Fields) -> bool:
+    """Whether mcg_depthwise_packed surely takes the call."""
+    fits = p["in_c"] >= _LANES and p["stride_w"] <= 2 and 2 <= p["kernel_w"] <= 7 and not _has_gaps(p)
+    within = 0 <= p["pad_top"] < p["kernel_h"] and (p["out_h"] - 1) * p["stride_h"] - p["pad_top"] < p["in_h"]
+    return fits and within and p["pad_left"] >= 0 and min(p["shift"].data) >= _LEAST_SHIFT
+
+
+def _of_structs(items: Iterable[Any]) -> Iterator[str]:
+    """By the fields of the structs in the arguments, however deep."""
+    for item in items:
+        if isinstance(item, tuple):
+            yield from _of_structs(item)
+        if isinstance(item, Struct):
+            yield from _of_fields(dict(item.fields))
+            yield from _of_structs(value for _, value in item.fields)
+
+
+def _of_fields(fields: _Fields) -> Iterator[str]:
+    if isinstance(fields.get("sum"), Struct):
+        yield "SUMS"
+    if "hold" in fields:
+        yield "HELD"
+    if _present(fields.get("mu")):
+        yield "MEANS"
+    if _present(fields.get("delta")):
+        yield "DELTAS"
+    if fields.get("residual_bits") in (0, 8):
+        yield f"RESIDUAL_{fields['residual_bits']}"
+    if "mask" in fields and _present(fields["mask"]) and not dict(fields["p"].fields)["mask_bits"]:
+        yield "BYTE_MASKS"
+
+
+def _present(item: Any) -> bool:
+    return isinstance(item, Operand) and item.value is not None
