@@ -16,6 +16,7 @@ Address = Callable[[Value, str, bool], str]
 
 _WIDTH = 110
 ROUND = "round"  # the variable of a loop of calls
+_PARTLY_READ = "mcg_conv2d_t"  # of which kernels read no field that their call leaves out
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class CallPrinter:
         self._address = address
         self._context = context
         self._known: dict[str, str] = {}
+        self._windows: dict[str, Struct] = {}
         self._names: set[str] = set()
 
     def call(self, node: Node, kernel: Kernel, rows: Rows | str | None = None, scratch: str = "NULL") -> Call:
@@ -118,10 +120,23 @@ class CallPrinter:
     def _object(self, item: Struct, name: str, setup: list[str]) -> str:
         """Name of the struct's object: in flash when it is constant, else local."""
         name = f"{name}_{_stem(item.ctype)}"
+        if item.ctype == _PARTLY_READ:
+            return self._window(item, name, setup)
         text = self._fields(item, name, setup)
         if _is_constant(item):
             return self._constant(item.ctype, name, text)
         return self._local(item.ctype, name, text, setup)
+
+    def _window(self, item: Struct, name: str, setup: list[str]) -> str:
+        """Name of the struct, or of one before it with the same fields and perhaps more: a backward kernel shares that of the
+        forward pass."""
+        wanted = dict(item.fields).items()
+        for known, other in self._windows.items():
+            if wanted <= dict(other.fields).items():
+                return known
+        made = self._constant(item.ctype, name, self._fields(item, name, setup))
+        self._windows[made] = item
+        return made
 
     def _array(self, items: tuple[Struct, ...], name: str, setup: list[str]) -> str:
         """Name of an array of structs of one type."""
