@@ -41,6 +41,18 @@ def test_structs_with_operands_are_local_and_their_constant_part_is_flash():
     assert call.expression == "mcg_f(&out_chain)"
 
 
+def test_a_window_with_fewer_fields_is_one_before_it():
+    p = printer()
+    first = Struct("mcg_conv2d_t", (("in_h", 3), ("in_w", 5), ("y_zero", 7)))
+    part, other = Struct("mcg_conv2d_t", (("in_h", 3), ("in_w", 5))), Struct("mcg_conv2d_t", (("in_h", 4), ("in_w", 5)))
+    assert [p.call(NODE, Kernel("mcg_f", (s,))).expression for s in (first, part, other)] == [
+        "mcg_f(&out_conv2d)",
+        "mcg_f(&out_conv2d)",
+        "mcg_f(&out_conv2d_2)",
+    ]
+    assert len(p.definitions) == 2
+
+
 def test_rows_are_whole_unless_given():
     p, kernel = printer(), Kernel("mcg_f", (RowRange(),))
     assert p.call(NODE, kernel).expression == "mcg_f(&out_rows)"

@@ -17,7 +17,11 @@ _Fields = dict[str, Any]
 def header(program: Program, text: str) -> str:
     """`text`, the runtime's own uses.h, with 0 for what no call of the program asks."""
     nodes = {step.node: None for step in program.schedule if isinstance(step, Step)}
-    found = used(kernel for node in nodes if (kernel := node.op.kernel(node)) is not None)
+    return only(used(kernel for node in nodes if (kernel := node.op.kernel(node)) is not None), text)
+
+
+def only(found: set[str], text: str) -> str:
+    """uses.h with 0 for what is not among `found`."""
     lines = []
     for line in text.splitlines():
         name = line.split()[1] if line.startswith("#define MCG_USES_") and not line.endswith("_H") else ""
@@ -50,7 +54,7 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
 
 
 def _has_gaps(p: _Fields) -> bool:
-    return max(p["dilation_h"], p["dilation_w"]) > 1
+    return bool(max(p["dilation_h"], p["dilation_w"]) > 1)
 
 
 def _is_pointwise(p: _Fields) -> bool:
@@ -63,7 +67,7 @@ def _is_packed(p: _Fields) -> bool:
     """Whether mcg_depthwise_packed surely takes the call."""
     fits = p["in_c"] >= _LANES and p["stride_w"] <= 2 and 2 <= p["kernel_w"] <= 7 and not _has_gaps(p)
     within = 0 <= p["pad_top"] < p["kernel_h"] and (p["out_h"] - 1) * p["stride_h"] - p["pad_top"] < p["in_h"]
-    return fits and within and p["pad_left"] >= 0 and min(p["shift"].data) >= _LEAST_SHIFT
+    return bool(fits and within and p["pad_left"] >= 0 and min(p["shift"].data) >= _LEAST_SHIFT)
 
 
 def _of_structs(items: Iterable[Any]) -> Iterator[str]:
