@@ -80,7 +80,7 @@ def link_cases(folder: Path, cases: Sequence[Case], target: Target, layout: str,
     kernels = [program, CSRC / "runtime.c", *sorted((CSRC / "ops").glob("*.[cS]")), *more]
     sources = [(path, (*core, *FLAGS, *STRICT)) for path in kernels]
     sources.append((CSRC / "firmware" / "memory.c", (*core, *FLAGS, *STRICT, "-fno-builtin")))
-    objects = toolchain.compile_objects(toolchain.zig(), sources, (folder, CSRC))
+    objects = toolchain.compile_objects(toolchain.zig(), sources, (folder, CSRC / "host", CSRC))
     elf = folder / f"{target.name}.elf"
     toolchain.link(toolchain.zig(), objects, [*core, "-T", str(script), f"-Wl,-e,{entry}"], elf)
     return elf

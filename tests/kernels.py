@@ -81,14 +81,14 @@ def source(all_cases: Sequence[Case]) -> str:
 
 
 def build(folder: Path, all_cases: Sequence[Case], compiler: toolchain.Compiler, flags: Sequence[str]) -> Path:
-    """A shared library of all kernels and all cases; a uses.h in the folder goes before the runtime's own."""
+    """A shared library of all kernels and all cases; a uses.h in the folder goes before that of the host."""
     path = folder / "cases.c"
     path.write_text(source(all_cases), encoding="utf-8")
     everything = ("-fPIC", *STRICT, *flags)
     folders = ("ops", "wide") if WIDE[0] in flags else ("ops",)
     kernels = (p for folder in folders for p in sorted((CSRC / folder).glob("*.c")))
     sources = [(p, everything) for p in (path, CSRC / "runtime.c", *kernels)]
-    objects = toolchain.compile_objects(compiler, sources, (folder, CSRC))
+    objects = toolchain.compile_objects(compiler, sources, (folder, CSRC / "host", CSRC))
     return toolchain.shared_library(compiler, objects, [f for f in flags if f.startswith("-fsanitize")], folder, "cases")
 
 

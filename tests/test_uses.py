@@ -12,7 +12,7 @@ from kernels import CSRC, Case, Host, Library, build, cases, expected, run, same
 from mcugrad import toolchain
 from mcugrad.emit.uses import only, used
 
-EVERYTHING = (CSRC / "uses.h").read_text(encoding="utf-8")
+EVERYTHING = (CSRC / "host" / "uses.h").read_text(encoding="utf-8")
 NAMES = re.findall(r"#define MCG_USES_(\w+) 1 ", EVERYTHING)
 CASES = [(case, used([kernel])) for case in cases() if (kernel := case.node.op.kernel(case.node)) is not None]
 PLAIN = [case for case, found in CASES if not found]

@@ -157,7 +157,7 @@ def build_host(folder: Path | str, *, optimize: str = "-O3", sanitize: bool = Fa
     parts = ("host", "wide") if (root / "wide.h").is_file() else ("host",)
     shim = (path for name in parts for path in sorted((_CSRC / name).glob("*.c")))
     sources = [(path, flags) for path in (*_sources(root, device=False), *shim)]
-    objects = toolchain.compile_objects(driver, sources, (root, root / "ops"))
+    objects = toolchain.compile_objects(driver, sources, (_CSRC / "host", root, root / "ops"))
     stem = "host-sanitized" if sanitize else "host"
     return toolchain.shared_library(driver, objects, watch if sanitize else (), root / "build", stem)
 

@@ -38,7 +38,8 @@ def write(program: Program, folder: Path) -> None:
         shutil.copytree(RUNTIME / name, folder / name, dirs_exist_ok=True)
     for path in (*RUNTIME.glob("*.h"), *RUNTIME.glob("*.c")):
         shutil.copy(path, folder / path.name)
-    (folder / "uses.h").write_text(uses.header(program, (RUNTIME / "uses.h").read_text(encoding="utf-8")), encoding="utf-8")
+    everything = (RUNTIME / "host" / "uses.h").read_text(encoding="utf-8")
+    (folder / "uses.h").write_text(uses.header(program, everything), encoding="utf-8")
 
 
 def header(program: Program) -> str:

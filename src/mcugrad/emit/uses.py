@@ -1,4 +1,4 @@
-"""What a program's calls ask of the kernels, so that the device's compiler leaves out the rest: uses.h."""
+"""What a program's calls ask of the kernels, so that the device's compiler leaves out the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Fields = dict[str, Any]
 
 
 def header(program: Program, text: str) -> str:
-    """`text`, the runtime's own uses.h, with 0 for what no call of the program asks."""
+    """`text`, the uses.h of the host, with 0 for what no call of the program asks."""
     nodes = {step.node: None for step in program.schedule if isinstance(step, Step)}
     return only(used(kernel for node in nodes if (kernel := node.op.kernel(node)) is not None), text)
 
@@ -47,6 +47,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "WINDOW_GRADS"
     if kernel.function == "mcg_conv2d_update" and not _is_pointwise(window):
         yield "WINDOW_UPDATES"
+    if kernel.function == "mcg_avg_pool_grad_s32" and not _is_global(window):
+        yield "POOL_WINDOWS"
     if kernel.function == "mcg_depthwise_input_grad":
         far = max(window["stride_h"], window["stride_w"]) > 2
         if far or _has_gaps(window) or window["in_c"] % _LANES:
@@ -61,6 +63,12 @@ def _is_pointwise(p: _Fields) -> bool:
     """mcg_is_pointwise of csrc/ops/backward.h"""
     ones = ("kernel_h", "kernel_w", "stride_h", "stride_w", "groups")
     return all(p[name] == 1 for name in ones) and (p["in_h"], p["in_w"]) == (p["out_h"], p["out_w"])
+
+
+def _is_global(p: _Fields) -> bool:
+    """is_global of csrc/ops/avg_pool_grad.c"""
+    one = (p["out_h"], p["out_w"]) == (1, 1) and (p["kernel_h"], p["kernel_w"]) == (p["in_h"], p["in_w"])
+    return bool(one and p["pad_top"] == p["pad_left"] == 0 and p["in_c"] % _LANES == 0)
 
 
 def _is_packed(p: _Fields) -> bool:

@@ -1,5 +1,6 @@
 /* Input gradient of average pooling: each element collects the windows that hold it; the 1/P is in the chain. */
 #include "backward.h"
+#include "uses.h"
 
 /* acc [in_w][C]: `step` hands over one output position's gradient; int8 and int32 share the walk. */
 #define GATHER_ROW(p, g, r, acc)                                                                              \
@@ -52,7 +53,7 @@ void mcg_avg_pool_grad_s8(const mcg_conv2d_t *p, const int8_t *g, const mcg_chai
 void mcg_avg_pool_grad_s32(const mcg_conv2d_t *p, const int32_t *g, const mcg_chain_t *chain, void *scratch) {
   int32_t *acc = (int32_t *)scratch;
   mcg_chain_start(chain);
-  if (!MCG_WIDE && is_global(p)) {
+  if (!MCG_USES_POOL_WINDOWS || (!MCG_WIDE && is_global(p))) {
     spread(p, g, chain, acc);
     return;
   }

@@ -1,5 +1,5 @@
-/* What the calls of a model ask of the kernels; the compiler leaves out the rest.  Here everything: a model's folder has its
- * own (emit/uses.py). */
+/* What the calls of a model ask of the kernels; the compiler leaves out the rest.  On the host everything is there, so that
+ * models share its objects; for a device a model's folder has its own (emit/uses.py). */
 #ifndef MCG_USES_H
 #define MCG_USES_H
 
@@ -7,6 +7,7 @@
 #define MCG_USES_DEPTHWISE_PLAIN 1  /* depthwise convolutions that mcg_depthwise_packed may refuse */
 #define MCG_USES_WINDOW_GRADS 1     /* input gradients of convolutions other than 1x1 */
 #define MCG_USES_DEPTHWISE_TAPS 1   /* depthwise input gradients with large strides, gaps, or channels that are no quads */
+#define MCG_USES_POOL_WINDOWS 1     /* gradients of average pools of several windows, or of channels that are no quads */
 #define MCG_USES_BYTE_MASKS 1       /* stages masked by the clamp's output instead of bits */
 #define MCG_USES_WINDOW_UPDATES 1   /* weight updates of convolutions other than 1x1 */
 #define MCG_USES_SUMS 1             /* gradients that are the sum of several calls */
