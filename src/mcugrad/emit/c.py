@@ -339,5 +339,5 @@ def _comment(node: Node) -> str:
 def _table(name: str, table: Pieces) -> str:
     entries = ", ".join(map(str, table.entries))
     text = "\n".join(textwrap.wrap(f"{{{entries}}};", _WIDTH, initial_indent="    ", subsequent_indent="    "))
-    note = f"/* Pieces of a segment: the call in {table.bits} bits, above them how many rows. */"
+    note = f"/* Pieces of a segment: number of rows << {table.bits} | call. */"
     return f"{note}\nstatic const {table.ctype} {name}[{len(table.entries)}] =\n{text}"
