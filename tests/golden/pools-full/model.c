@@ -55,50 +55,37 @@ static const mcg_head_t head_next_0_head = {.features = 4, .classes = 3, .zero =
 static const mcg_stage_params_t conv2_h_0_chain_stages_0_stage_params = {.acc_slot = -1, .add_slot = -1,
     .mask_bits = 1, .out_slot = 0, .channels = 4, .more = 1, .multiplier = conv0_conv2d_multiplier, .shift =
     conv1_conv2d_shift, .ratio = 1073741824};
-static const int8_t conv2_bias_next_bias_step_bias_params_base[4] = {-15, -13, -12, -15};
-static const mcg_bias_params_t conv2_bias_next_bias_step_bias_params = {.slot = 0, .base =
-    conv2_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t avg_pool_grad_0_conv2d = {.in_h = 2, .in_w = 2, .in_c = 4, .out_h = 2, .out_w = 2,
-    .out_c = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
-    .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 4, .order = 0};
+static const mcg_rate_t conv2_bias_next_bias_step_rate = {.slot = 0, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv1_conv2d_shift};
 static const mcg_stage_params_t avg_pool_grad_0_chain_stages_0_stage_params = {.acc_slot = 0, .add_slot = -1,
     .mask_bits = 0, .out_slot = 1, .channels = 1};
-static const mcg_conv2d_t conv2_weight_next_0_conv2d = {.in_h = 2, .in_w = 2, .in_c = 4, .out_h = 2, .out_w =
-    2, .out_c = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
-    .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 4, .order = 0, .x_zero = -128};
-static const int8_t conv2_weight_next_0_weight_step_weight_params_base[4] = {-5, -3, -2, -5};
-static const mcg_weight_params_t conv2_weight_next_0_weight_step_weight_params = {.slot = 0, .residual_bits =
-    0, .tensor = 4, .taps = 1, .live = 4, .total = 4, .order = 0, .base =
-    conv2_weight_next_0_weight_step_weight_params_base};
+static const mcg_rate_t conv2_weight_next_0_weight_step_weight_params_rate = {.slot = 0, .most = 75, .first =
+    1610612736, .second = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv1_conv2d_shift};
+static const mcg_weight_params_t conv2_weight_next_0_weight_step_weight_params = {.rate =
+    &conv2_weight_next_0_weight_step_weight_params_rate, .residual_bits = 0, .tensor = 4, .taps = 1, .live =
+    4, .total = 4, .order = 0};
 static const mcg_stage_params_t conv1_h_0_chain_stages_0_stage_params = {.acc_slot = 1, .add_slot = -1,
     .mask_bits = 1, .out_slot = 2, .channels = 4, .more = 1, .multiplier = conv0_conv2d_multiplier, .shift =
     conv1_conv2d_shift, .ratio = 1073741824};
-static const mcg_bias_params_t conv1_bias_next_bias_step_bias_params = {.slot = 2, .base =
-    conv2_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t max_pool_grad_0_conv2d = {.in_h = 8, .in_w = 7, .in_c = 4, .out_h = 4, .out_w = 4,
-    .out_c = 4, .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1,
-    .dilation_h = 1, .dilation_w = 1, .groups = 4};
+static const mcg_rate_t conv1_bias_next_bias_step_rate = {.slot = 2, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv1_conv2d_shift};
 static const mcg_stage_params_t max_pool_grad_0_chain_stages_0_stage_params = {.acc_slot = 2, .add_slot = -1,
     .mask_bits = 0, .out_slot = 3, .channels = 1};
-static const mcg_conv2d_t conv1_weight_next_0_conv2d = {.in_h = 8, .in_w = 7, .in_c = 4, .out_h = 4, .out_w =
-    4, .out_c = 4, .kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_top = 1, .pad_left = 1,
-    .dilation_h = 1, .dilation_w = 1, .groups = 4, .x_zero = -128};
-static const mcg_weight_params_t conv1_weight_next_0_weight_step_weight_params = {.slot = 2, .residual_bits =
-    0, .tensor = 2, .taps = 9, .live = 4, .total = 4, .order = 0, .base =
-    conv2_weight_next_0_weight_step_weight_params_base};
+static const mcg_rate_t conv1_weight_next_0_weight_step_weight_params_rate = {.slot = 2, .most = 75, .first =
+    1610612736, .second = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv1_conv2d_shift};
+static const mcg_weight_params_t conv1_weight_next_0_weight_step_weight_params = {.rate =
+    &conv1_weight_next_0_weight_step_weight_params_rate, .residual_bits = 0, .tensor = 2, .taps = 9, .live =
+    4, .total = 4, .order = 0};
 static const mcg_stage_params_t conv0_h_0_chain_stages_0_stage_params = {.acc_slot = 3, .add_slot = -1,
     .mask_bits = 0, .out_slot = 4, .channels = 4, .more = -2, .multiplier = conv0_conv2d_multiplier, .shift =
     conv0_conv2d_shift, .ratio = 1073741824};
-static const int8_t conv0_bias_next_bias_step_bias_params_base[4] = {-16, -14, -13, -16};
-static const mcg_bias_params_t conv0_bias_next_bias_step_bias_params = {.slot = 4, .base =
-    conv0_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t conv0_weight_next_0_conv2d = {.in_h = 9, .in_w = 8, .in_c = 2, .out_h = 9, .out_w =
-    8, .out_c = 4, .kernel_h = 3, .kernel_w = 3, .stride_h = 1, .stride_w = 1, .pad_top = 1, .pad_left = 1,
-    .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 2, .order = 0, .x_zero = -3};
-static const int8_t conv0_weight_next_0_weight_step_weight_params_base[4] = {-4, -2, -1, -4};
-static const mcg_weight_params_t conv0_weight_next_0_weight_step_weight_params = {.slot = 4, .residual_bits =
-    0, .tensor = 0, .taps = 9, .live = 2, .total = 2, .order = 0, .base =
-    conv0_weight_next_0_weight_step_weight_params_base};
+static const mcg_rate_t conv0_bias_next_bias_step_rate = {.slot = 4, .most = 66, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv0_conv2d_shift};
+static const mcg_rate_t conv0_weight_next_0_weight_step_weight_params_rate = {.slot = 4, .most = 78, .first =
+    1610612736, .second = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv0_conv2d_shift};
+static const mcg_weight_params_t conv0_weight_next_0_weight_step_weight_params = {.rate =
+    &conv0_weight_next_0_weight_step_weight_params_rate, .residual_bits = 0, .tensor = 0, .taps = 9, .live =
+    2, .total = 2, .order = 0};
 
 mcg_status_t mcg_model_forward(const mcg_context_t *c);
 mcg_status_t mcg_model_forward(const mcg_context_t *c) {
@@ -175,8 +162,8 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   }
   /* %conv2_bias.next: s32[4] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 32), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv2_bias_next_bias_step = {.rate = &conv2_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 32), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 2056), 4, 4, &conv2_bias_next_bias_step, A + 656);
   }
   /* %avg_pool.grad.0: s8[1,2,2,4] q(1,E1), %avg_pool.grad.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents) */
@@ -185,7 +172,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         = NULL, .mask = NULL, .out = (int8_t *)(A + 2072), .clamped = (int32_t *)(A + 2176)}};
     const mcg_chain_t avg_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         avg_pool_grad_0_chain_stages};
-    mcg_conv2d_input_grad(&avg_pool_grad_0_conv2d, (const int8_t *)(A + 2056), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 656);
+    mcg_conv2d_input_grad(&conv2_conv2d, (const int8_t *)(A + 2056), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 656);
   }
   /* %conv2_weight.next.0: s8[4,1,1,4] q(4 scales@0,0), %conv2_weight.next.1: s32[4] = update(%avg_pool, %conv2.h.0,
    * %conv2_mean, %conv2_weight, %features.scaled.1, %exponents, %control, %conv2_mean, %conv2_bias.next) */
@@ -194,7 +181,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv2_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 156), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
         *)(S + 32), .c = c};
-    mcg_conv2d_update(&conv2_weight_next_0_conv2d, (const int8_t *)(A + 2032), (const int8_t *)(A + 2056), conv2_mean, &conv2_weight_next_0_weight_step, A + 656);
+    mcg_conv2d_update(&conv2_conv2d, (const int8_t *)(A + 2032), (const int8_t *)(A + 2056), conv2_mean, &conv2_weight_next_0_weight_step, A + 656);
   }
   /* %conv1.h.0: s8[1,4,4,4] q(4 scales@3,E2), %conv1.h.1: s32[1] = chain(%avg_pool.grad.0, %exponents, %conv1.mask) */
   {
@@ -205,8 +192,8 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   }
   /* %conv1_bias.next: s32[4] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 16), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv1_bias_next_bias_step = {.rate = &conv1_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 16), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 2088), 16, 4, &conv1_bias_next_bias_step, A + 656);
   }
   /* %max_pool.grad.0: s8[1,8,7,4] q(1,E3), %max_pool.grad.1: s32[1] = chain(%conv1.h.0, %conv1_weight, %exponents,
@@ -216,7 +203,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         = NULL, .mask = (const void *)(A + 288), .out = (int8_t *)(A + 1864), .clamped = (int32_t *)(A + 2184)}};
     const mcg_chain_t max_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         max_pool_grad_0_chain_stages};
-    mcg_depthwise_input_grad(&max_pool_grad_0_conv2d, (const int8_t *)(A + 2088), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 656);
+    mcg_depthwise_input_grad(&conv1_conv2d, (const int8_t *)(A + 2088), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 656);
   }
   /* %conv1_weight.next.0: s8[1,3,3,4] q(4 scales@3,0), %conv1_weight.next.1: s32[4] = update(%clamp, %conv1.h.0,
    * %conv1_mean, %conv1_weight, %features.scaled.1, %exponents, %control, %conv1_mean, %conv1_bias.next) */
@@ -225,7 +212,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 120), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv1_mean, .bias = (int32_t
         *)(S + 16), .c = c};
-    mcg_depthwise_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 288), (const int8_t *)(A + 2088), conv1_mean, &conv1_weight_next_0_weight_step, A + 656);
+    mcg_depthwise_update(&conv1_conv2d, (const int8_t *)(A + 288), (const int8_t *)(A + 2088), conv1_mean, &conv1_weight_next_0_weight_step, A + 656);
   }
   /* %conv0.h.0: s8[1,9,8,4] q(4 scales@3,E4), %conv0.h.1: s32[1] = chain(%max_pool.grad.0, %conv0, %exponents,
    * %conv0) */
@@ -237,8 +224,8 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   }
   /* %conv0_bias.next: s32[4] = update(%conv0.h.0, %conv0_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv0_bias_next_bias_step = {.p = &conv0_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv0_bias_next_bias_step = {.rate = &conv0_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 0), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 656), 72, 4, &conv0_bias_next_bias_step, A + 0);
   }
   /* %conv0_weight.next.0: s8[4,3,3,2] q(4 scales@0,0), %conv0_weight.next.1: s32[4] = update(%input, %conv0.h.0,
@@ -248,7 +235,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv0_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 48), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv0_mean, .bias = (int32_t
         *)(S + 0), .c = c};
-    mcg_conv2d_update(&conv0_weight_next_0_conv2d, (const int8_t *)(A + 512), (const int8_t *)(A + 656), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv0_conv2d, (const int8_t *)(A + 512), (const int8_t *)(A + 656), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
   result->saturated += *(const int32_t *)(A + 2172);

@@ -40,8 +40,9 @@ static const int8_t conv4_weight[20] =
 /* s32[5] */
 static const int32_t conv4_bias[5] =
     {-1983, -1945, -1845, -1683, -1459};
-static const mcg_piece_t segment0[8] =
-    {{0, 0, 2}, {1, 0, 1}, {0, 2, 4}, {1, 1, 2}, {0, 4, 6}, {1, 2, 3}, {0, 6, 8}, {1, 3, 4}};
+/* Pieces of a segment: number of rows << 1 | call. */
+static const uint8_t segment0[8] =
+    {4, 3, 4, 3, 4, 3, 4, 3};
 static const int32_t conv0_conv2d_multiplier[4] = {1073741824, 1073741824, 1610612736, 1073741824};
 static const uint8_t conv0_conv2d_shift[4] = {40, 39, 39, 40};
 static const mcg_conv2d_t conv0_conv2d = {.in_h = 8, .in_w = 8, .in_c = 3, .out_h = 4, .out_w = 4, .out_c = 4,
@@ -88,22 +89,27 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c);
 mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
-  for (int32_t i = 0; i < 8; ++i) {
-    const mcg_piece_t *const s = &segment0[i];
-    switch (s->call) {
-      case 0: {
-        /* rows of %input: s8[1,8,8,3] q(0.015625,-3) */
-        const mcg_rows_t r = {s->first, s->last, 0, 3, 0};
-        if (mcg_load_rows(c, &r, (int8_t *)(A + 536), 24)) return MCG_E_ROW;
-        break;
+  {
+    int16_t next[2] = {0, 0};
+    for (int32_t i = 0; i < 8; ++i) {
+      const int32_t call = segment0[i] & 1, first = next[call];
+      const int32_t last = first + (segment0[i] >> 1);
+      next[call] = (int16_t)last;
+      switch (call) {
+        case 0: {
+          /* rows of %input: s8[1,8,8,3] q(0.015625,-3) */
+          const mcg_rows_t r = {first, last, 0, 3, 0};
+          if (mcg_load_rows(c, &r, (int8_t *)(A + 536), 24)) return MCG_E_ROW;
+          break;
+        }
+        case 1: {
+          /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
+          const mcg_rows_t r = {first, last, 3, 4, 0};
+          mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 536), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
+          break;
+        }
+        default: break;
       }
-      case 1: {
-        /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
-        const mcg_rows_t r = {s->first, s->last, 3, 4, 0};
-        mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 536), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
-        break;
-      }
-      default: break;
     }
   }
   /* %conv1: s8[1,4,4,6] q(0.03125,-128) = conv2d(%conv0, %conv1_weight, %conv1_bias) */

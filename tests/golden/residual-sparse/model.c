@@ -75,51 +75,38 @@ static const mcg_head_t head_next_0_head = {.features = 5, .classes = 3, .zero =
 static const mcg_stage_params_t conv4_h_0_chain_stages_0_stage_params = {.acc_slot = -1, .add_slot = -1,
     .mask_bits = 1, .out_slot = 0, .channels = 5, .more = 3, .multiplier = conv4_conv2d_multiplier, .shift =
     conv4_conv2d_shift, .ratio = 1073741824};
-static const int8_t conv4_bias_next_bias_step_bias_params_base[5] = {-15, -13, -12, -15, -13};
-static const mcg_bias_params_t conv4_bias_next_bias_step_bias_params = {.slot = 0, .base =
-    conv4_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t conv3_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 4, .out_h = 4, .out_w = 4, .out_c
-    = 5, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h
-    = 1, .dilation_w = 1, .groups = 1, .live = 4, .order = 0};
+static const mcg_rate_t conv4_bias_next_bias_step_rate = {.slot = 0, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv4_conv2d_multiplier, .shift = conv4_conv2d_shift};
 static const mcg_stage_params_t conv3_h_0_chain_stages_0_stage_params = {.acc_slot = 0, .add_slot = -1,
     .mask_bits = 1};
 static const mcg_stage_params_t conv3_h_0_chain_stages_1_stage_params = {.acc_slot = 0, .add_slot = -1,
     .mask_bits = 1, .out_slot = 1, .channels = 4, .more = -1, .multiplier = conv0_conv2d_multiplier, .shift =
     conv3_conv2d_shift, .ratio = 1073741824};
-static const int8_t conv3_bias_next_bias_step_bias_params_base[4] = {-15, -13, -12, -15};
-static const mcg_bias_params_t conv3_bias_next_bias_step_bias_params = {.slot = 1, .base =
-    conv3_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t conv2_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_h = 4, .out_w = 4, .out_c
-    = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h
-    = 1, .dilation_w = 1, .groups = 1, .live = 6, .order = 0};
+static const mcg_rate_t conv3_bias_next_bias_step_rate = {.slot = 1, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
 static const mcg_stage_params_t conv2_h_0_chain_stages_0_stage_params = {.acc_slot = 1, .add_slot = -1,
     .mask_bits = 0, .out_slot = 2, .channels = 6, .more = -1, .multiplier = conv1_conv2d_multiplier, .shift =
     conv1_conv2d_shift, .ratio = 1073741824};
-static const int8_t conv2_bias_next_bias_step_bias_params_base[6] = {-15, -13, -12, -15, -13, -12};
-static const mcg_bias_params_t conv2_bias_next_bias_step_bias_params = {.slot = 2, .base =
-    conv2_bias_next_bias_step_bias_params_base};
-static const mcg_conv2d_t conv3_weight_next_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_h = 4, .out_w =
-    4, .out_c = 4, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
-    .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 6, .order = 0, .x_zero = -128};
-static const int8_t conv3_weight_next_0_weight_step_weight_params_base[4] = {-5, -3, -2, -5};
-static const mcg_weight_params_t conv3_weight_next_0_weight_step_weight_params = {.slot = 1, .residual_bits =
-    8, .tensor = 6, .taps = 1, .live = 6, .total = 6, .order = 0, .base =
-    conv3_weight_next_0_weight_step_weight_params_base};
-static const mcg_conv2d_t conv1_h_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_h = 4, .out_w = 4, .out_c
-    = 6, .kernel_h = 3, .kernel_w = 3, .stride_h = 1, .stride_w = 1, .pad_top = 1, .pad_left = 1, .dilation_h
-    = 1, .dilation_w = 1, .groups = 6};
+static const mcg_rate_t conv2_bias_next_bias_step_rate = {.slot = 2, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv1_conv2d_multiplier, .shift = conv1_conv2d_shift};
+static const mcg_rate_t conv3_weight_next_0_weight_step_weight_params_rate = {.slot = 1, .most = 75, .first =
+    1610612736, .second = 2147483647, .multiplier = conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
+static const mcg_weight_params_t conv3_weight_next_0_weight_step_weight_params = {.rate =
+    &conv3_weight_next_0_weight_step_weight_params_rate, .residual_bits = 8, .tensor = 6, .taps = 1, .live =
+    6, .total = 6, .order = 0};
 static const mcg_stage_params_t conv1_h_0_chain_stages_0_stage_params = {.acc_slot = 2, .add_slot = -1,
     .mask_bits = 1, .out_slot = 3, .channels = 6, .more = -1, .multiplier = conv1_conv2d_multiplier, .shift =
     conv1_conv2d_shift, .ratio = 1073741824};
 static const mcg_conv2d_t conv1_weight_next_0_conv2d = {.in_h = 4, .in_w = 4, .in_c = 2, .out_h = 4, .out_w =
     4, .out_c = 6, .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0,
     .dilation_h = 1, .dilation_w = 1, .groups = 1, .live = 2, .order = 0, .x_zero = -128};
-static const int8_t conv1_weight_next_0_weight_step_weight_params_base[6] = {-5, -3, -2, -5, -3, -2};
-static const mcg_weight_params_t conv1_weight_next_0_weight_step_weight_params = {.slot = 3, .residual_bits =
-    4, .tensor = 2, .taps = 1, .live = 2, .total = 4, .order = conv0_live_select_order, .base =
-    conv1_weight_next_0_weight_step_weight_params_base};
-static const mcg_bias_params_t conv1_bias_next_bias_step_bias_params = {.slot = 3, .base =
-    conv2_bias_next_bias_step_bias_params_base};
+static const mcg_rate_t conv1_weight_next_0_weight_step_weight_params_rate = {.slot = 3, .most = 75, .first =
+    1610612736, .second = 2147483647, .multiplier = conv1_conv2d_multiplier, .shift = conv1_conv2d_shift};
+static const mcg_weight_params_t conv1_weight_next_0_weight_step_weight_params = {.rate =
+    &conv1_weight_next_0_weight_step_weight_params_rate, .residual_bits = 4, .tensor = 2, .taps = 1, .live =
+    2, .total = 4, .order = conv0_live_select_order};
+static const mcg_rate_t conv1_bias_next_bias_step_rate = {.slot = 3, .most = 65, .first = 1610612736, .second
+    = 2147483647, .multiplier = conv1_conv2d_multiplier, .shift = conv1_conv2d_shift};
 
 mcg_status_t mcg_model_forward(const mcg_context_t *c);
 mcg_status_t mcg_model_forward(const mcg_context_t *c) {
@@ -202,8 +189,8 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   }
   /* %conv4_bias.next: s32[5] = update(%conv4.h.0, %conv4_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv4_bias_next_bias_step = {.p = &conv4_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 64), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv4_bias_next_bias_step = {.rate = &conv4_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 64), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 320), 16, 5, &conv4_bias_next_bias_step, A + 0);
   }
   /* %conv3.h.0: s8[1,4,4,4] q(4 scales@3,E1), %conv3.h.1: s32[1] = chain(%conv4.h.0, %conv4_weight, %exponents,
@@ -214,12 +201,12 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv3_h_0_chain_stages_1_stage_params, .add = NULL, .mask = (const void *)(A + 400), .out = (int8_t *)(A
         + 2816), .clamped = (int32_t *)(A + 2948)}};
     const mcg_chain_t conv3_h_0_chain = {.exponents = exponents, .count = 2, .stages = conv3_h_0_chain_stages};
-    mcg_conv2d_input_grad(&conv3_h_0_conv2d, (const int8_t *)(A + 320), conv4_weight, NULL, &conv3_h_0_chain, A + 0);
+    mcg_conv2d_input_grad(&conv4_conv2d, (const int8_t *)(A + 320), conv4_weight, NULL, &conv3_h_0_chain, A + 0);
   }
   /* %conv3_bias.next: s32[4] = update(%conv3.h.0, %conv3_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv3_bias_next_bias_step = {.p = &conv3_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 48), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv3_bias_next_bias_step = {.rate = &conv3_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 48), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 2816), 16, 4, &conv3_bias_next_bias_step, A + 0);
   }
   /* %conv2.h.0: s8[1,4,4,6] q(6 scales@3,E2), %conv2.h.1: s32[1] = chain(%conv3.h.0, %conv3_weight, %exponents,
@@ -228,12 +215,12 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
         .mask = (const void *)(A + 2624), .out = (int8_t *)(A + 2720), .clamped = (int32_t *)(A + 2952)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
-    mcg_conv2d_input_grad(&conv2_h_0_conv2d, (const int8_t *)(A + 2816), (const int8_t *)(S + 96), NULL, &conv2_h_0_chain, A + 0);
+    mcg_conv2d_input_grad(&conv3_conv2d, (const int8_t *)(A + 2816), (const int8_t *)(S + 96), NULL, &conv2_h_0_chain, A + 0);
   }
   /* %conv2_bias.next: s32[6] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv2_bias_next_bias_step = {.p = &conv2_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 24), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv2_bias_next_bias_step = {.rate = &conv2_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 24), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 2720), 16, 6, &conv2_bias_next_bias_step, A + 0);
   }
   /* %conv3_weight.next.0: s8[4,1,1,6] q(4 scales@0,0), %conv3_weight.next.1: s8[4,1,1,6] = update(%conv2,
@@ -243,7 +230,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv3_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 96), .residual = (void *)(S +
         162), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv3_weight_next_0_conv2d, (const int8_t *)(A + 2624), (const int8_t *)(A + 2816), NULL, &conv3_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv3_conv2d, (const int8_t *)(A + 2624), (const int8_t *)(A + 2816), NULL, &conv3_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,6] q(6 scales@3,E3), %conv1.h.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents,
    * %conv1.mask) */
@@ -251,7 +238,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
         .mask = (const void *)(A + 2912), .out = (int8_t *)(A + 2720), .clamped = (int32_t *)(A + 2624)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_depthwise_input_grad(&conv1_h_0_conv2d, (const int8_t *)(A + 2720), conv2_weight, &conv1_h_0_chain, A + 0);
+    mcg_depthwise_input_grad(&conv2_conv2d, (const int8_t *)(A + 2720), conv2_weight, &conv1_h_0_chain, A + 0);
   }
   /* %conv1_weight.next.0: s8[6,1,1,2] q(6 scales@0,0), %conv1_weight.next.1: s4[6,1,1,2] = update(%conv0.live,
    * %conv1.h.0, %conv1_weight, %conv1_residual, %features.scaled.1, %exponents, %control) */
@@ -264,8 +251,8 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   }
   /* %conv1_bias.next: s32[6] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
-    const mcg_bias_step_t conv1_bias_next_bias_step = {.p = &conv1_bias_next_bias_step_bias_params, .bias =
-        (int32_t *)(S + 0), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
+    const mcg_bias_step_t conv1_bias_next_bias_step = {.rate = &conv1_bias_next_bias_step_rate, .bias = (int32_t
+        *)(S + 0), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .c = c};
     mcg_bias_update((const int8_t *)(A + 2720), 16, 6, &conv1_bias_next_bias_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
