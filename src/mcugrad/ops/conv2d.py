@@ -381,7 +381,7 @@ class Conv2dWeightGrad(WeightGradRows):
         if not is_pointwise(self.window, self.groups, x.shape, h.shape):
             return 4 * (x.shape[3] // self.groups)
         most = min(round_up(x.shape[1] * x.shape[2], 2), 1024)
-        inputs = max(min(max((1536 // most + 2) // 4 * 4, 4), 24), min(768 // most // 4 * 4, 48))
+        inputs = min(max((768 // most + 2) // 4 * 4, 4), 48)
         kept = len(self.channels) if self.channels is not None else x.shape[3]
         moved = 4 * h.shape[3] if centred and kept > inputs else 0
         return 4 * (3 * 48 + 2 * inputs) + 2 * (4 * min(64, most) + inputs * most) + moved

@@ -14,12 +14,14 @@ from mcugrad.ops.select import SelectChannels, SelectGradient
 def keep_live_channels(graph: Graph) -> Graph:
     """Copies the channels that partial weight updates read, where nothing else of the activation is read backward.
 
-    The copy is taken after the last forward reader; the activation then dies, and a clamp mask of it costs one bit per
-    element.  Left alone where both together would be no smaller than the activation.
+    The copy is taken after the last forward reader, or before it where that may write over the activation; the activation
+    then dies, and a clamp mask of it costs one bit per element.  Left alone where both together would be no smaller than
+    the activation.
     """
     build = Builder()
     build.reserve(v.name for n in graph.nodes for v in n.outputs)
     narrow: dict[Node, Value] = {}
+    before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for x, readers in graph.consumers().items():
         live = {n: channels for n in readers if (channels := _channels(n, x)) is not None}
@@ -30,9 +32,29 @@ def keep_live_channels(graph: Graph) -> Graph:
         copies = {channels: _copy(build, x, channels) for channels in dict.fromkeys(live.values())}
         if sum(c.outputs[0].type.nbytes for c in copies.values()) + _mask_bytes(x, masked) < x.type.nbytes:
             narrow |= {n: copies[channels].outputs[0] for n, channels in live.items()}
-            after.setdefault(forward[-1], []).extend(copies.values())
-    nodes = [m for n in graph.nodes for m in (*_reading(build, n, narrow), *after.get(n, ()))]
+            side = before if _in_place(forward[-1], x) else after
+            side.setdefault(forward[-1], []).extend(copies.values())
+    gradients = _narrow_gradients(build, graph, before)
+    nodes = [m for n in graph.nodes for m in (*before.get(n, ()), *_reading(build, n, narrow, gradients), *after.get(n, ()))]
     return rebuild(graph, nodes)
+
+
+def _in_place(node: Node, value: Value) -> bool:
+    """May the node write over the value?"""
+    return any(node.inputs[i] is value for i, _ in node.op.replaces(node))
+
+
+def _narrow_gradients(build: Builder, graph: Graph, before: dict[Node, list[Node]]) -> dict[Node, Value]:
+    """The copy of h for each partial depthwise weight gradient, where an input gradient may write over h: taken before that."""
+    readers, narrow = graph.consumers(), dict[Node, Value]()
+    for node in graph.nodes:
+        if isinstance(node.op, DepthwiseWeightGrad) and node.op.channels is not None:
+            h = node.inputs[1]
+            over = next((n for n in readers[h] if _in_place(n, h)), None)
+            if over is not None:
+                narrow[node] = build.one(SelectGradient(node.op.channels), h, name=f"{h.name}.live")
+                before.setdefault(over, []).append(build.nodes[-1])
+    return narrow
 
 
 def _channels(node: Node, x: Value) -> tuple[int, ...] | None:
@@ -49,7 +71,7 @@ def _mask_bytes(x: Value, masked: list[Node]) -> int:
     return ClampMask().infer(x.type)[0].nbytes if masked else 0
 
 
-def _reading(build: Builder, node: Node, narrow: dict[Node, Value]) -> tuple[Node, ...]:
+def _reading(build: Builder, node: Node, narrow: dict[Node, Value], gradients: dict[Node, Value]) -> tuple[Node, ...]:
     """The weight gradient on its narrow copy; that of a depthwise layer, whose kernel knows no order, always, and on as narrow
     a copy of h.  Any other node as it is."""
     op = node.op
@@ -61,5 +83,5 @@ def _reading(build: Builder, node: Node, narrow: dict[Node, Value]) -> tuple[Nod
     made = len(build.nodes)
     select = SelectGradient(op.channels)
     kept = narrow[node] if node in narrow else build.one(select, x, name=f"{x.name}.live")
-    copy = build.one(select, h, name=f"{h.name}.live")
+    copy = gradients[node] if node in gradients else build.one(select, h, name=f"{h.name}.live")
     return (*build.nodes[made:], Node(replace(op, channels=None), (kept, copy, *rest), node.outputs))

@@ -8,8 +8,7 @@
 #include "weight_step.h"
 #include "wide.h"
 
-#define ELEMENTS 1536 /* of x that are turned together, about; ops/conv2d.py sizes the scratch by all four */
-#define INPUTS 24     /* channels of them, and more where they take half of that */
+#define ELEMENTS 768  /* of x that are turned together, about; ops/conv2d.py sizes the scratch by all four */
 #define MOST 1024     /* positions of them */
 #define POSITIONS 64  /* of h that are widened together */
 #define OUTPUTS 4     /* whose weights move together */
@@ -181,8 +180,7 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
     return;
   }
   const int32_t most = mcg_min((p->in_h * p->in_w + 1) & ~1, MOST);
-  const int32_t inputs = mcg_max(mcg_between((ELEMENTS / most + 2) & ~3, 4, INPUTS),
-                                 mcg_min(ELEMENTS / 2 / most & ~3, MCG_GRADS));
+  const int32_t inputs = mcg_between((ELEMENTS / most + 2) & ~3, 4, MCG_GRADS);
   pointwise_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0};
   s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
   s.h = (int16_t *)(s.number + inputs);
