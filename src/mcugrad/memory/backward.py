@@ -85,13 +85,14 @@ class Backward:
         if not self.edges:
             return []
         options = [list(ways) for ways in self.whole]
-        behind = 0
+        behind = plain = 0
         for block in reversed(range(len(options))):
-            if min(w.own for w in options[block]) + behind > cap:
+            layerwise = options[block][0]
+            if layerwise.own + plain > cap:
                 options[block] += self.chunks[block]
             if min(w.own for w in options[block]) + behind > cap:
                 options[block] += self._rows_under(block, block + 1, cap - behind)
-            behind += min(w.saved for w in options[block])
+            behind, plain = behind + min(w.saved for w in options[block]), plain + layerwise.saved
         return self._best(options, cap) or self._best(self._joined(options, cap), cap)
 
     def _best(self, options: Sequence[Sequence[Way]], cap: int) -> list[Ways]:
