@@ -48,6 +48,29 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
 void mcg_conv2d_plain(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                       const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch);
 
+typedef struct {
+  int32_t positions;
+  int16_t inputs, outputs; /* some channels of the input, a multiple of four; all of the output */
+  int16_t pitch;           /* weights from one output to the next */
+  int16_t x_zero;
+  int32_t more;            /* 1: the sums go on */
+} mcg_conv2d_sum_t;
+
+/* Some input channels of a 1x1 convolution: sum [positions][outputs] (+)= (x - x_zero) . weight, x [positions][inputs], weight
+ * [outputs][.] at the first of these channels.  scratch: 8 * inputs bytes. */
+void mcg_conv2d_sum(const mcg_conv2d_sum_t *p, const int8_t *x, const int8_t *weight, int32_t *sum, void *scratch);
+
+typedef struct {
+  int32_t positions;
+  int16_t channels, y_zero;
+  const int32_t *multiplier; /* [channels] */
+  const uint8_t *shift;      /* [channels] */
+} mcg_requantize_t;
+
+/* y [positions][channels] = clamp8(MBQM(sum + bias) + y_zero); bias [channels] with its delta, if there is one; y may begin
+ * where sum does. */
+void mcg_requantize_sum(const mcg_requantize_t *p, const int32_t *sum, const int32_t *bias, const int16_t *delta, int8_t *y);
+
 /* weight [kh][kw][C], bias [C].  scratch, used with dual MACs: 8 * (min(kh, in_h) * (round4(out_w) * stride_w +
  * 2 * steps - 2) + 8 * kh * steps) bytes with steps = kw / 2 + 1, for small maps what the op's `kernel` in Python says, or
  * null for the slow way.  y may be x where it has its size, the stride is 1 and C is a multiple of four; this needs the
@@ -200,6 +223,9 @@ void mcg_slide(int32_t bytes, int32_t by, int8_t *data);
 
 /* to [rows][bytes] = the first bytes of each row of `from`, rows `pitch` bytes apart. */
 void mcg_take(int32_t rows, int32_t bytes, int32_t pitch, const int8_t *from, int8_t *to);
+
+/* The first bytes of each row of `to`, rows `pitch` bytes apart, = from [rows][bytes]. */
+void mcg_put(int32_t rows, int32_t bytes, int32_t pitch, const int8_t *from, int8_t *to);
 
 /* ---- head and loss ---- */
 

@@ -13,11 +13,10 @@ from mcugrad.memory.live import Lives
 from mcugrad.memory.schedule import Step, node_rows
 from mcugrad.ops.backprop import Chain
 from mcugrad.ops.update import Update
-from mcugrad.passes.chunk import GRAIN, bottleneck
+from mcugrad.passes.chunk import bottleneck, chunk_widths
 from mcugrad.passes.recompute import Rerun, cuttable, read_outside, rerun, taken_names
 
 ROWS = (8, 4, 2, 1)
-CHUNKS = (2, 4, 8, 16)  # of the expanded channels of an inverted bottleneck
 JOINED = 3  # most blocks whose inner values are not kept either
 WEIGHTY = 0.04  # of the cap that these values must take for that to be tried
 
@@ -180,10 +179,7 @@ class Backward:
         """Few chunks first."""
         start, stop = self.edges[block], self.edges[block + 1]
         found = bottleneck(self.graph.nodes[start:stop], read_outside(self.graph, start, stop))
-        widths = (
-            [] if found is None else [-(-found.channels // (n * GRAIN)) * GRAIN for n in CHUNKS if found.channels >= n * GRAIN]
-        )
-        for width in dict.fromkeys(widths):
+        for width in () if found is None else chunk_widths(found.channels):
             yield self._way(block, block + 1, Mode.CHANNELS, (Rerun(start, stop, frozenset(), channels=width),))
 
     def _row_ways(self, first: int, last: int) -> Iterator[Way]:

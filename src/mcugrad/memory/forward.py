@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
 
 from mcugrad.costs import Costs
-from mcugrad.ir import Graph, Value
+from mcugrad.ir import Builder, Graph, Value
 from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
 from mcugrad.memory.problem import Home, build, storage
-from mcugrad.memory.schedule import ScheduleError, Step, arrange, layerwise, stream_block
+from mcugrad.memory.schedule import ScheduleError, Step, arrange, layerwise, node_rows, stream_block
+from mcugrad.passes.chunk import chunk_widths
+from mcugrad.passes.chunk_forward import Expansion, expansions, in_chunks
+from mcugrad.passes.recompute import taken_names
 
 WORTH = 0.03
 """Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
@@ -27,13 +30,13 @@ class Mode(Enum):
     ROWS = "rows"  # row by row, only the rows that are still needed in memory, nothing computed twice
     RECOMPUTE = "recompute"  # backward: forward values are computed again instead of kept
     RECOMPUTE_ROWS = "recompute, rows"  # both
-    CHANNELS = "channels"  # backward: an inverted bottleneck in chunks of its expanded channels
+    CHANNELS = "channels"  # an inverted bottleneck in chunks of its expanded channels
 
 
 @dataclass(frozen=True)
 class Block:
     """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node, extra:
-    estimated instructions of these calls."""
+    estimated instructions of these calls.  channels: expanded ones per chunk of `expansion`."""
 
     start: int
     stop: int
@@ -41,6 +44,8 @@ class Block:
     peak: int
     steps: int = 0
     extra: int = 0
+    channels: int | None = None
+    expansion: Expansion | None = None
 
 
 class Forward:
@@ -66,21 +71,40 @@ class Forward:
                 blocks += [self._row_block(start, stop, pull) for stop in stops]
         return sorted(blocks, key=lambda b: b.stop)
 
+    @cached_property
+    def with_chunks(self) -> list[Block]:
+        """The same, and the bottlenecks at the peak of the forward pass in chunks."""
+        names, floor = taken_names(self.graph), self.rest()
+        high = [e for e in expansions(self.graph) if self.live[e.start : e.stop].max() > floor]
+        chunks = [self._chunk_block(e, width, names) for e in high for width in chunk_widths(e.channels)]
+        return sorted([*self.blocks, *chunks], key=lambda b: b.stop)
+
     def candidates(self, cap: int | None) -> Iterator[tuple[Block, ...]]:
         """Cuts worth placing, best first: frugal where nearly free, the fewest extra instructions under the cap, the least."""
         if cap is None and not self.rows:
             yield ()
             return
-        floor = self.floor()
+        floor = self._floor(self.blocks)
         top = max((b.peak for b in self.blocks), default=0) if cap is None else cap
         frugal = self._frugal_peak(floor)
         caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]
-        yield from dict.fromkeys(f for c in caps if (f := self._path(c)) is not None)
+        found = [self._path(c, self.blocks) for c in caps if c >= floor]
+        if cap is not None and cap < floor:
+            found = [self._path(c, self.with_chunks) for c in (max(cap, self.floor()), self.floor())]
+        yield from dict.fromkeys(f for f in found if f is not None)
 
     def floor(self) -> int:
         """Bytes alive at most under the leanest cut; what follows the forward nodes counts too."""
+        floor = self._floor(self.blocks)
+        return floor if floor == self.rest() else self._floor(self.with_chunks)
+
+    def fits(self, cap: int) -> bool:
+        """Is there a cut under which no more bytes are alive?"""
+        return self.rest() <= cap and (self._floor(self.blocks) <= cap or self.floor() <= cap)
+
+    def _floor(self, blocks: Sequence[Block]) -> int:
         best = {0: 0}
-        for block in self.blocks:
+        for block in blocks:
             if block.start in best:
                 best[block.stop] = min(best.get(block.stop, 1 << 62), max(best[block.start], block.peak))
         return max(best.get(self.stop, 0), self.rest())
@@ -93,20 +117,20 @@ class Forward:
         """The smallest peak, not below `floor`, whose extra calls are nearly free; without end where there is none."""
         nearly = WORTH * sum(self.costs(n) for n in self.graph.nodes if n.op.phase == "forward")
         for peak in sorted({max(b.peak, floor) for b in self.blocks}):
-            path = self._path(peak)
+            path = self._path(peak, self.blocks)
             if path is not None and sum(b.extra for b in path) <= nearly:
                 return peak
         return 1 << 62
 
-    def _path(self, cap: int) -> tuple[Block, ...] | None:
-        """Row-streamed blocks of the chain under the cap with the fewest extra instructions; None where there is none."""
+    def _path(self, cap: int, blocks: Sequence[Block]) -> tuple[Block, ...] | None:
+        """The blocks that do not run layerwise, under the cap with the fewest extra instructions; None where no cut is."""
         best: dict[int, tuple[int, tuple[Block, ...]]] = {0: (0, ())}
-        for block in self.blocks:
+        for block in blocks:
             if block.peak <= cap and block.start in best:
                 extra, before = best[block.start]
                 if block.stop not in best or extra + block.extra < best[block.stop][0]:
                     best[block.stop] = extra + block.extra, (*before, block)
-        return tuple(b for b in best[self.stop][1] if b.mode is Mode.ROWS) if self.stop in best else None
+        return tuple(b for b in best[self.stop][1] if b.mode is not Mode.LAYERWISE) if self.stop in best else None
 
     def _row_block(self, start: int, stop: int, pull: bool) -> Block:
         nodes = self.graph.nodes[start:stop]
@@ -116,6 +140,16 @@ class Forward:
         calls = Counter(s.node for s in steps if isinstance(s, Step))
         extra = sum(self.costs(node, n) - self.costs(node) for node, n in calls.items())
         return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra))
+
+    def _chunk_block(self, found: Expansion, width: int, names: Builder) -> Block:
+        start, stop = found.start, found.stop
+        plain, nodes = self.graph.nodes[start:stop], in_chunks(self.graph, found, width, names)
+        kernels = {n: n.op.kernel(n) for n in nodes}
+        scratch = {n: k.scratch for n, k in kernels.items() if k is not None and k.scratch}
+        peak = self.lives.peak(start, stop, [Step(n, 0, node_rows(n)) for n in nodes], {}, scratch)
+        peak += self.lives.passing(start, stop, self.lives.touched(nodes))
+        extra = round(sum(map(self.costs, nodes)) - sum(map(self.costs, plain)))
+        return Block(start, stop, Mode.CHANNELS, peak, len(nodes) - len(plain), extra, width, found)
 
 
 def row_runs(graph: Graph) -> list[list[int]]:

@@ -69,7 +69,8 @@ class Lives:
             if isinstance(step, Step) and step.segment is None:
                 spans.merge_in_place(index, step.node, start, stop)
         buffers = spans.buffers(start, stop, len(steps))
-        return int(live_bytes(buffers, len(steps), find_overlaps(tuple(steps), buffers))[:-1].max(initial=0))
+        made = [o for o in find_overlaps(tuple(steps), buffers) if _is_made(buffers[o.after], steps)]
+        return int(live_bytes(buffers, len(steps), made)[:-1].max(initial=0))
 
 
 class _Spans:
@@ -97,9 +98,9 @@ class _Spans:
                 self.names.setdefault(root, {})[value] = None
 
     def merge_in_place(self, index: int, node: Node, start: int, stop: int) -> None:
-        """Lets each output take the bytes of an input of its size that dies here, where the op allows it; a group of merged
-        values goes by the name of its first."""
-        allowed, taken = node.op.replaces(node), set[int]()
+        """Lets each output take the bytes of an input of its size that dies here, where the op allows or demands it; a group of
+        merged values goes by the name of its first."""
+        allowed, taken = (*node.op.aliased, *node.op.replaces(node)), set[int]()
         inputs = [self._root(v) for v in node.inputs]
         for source, target in allowed:
             x, y = inputs[source], self._root(node.outputs[target])
@@ -144,6 +145,11 @@ class _Spans:
             ring = next((self.rings[v] for v in names if v in self.rings), None)
             found.append(Buffer(names, 0 if before else first, steps if after else last, self.size[owner], ring_rows=ring))
         return found
+
+
+def _is_made(buffer: Buffer, steps: Sequence[Step | LoadRows]) -> bool:
+    """Is it written where it begins, and not by a node before these steps?"""
+    return not set(buffer.values).isdisjoint(steps[buffer.first].outputs)
 
 
 def _up(size: int) -> int:

@@ -15,6 +15,7 @@ from mcugrad.memory.problem import build, state_layout
 from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
+from mcugrad.passes.chunk_forward import chunk_forward
 from mcugrad.passes.recompute import recompute
 from mcugrad.targets import Target
 
@@ -115,7 +116,7 @@ class Planner:
     def _forward_only(self, cap: int | None, rows: bool) -> Iterator[Planned]:
         """The backward pass as it stands, the cheapest plans first."""
         forward = self._forward(rows)
-        if cap is None or not self._can_rerun() or (forward.rest() <= cap and forward.floor() <= cap):
+        if cap is None or not self._can_rerun() or forward.fits(cap):
             yield from (_place(self.graph, blocks, rows, self.seed) for blocks in forward.candidates(cap))
 
     def _can_rerun(self) -> bool:
@@ -144,7 +145,7 @@ class Planner:
         for choice in ways:
             graph = recompute(self.graph, choice.reruns)
             forward = Forward(graph, rows, self.costs)
-            if (forward.rest() <= cap and forward.floor() <= cap) or choice is ways[-1]:
+            if forward.fits(cap) or choice is ways[-1]:
                 verify(graph)
                 blocks = next(iter(forward.candidates(cap)))
                 yield _place(graph, blocks, rows, self.seed, choice.chosen)
@@ -152,7 +153,8 @@ class Planner:
 
 def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways: tuple[Way, ...] = ()) -> Planned:
     """Addresses under these modes, verified and validated."""
-    schedule = arrange(graph, [(b.start, b.stop) for b in blocks], input_rows=rows)
+    graph, segments = _rewritten(graph, blocks)
+    schedule = arrange(graph, segments, input_rows=rows)
     plan = solve(build(graph, schedule), seed=seed)
     verify_schedule(graph, schedule, plan.ring_rows)
     state = state_layout(graph)
@@ -167,6 +169,21 @@ def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways:
         state_bytes=state.total,
     )
     return Planned(Scheduled(graph, schedule, plan), blocks, rows, ways)
+
+
+def _rewritten(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, list[tuple[int, int]]]:
+    """The graph with its blocks of channels in chunks, and where its row-streamed blocks are then."""
+    segments, moved = list[tuple[int, int]](), 0
+    for block in blocks:
+        if block.mode is Mode.ROWS:
+            segments.append((block.start + moved, block.stop + moved))
+        else:
+            moved += block.steps
+    parts = [(b.expansion, b.channels) for b in blocks if b.expansion is not None and b.channels is not None]
+    if parts:
+        graph = chunk_forward(graph, parts)
+        verify(graph)
+    return graph, segments
 
 
 def _too_big(best: Planned, cap: int, graph: Graph) -> str:

@@ -22,9 +22,12 @@ def moving_bias(node: Node) -> Value:
 
 def whole_bias(node: Node, arrays: Sequence[Array]) -> Array:
     """The bias of the layer, with its delta."""
-    if not _has_delta(node):
-        return arrays[2]
-    total: Array = np.clip(arrays[2].astype(np.float64) + arrays[-1], -BIAS_LIMIT, BIAS_LIMIT)
+    return summed(arrays[2], arrays[-1]) if _has_delta(node) else arrays[2]
+
+
+def summed(bias: Array, delta: Array) -> Array:
+    """float64 of bias + delta, kept within +-BIAS_LIMIT."""
+    total: Array = np.clip(bias.astype(np.float64) + delta, -BIAS_LIMIT, BIAS_LIMIT)
     return total
 
 

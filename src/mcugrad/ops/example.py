@@ -151,7 +151,7 @@ def pool_cases() -> Iterator[tuple[TensorType, Window]]:
     yield activation(3, 4, 6, zero=-128), Window((3, 2), (1, 1), (2, 1, 2, 0))
 
 
-_RANGES = {"weight": (-127, 127), "rest": (-127, 127), "bias": (-(1 << 30), 1 << 30)}
+_RANGES = {"weight": (-127, 127), "rest": (-127, 127), "bias": (-(1 << 30), 1 << 30), "sum": (-(1 << 29), 1 << 29)}
 _FULL = {"u1": (0, 1), "s4": (-8, 7), "s8": (-128, 127), "s16": (-32768, 32767), "s32": (-(1 << 31), (1 << 31) - 1)}
 
 

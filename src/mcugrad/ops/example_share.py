@@ -9,7 +9,7 @@ import numpy as np
 
 from mcugrad.ir import NUMPY, Graph, Node, Param, Quant, TensorType, Value
 from mcugrad.ops.backprop import Chain
-from mcugrad.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, is_pointwise
+from mcugrad.ops.conv2d import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, is_pointwise
 from mcugrad.ops.share import PartOfSum, Share
 from mcugrad.ops.update import BiasGrad, Update, WeightStep
 
@@ -18,19 +18,32 @@ RANGE = {"s4": (-8, 8), "s8": (-127, 128), "s16": (-300, 300), "s32": (-900, 900
 
 
 def shares() -> Iterator[Graph]:
-    """Updates of some rows of larger biases and weights, and chains whose counts go on."""
+    """Updates of some rows of larger biases and weights, some outputs of layers, and chains whose counts go on."""
     for i, graph in enumerate(Update.examples()):
         update = graph.nodes[0].op
         assert isinstance(update, Update)
         centred = isinstance(update.step, WeightStep) and update.step.centred
         if isinstance(update.grad, BiasGrad | Conv2dWeightGrad) and not centred and update.step.hold is None and i % 2 == 0:
             yield _rows(graph, update, np.random.default_rng(i))
+    for i, graph in enumerate(Conv2d.examples()):
+        (node,) = graph.nodes
+        if node.op.groups == 1 and node.outputs[0].type.shape[3] > 2 and i % 3 != 1:  # type: ignore[attr-defined]
+            yield _outputs(graph, tuple(range(1, len(node.inputs))), 1, node.outputs[0].type.shape[3] - i % 2)
     for i, graph in enumerate(Chain.examples()):
         (node,) = graph.nodes
         if i % 7 == 0 and len(node.outputs) == 2:
             before = Param(Value("count", node.outputs[1].type), np.array([i], np.int32))
             op = Share(node.op, (), count=len(node.inputs))
             yield replace(graph, nodes=(Node(op, (*node.inputs, before.value), node.outputs),), params=(*graph.params, before))
+
+
+def _outputs(graph: Graph, shared: tuple[int, ...], first: int, last: int) -> Graph:
+    """Some outputs of a layer."""
+    (node,) = graph.nodes
+    op = Share(node.op, shared, first, last)
+    (type_,) = op.infer(*(v.type for v in node.inputs))
+    outputs = (Value(node.outputs[0].name, type_),)
+    return replace(graph, nodes=(Node(op, node.inputs, outputs),), outputs=outputs)
 
 
 def _rows(graph: Graph, update: Update, rng: np.random.Generator) -> Graph:

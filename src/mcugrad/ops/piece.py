@@ -9,7 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcugrad.ir import Graph, GraphError, Kernel, Node, Op, Operand, RowNeed, RowRange, Struct, TensorType, Value, Work
+from mcugrad.ir import (
+    Graph,
+    GraphError,
+    Kernel,
+    Node,
+    Op,
+    Operand,
+    RowNeed,
+    RowRange,
+    Staged,
+    Struct,
+    TensorType,
+    Value,
+    Work,
+)
 
 Array = NDArray[Any]
 
@@ -115,17 +129,13 @@ class Piece(Op):
     def work(self, node: Node) -> Work:
         return self.op.work(self.inner(node))
 
-    def kernel(self, node: Node) -> Kernel | None:
+    def kernel(self, node: Node) -> Kernel:
         inner = self.inner(node)
-        kernel = self.op.kernel(inner)
-        if kernel is None:
-            raise GraphError(f"{node.where}: {self.op.name} only renames bytes and has no pieces")
         pairs = [*zip(inner.inputs, node.inputs, self.reads, strict=False)]
         where = {a: (b, r.first * b.type.row_bytes) for a, b, r in pairs if r is not None}
         outs = zip(inner.outputs, node.outputs, self.writes, strict=True)
         where |= {a: (b, w.first * b.type.row_bytes) for a, b, w in outs if w is not None}
-        args = (_all_rows(inner) if isinstance(arg, RowRange) else arg for arg in kernel.args)
-        return replace(kernel, args=tuple(moved_argument(arg, where, self.more) for arg in args))
+        return moved_kernel(node, inner, where, self.more)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
@@ -134,15 +144,27 @@ class Piece(Op):
         return pieces()
 
 
-def moved_argument(arg: Any, where: Mapping[Value, tuple[Value, int]], more: bool) -> Any:
-    """A kernel argument with other operands: (value, bytes from its first) for each.  more: counts of a chain go on."""
+def moved_kernel(node: Node, inner: Node, where: Mapping[Value, tuple[Value, int]], more: bool) -> Kernel:
+    """The kernel of all rows of `inner`, a part of `node`, on other operands: (value, bytes from its first) for each.
+
+    more: counts of a chain go on.  Raises GraphError where there is no kernel."""
+    kernel = inner.op.kernel(inner)
+    if kernel is None:
+        raise GraphError(f"{node.where}: {inner.op.name} only renames bytes and cannot run in parts")
+    args = (_all_rows(inner) if isinstance(arg, RowRange) else arg for arg in kernel.args)
+    return replace(kernel, args=tuple(_moved(arg, where, more) for arg in args))
+
+
+def _moved(arg: Any, where: Mapping[Value, tuple[Value, int]], more: bool) -> Any:
     if isinstance(arg, Operand) and arg.value is not None and arg.value in where:
         value, offset = where[arg.value]
         return replace(arg, value=value, offset=arg.offset + offset)
     if isinstance(arg, tuple):
-        return tuple(moved_argument(a, where, more) for a in arg)
+        return tuple(_moved(a, where, more) for a in arg)
+    if isinstance(arg, Staged):
+        return replace(arg, args=_moved(arg.args, where, more))
     if isinstance(arg, Struct):
-        fields = tuple((name, moved_argument(value, where, more)) for name, value in arg.fields)
+        fields = tuple((name, _moved(value, where, more)) for name, value in arg.fields)
         counts_on = (("more", 1),) if more and arg.ctype == "mcg_chain_t" else ()
         return Struct(arg.ctype, (*fields, *counts_on))
     return arg

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mcugrad.ir import BITS, Graph, GraphError, Kernel, Node, Op, Operand, Scratch, Struct, TensorType, Value, Work
 from mcugrad.ops.backprop import Chain
-from mcugrad.ops.piece import moved_argument
+from mcugrad.ops.piece import moved_kernel
 
 Array = NDArray[Any]
 
@@ -102,14 +102,11 @@ class Share(Op):
     def work(self, node: Node) -> Work:
         return self.op.work(self.inner(node))
 
-    def kernel(self, node: Node) -> Kernel | None:
+    def kernel(self, node: Node) -> Kernel:
         inner = self.inner(node)
-        kernel = self.op.kernel(inner)
-        if kernel is None:
-            raise GraphError(f"{node.where}: {self.op.name} only renames bytes and has no shares")
         pairs = [*zip(inner.inputs, node.inputs, strict=False), *zip(inner.outputs, node.outputs, strict=True)]
         where = {a: (b, _offset(b.type, self.first) or 0) for a, b in pairs if a is not b}
-        return replace(kernel, args=tuple(moved_argument(arg, where, self.count is not None) for arg in kernel.args))
+        return moved_kernel(node, inner, where, self.count is not None)
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
@@ -222,12 +219,10 @@ class Take(Op):
 
     first: int
     last: int
-    phase = "backward"
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (x,) = types
-        if BITS[x.dtype] > 8 or any(n * BITS[x.dtype] % 8 for n in (self.first, self.last, x.shape[3])):
-            raise GraphError(f"channels [{self.first}, {self.last}) of {x} are not whole bytes")
+        check_bytes(x, self.first, self.last)
         return (with_share(x, self.first, self.last, 3),)
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -237,14 +232,86 @@ class Take(Op):
         return self.eval(node, *arrays)
 
     def kernel(self, node: Node) -> Kernel:
-        (x,), (y,), bits = node.inputs, node.outputs, BITS[node.inputs[0].type.dtype]
-        sizes = (x.type.shape[1] * x.type.shape[2], (self.last - self.first) * bits // 8, x.type.shape[3] * bits // 8)
-        return Kernel("mcg_take", (*sizes, Operand(x, offset=self.first * bits // 8), Operand(y, const=False)))
+        (x,), (y,) = node.inputs, node.outputs
+        offset, sizes = part_of_rows(x.type, self.first, self.last)
+        return Kernel("mcg_take", (*sizes, Operand(x, offset=offset), Operand(y, const=False)))
 
     @classmethod
     def examples(cls) -> Iterable[Graph]:
         from mcugrad.ops.example import activation, single
 
         yield single(cls(2, 5), x=activation(3, 5, 7))
+        yield single(cls(4, 18), x=activation(2, 3, 21))
         yield single(cls(8, 24), x=TensorType((1, 3, 3, 32), "u1"))
         yield single(cls(0, 8), x=TensorType((1, 5, 1, 16), "u1"))
+
+
+@dataclass(frozen=True)
+class TakeGradient(Take):
+    """Some channels of what an input gradient reads, directly before it."""
+
+    phase = "backward"
+
+
+@dataclass(frozen=True)
+class Put(Op):
+    """A value [1,H,W,C] of which channels from `first` on are x; the others are those of the value before.
+
+    Inputs: x, and unless these are the first that are put there, the value before, in whose bytes the result is; before
+    that the others are not defined (here 0).  channels: C.
+    """
+
+    first: int
+    channels: int
+
+    @property
+    def aliased(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]
+        """(input, output) pairs that are one buffer."""
+        return ((1, 0),) if self.first else ()
+
+    @property
+    def overwrites(self) -> bool:
+        return True
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        x, before = types[0], types[1:]
+        whole = replace(x, shape=(*x.shape[:3], self.channels))
+        check_bytes(whole, self.first, self.first + x.shape[3])
+        if before not in ((), (whole,)) or bool(before) != bool(self.first):
+            raise GraphError(f"channels {self.first} and more of {whole} cannot be put into {before}")
+        return (whole,)
+
+    def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        whole = arrays[1].copy() if self.first else np.zeros(node.outputs[0].type.shape, arrays[0].dtype)
+        whole[..., self.first : self.first + arrays[0].shape[3]] = arrays[0]
+        return (whole,)
+
+    def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        return self.eval(node, *arrays)
+
+    def kernel(self, node: Node) -> Kernel:
+        x, y = node.inputs[0], node.outputs[0]
+        offset, sizes = part_of_rows(y.type, self.first, self.first + x.type.shape[3])
+        return Kernel("mcg_put", (*sizes, Operand(x), Operand(y, const=False, offset=offset)))
+
+    @classmethod
+    def examples(cls) -> Iterable[Graph]:
+        from mcugrad.ops.example import activation, single
+
+        yield single(cls(2, 7), x=activation(3, 5, 3), before=activation(3, 5, 7))
+        yield single(cls(8, 32), x=TensorType((1, 3, 3, 16), "u1"), before=TensorType((1, 3, 3, 32), "u1"))
+        yield single(cls(40, 88), x=TensorType((1, 2, 3, 48), "u1"), before=TensorType((1, 2, 3, 88), "u1"))
+        yield single(cls(0, 4), x=activation(3, 2, 4))
+
+
+def check_bytes(whole: TensorType, first: int, last: int) -> None:
+    """Raises GraphError unless channels [first, last) of every position are whole bytes."""
+    if BITS[whole.dtype] > 8 or any(n * BITS[whole.dtype] % 8 for n in (first, last, whole.shape[3])):
+        raise GraphError(f"channels [{first}, {last}) of {whole} are not whole bytes")
+    with_share(whole, first, last, 3)
+
+
+def part_of_rows(whole: TensorType, first: int, last: int) -> tuple[int, tuple[int, int, int]]:
+    """Byte of channel `first`; positions, bytes of channels [first, last) of each, bytes from one to the next."""
+    bits = BITS[whole.dtype]
+    return first * bits // 8, (whole.shape[1] * whole.shape[2], (last - first) * bits // 8, whole.shape[3] * bits // 8)

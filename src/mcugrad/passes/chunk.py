@@ -9,11 +9,19 @@ from mcugrad.ir import Builder, GraphError, Node, Op, Value
 from mcugrad.ops.backprop import Chain, GradQuantize
 from mcugrad.ops.conv2d import Conv2dInputGrad, Conv2dWeightGrad, is_pointwise
 from mcugrad.ops.depthwise import DepthwiseInputGrad
-from mcugrad.ops.share import PartOfSum, Share, Take
+from mcugrad.ops.share import PartOfSum, Share, TakeGradient
 from mcugrad.ops.update import BiasGrad, BiasStep, Update, WeightStep
 
 GRAIN = 8
 """Channels that a chunk is a multiple of: those of a mask's byte."""
+
+CHUNKS = (2, 4, 8, 16)
+"""In how many the expanded channels of a bottleneck may run."""
+
+
+def chunk_widths(channels: int) -> list[int]:
+    """Channels per chunk that are worth trying, few chunks first."""
+    return list(dict.fromkeys(-(-channels // (n * GRAIN)) * GRAIN for n in CHUNKS if channels >= n * GRAIN))
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class _Chunks:
         return [n for n in readers if not kinds or isinstance(n.op.grad, kinds)]  # type: ignore[attr-defined]
 
     def _taken(self, value: Value, first: int, last: int) -> tuple[list[Node], Value]:
-        op = Take(first, last)
+        op = TakeGradient(first, last)
         (type_,) = op.infer(value.type)
         part = Value(self.names.unique(f"{value.name}.to{last}"), type_, value.origin)
         return [Node(op, (value,), (part,))], part
