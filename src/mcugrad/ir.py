@@ -227,6 +227,10 @@ class Op:
         """The layer with an int16 delta, its last input, to be added to its bias."""
         raise GraphError(f"{self.name} has no bias that int16 deltas could move: use bias_bits = 32")
 
+    def leaner(self) -> Op | None:
+        """The same function in less scratch memory, at more instructions; None where there is none."""
+        return None
+
     def work(self, node: Node) -> Work:
         return Work(nbytes=sum(v.type.nbytes for v in (*node.inputs, *node.outputs)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import groupby
@@ -30,6 +30,7 @@ class Mode(Enum):
     ROWS = "rows"  # row by row, only the rows that are still needed in memory, nothing computed twice
     RECOMPUTE = "recompute"  # backward: forward values are computed again instead of kept
     RECOMPUTE_ROWS = "recompute, rows"  # both
+    NARROW = "narrow"  # a layer in less scratch memory
     CHANNELS = "channels"  # an inverted bottleneck in chunks of its expanded channels
 
 
@@ -72,12 +73,14 @@ class Forward:
         return sorted(blocks, key=lambda b: b.stop)
 
     @cached_property
-    def with_chunks(self) -> list[Block]:
-        """The same, and the bottlenecks at the peak of the forward pass in chunks."""
+    def leaner(self) -> list[Block]:
+        """The same, and where layers need more than what follows the forward nodes, those in less scratch memory and their
+        bottlenecks in chunks."""
         names, floor = taken_names(self.graph), self.rest()
+        narrow = [b for i in range(self.stop) if self.live[i] > floor and (b := self._narrow_block(i)) is not None]
         high = [e for e in expansions(self.graph) if self.live[e.start : e.stop].max() > floor]
         chunks = [self._chunk_block(e, width, names) for e in high for width in chunk_widths(e.channels)]
-        return sorted([*self.blocks, *chunks], key=lambda b: b.stop)
+        return sorted([*self.blocks, *narrow, *chunks], key=lambda b: b.stop)
 
     def candidates(self, cap: int | None) -> Iterator[tuple[Block, ...]]:
         """Cuts worth placing, best first: frugal where nearly free, the fewest extra instructions under the cap, the least."""
@@ -90,13 +93,13 @@ class Forward:
         caps = [min(frugal, top), top, floor] if cap is not None else [top, floor]
         found = [self._path(c, self.blocks) for c in caps if c >= floor]
         if cap is not None and cap < floor:
-            found = [self._path(c, self.with_chunks) for c in (max(cap, self.floor()), self.floor())]
+            found = [self._path(c, self.leaner) for c in (max(cap, self.floor()), self.floor())]
         yield from dict.fromkeys(f for f in found if f is not None)
 
     def floor(self) -> int:
         """Bytes alive at most under the leanest cut; what follows the forward nodes counts too."""
         floor = self._floor(self.blocks)
-        return floor if floor == self.rest() else self._floor(self.with_chunks)
+        return floor if floor == self.rest() else self._floor(self.leaner)
 
     def fits(self, cap: int) -> bool:
         """Is there a cut under which no more bytes are alive?"""
@@ -140,6 +143,14 @@ class Forward:
         calls = Counter(s.node for s in steps if isinstance(s, Step))
         extra = sum(self.costs(node, n) - self.costs(node) for node, n in calls.items())
         return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra))
+
+    def _narrow_block(self, index: int) -> Block | None:
+        node = self.graph.nodes[index]
+        op = node.op.leaner()
+        if op is None or (kernel := op.kernel(lean := replace(node, op=op))) is None:
+            return None
+        peak = int(self.live[index]) - self.lives.scratch.get(node, 0) + kernel.scratch
+        return Block(index, index + 1, Mode.NARROW, peak, 0, round(self.costs(lean) - self.costs(node)))
 
     def _chunk_block(self, found: Expansion, width: int, names: Builder) -> Block:
         start, stop = found.start, found.stop

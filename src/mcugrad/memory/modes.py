@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from mcugrad.costs import Costs
@@ -172,18 +172,19 @@ def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways:
 
 
 def _rewritten(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, list[tuple[int, int]]]:
-    """The graph with its blocks of channels in chunks, and where its row-streamed blocks are then."""
-    segments, moved = list[tuple[int, int]](), 0
+    """The graph with its blocks of channels in chunks and its narrow layers, and where its row-streamed blocks are then."""
+    nodes, segments, moved = list(graph.nodes), list[tuple[int, int]](), 0
     for block in blocks:
         if block.mode is Mode.ROWS:
             segments.append((block.start + moved, block.stop + moved))
+        elif block.mode is Mode.NARROW and (op := nodes[block.start].op.leaner()) is not None:
+            nodes[block.start] = replace(nodes[block.start], op=op)
         else:
             moved += block.steps
     parts = [(b.expansion, b.channels) for b in blocks if b.expansion is not None and b.channels is not None]
-    if parts:
-        graph = chunk_forward(graph, parts)
-        verify(graph)
-    return graph, segments
+    changed = chunk_forward(replace(graph, nodes=tuple(nodes)), parts)
+    verify(changed)
+    return changed, segments
 
 
 def _too_big(best: Planned, cap: int, graph: Graph) -> str:

@@ -80,6 +80,7 @@ class Conv2d(Op):
 
     Inputs: x [1,H,W,C], weight [O,kh,kw,C/groups], bias [O].  With `channels`, weight holds only those (updated) input
     channels and a fourth input holds the others.  With `delta`, the last input is int16 [O] to be added to the bias.
+    narrow: one pixel at a time, in less scratch memory.
     """
 
     window: Window
@@ -87,6 +88,7 @@ class Conv2d(Op):
     groups: int = 1
     channels: tuple[int, ...] | None = None
     delta: bool = False
+    narrow: bool = False
     splits_rows = True
     weight_axis = 0
 
@@ -153,6 +155,9 @@ class Conv2d(Op):
     def with_delta(self) -> Op:
         return replace(self, delta=True)
 
+    def leaner(self) -> Op | None:
+        return None if self.narrow or self.groups != 1 else replace(self, narrow=True)
+
     def work(self, node: Node) -> Work:
         macs = conv_macs(node.outputs[0].type, self.window, node.inputs[0].type.shape[3] // self.groups)
         return replace(super().work(node), macs=macs)
@@ -184,14 +189,15 @@ class Conv2d(Op):
         if self.groups != 1:
             return with_bias(node, Kernel("mcg_conv2d_plain", args))
         segments = (w.type for w in (weight, rest) if w is not None)
-        return with_bias(node, Kernel("mcg_conv2d", args, self._scratch(x.type, node.outputs[0].type, *segments)))
+        function = "mcg_conv2d_narrow" if self.narrow else "mcg_conv2d"
+        return with_bias(node, Kernel(function, args, self._scratch(x.type, node.outputs[0].type, *segments)))
 
     def _scratch(self, x: TensorType, y: TensorType, *segments: TensorType) -> int:
         """Bytes of the int16 columns of a strip of pixels; of their inputs where they must be gathered first; and of the
         last outputs' weights, where rows of weights are not whole words."""
         inputs = [t.elements // t.shape[0] for t in segments]
         whole = sum(round_up(n, 4) for n in inputs)
-        pixels = PIXELS if whole <= MANY_INPUTS else PIXELS_OF_MANY
+        pixels = 1 if self.narrow else PIXELS if whole <= MANY_INPUTS else PIXELS_OF_MANY
         columns = 2 * pixels * whole
         in_place = is_pointwise(self.window, 1, x.shape, y.shape) and len(segments) == 1
         if not any(n % 4 for n in inputs):
@@ -221,6 +227,8 @@ class Conv2d(Op):
             if i % 4 == 1:
                 delta = vector(case.weight.shape[0], "s16")
                 yield single(op.with_delta(), x=case.x, weight=case.weight, bias=bias, **rest, delta=delta)
+            if i % 3 == 1 and (narrow := op.leaner()) is not None:
+                yield single(narrow, x=case.x, weight=case.weight, bias=bias, **rest)
 
 
 def ceil_div(n: int, step: int) -> int:

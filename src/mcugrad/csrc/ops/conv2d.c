@@ -299,6 +299,7 @@ static void strip_in_asm(conv_t *f, int32_t pixels, int8_t *y) {
 /* How many pixels to compute together when `left` of `total` remain: a pixel of a strip of 6 costs least, then of 4. */
 static int32_t strip_pixels(int32_t most, int32_t left, int32_t total) {
   if (!MCG_ASM) return 4;
+  if (most == 1) return 1;
   if (most >= 6 && left > 4 && left != 8 && total >= 6) return 6;
   return left > 1 && total >= 4 ? 4 : 1;
 }
@@ -372,15 +373,14 @@ static void prepare(conv_t *f) {
   }
 }
 
-void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
-                const int32_t *bias, int8_t *y, void *scratch) {
-  if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
-  if (MCG_MVE && is_dense(p) && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
+/* Strips of at most so many pixels. */
+MCG_INLINE void by_strips(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
+                          const int32_t *bias, int8_t *y, void *scratch, int32_t pixels) {
   conv_t f;
   f.p = p, f.r = r, f.x = x, f.weight = weight, f.rest = rest, f.bias = bias, f.columns = (int16_t *)scratch;
   f.live = p->kernel_h * p->kernel_w * p->live, f.resting = p->kernel_h * p->kernel_w * p->in_c - f.live;
   f.most4 = round4(f.live > f.resting ? f.live : f.resting);
-  f.pixels = round4(f.live) + round4(f.resting) > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS;
+  f.pixels = pixels;
   f.bytes = (int8_t *)(f.columns + f.pixels * (round4(f.live) + round4(f.resting)));
   f.in_place = f.live == p->in_c && p->order == NULL && (p->in_c & 3) == 0 && p->stride_h == 1 && p->stride_w == 1 &&
                p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
@@ -396,4 +396,20 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
     rows = r->last - oy < r->y_rows - slot ? r->last - oy : r->y_rows - slot;
     strips(&f, oy, rows, y + slot * p->out_w * p->out_c);
   }
+}
+
+void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
+                const int32_t *bias, int8_t *y, void *scratch) {
+  const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live;
+  if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
+  if (MCG_MVE && is_dense(p) && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
+  by_strips(p, r, x, weight, rest, bias, y, scratch,
+            round4(live) + round4(taps * p->in_c - live) > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS);
+}
+
+void mcg_conv2d_narrow(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
+                       const int32_t *bias, int8_t *y, void *scratch) {
+  if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
+  if (MCG_ASM) by_strips(p, r, x, weight, rest, bias, y, scratch, 1);
+  else mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
 }
