@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.image import imread
 
+from graphs import random_training
 from mcugrad.costs import factors
 from mcugrad.errors import BudgetError
 from mcugrad.memory import modes, problem
@@ -18,6 +19,7 @@ from mcugrad.memory.modes import Mode, plan
 from mcugrad.memory.problem import Problem
 from mcugrad.memory.schedule import Step, layerwise
 from mcugrad.memory.solve import MemoryPlan, solve
+from mcugrad.passes import TRAIN, run
 from mcugrad.report.memory_map import draw_memory_map
 from mobile import mobile
 
@@ -44,6 +46,21 @@ def test_a_budget_that_cannot_be_met_says_by_how_much_and_what_would_do() -> Non
     assert f"{needed - 20_000} more than the 20000 bytes left for it" in words
     assert "--input rows" in words
     assert plan(mobile(), sram_for_arena=needed).arena <= needed
+
+
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_what_is_needed_does_not_depend_on_what_was_asked_for_and_is_enough(seed: int) -> None:
+    graph = run(random_training(seed)[1], TRAIN)
+    found = set()
+    for cap in (1, 100, 400):
+        with pytest.raises(BudgetError) as failure:
+            plan(graph, sram_for_arena=cap, input_rows=None)
+        found.add(failure.value.needed)
+    (needed,) = found
+    assert plan(graph, sram_for_arena=needed, input_rows=None).arena <= needed
+    with pytest.raises(BudgetError) as failure:
+        plan(graph, sram_for_arena=plan(graph, sram_for_arena=needed, input_rows=None).arena // 2, input_rows=None)
+    assert failure.value.needed == needed
 
 
 def test_the_arena_must_fit_the_cap_not_only_the_live_peak(monkeypatch: pytest.MonkeyPatch) -> None:

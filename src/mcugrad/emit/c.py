@@ -98,7 +98,8 @@ class _Source:
         if home is Home.CALLER:
             return "target" if value is program.graph.inputs[_LABEL] else "NULL"
         if home is Home.FLASH:
-            return self.constants.setdefault(value, identifier(value.name))
+            name = self.constants.setdefault(value, identifier(value.name))
+            return name if ctype == CTYPES[value.type.dtype] else f"(const {ctype} *){name}"
         base, at = ("S", program.state.offsets[value]) if home is Home.STATE else ("A", program.plan.offsets[value])
         pointer = f"({'const ' if const else ''}{ctype} *)"
         return f"{pointer}({base} + {at})"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
 from mcugrad.costs import Costs
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph, verify
-from mcugrad.memory.backward import Backward, Way
+from mcugrad.memory.backward import Backward, Way, Ways
 from mcugrad.memory.forward import Block, Forward, Mode, can_pull
 from mcugrad.memory.problem import build, state_layout
 from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
+from mcugrad.ops.backprop import Chain
 from mcugrad.passes.chunk_forward import chunk_forward
 from mcugrad.passes.recompute import recompute
 from mcugrad.targets import Target
@@ -86,16 +88,32 @@ class Planner:
         Without a cap (bytes of arena) layerwise.  Under one, the smallest arena that row streaming reaches while its extra
         calls stay within WORTH of the forward pass; where that does not fit, the cheapest extra calls that do; where none
         do, the backward pass computes forward values again and runs in rows, with the fewest extra instructions.
-        Raises BudgetError that says by how much the smallest plan misses the cap."""
-        tried: list[Planned] = []
+        Raises BudgetError that says by how much the smallest plan misses the cap; asked for what it needs, there is one."""
         for attempt in (self._forward_only, self._with_reruns):
             for rows in self.choices:
                 for planned in attempt(cap, rows):
                     if cap is None or planned.arena <= cap:
                         return planned
-                    tried.append(planned)
-        best = min(tried, key=lambda p: p.arena)
-        raise BudgetError(_too_big(best, cap or 0, self.graph), best.arena)
+        if cap is not None and self.smallest.arena > cap:
+            raise BudgetError(_too_big(self.smallest, cap, self.graph), self.smallest.arena)
+        return self.smallest
+
+    @cached_property
+    def smallest(self) -> Planned:
+        """The plan of the fewest bytes, whatever was asked for: what an error calls needed is found when it is asked for."""
+        return min(map(self._smallest, self.choices), key=lambda p: p.arena)
+
+    def _smallest(self, rows: bool) -> Planned:
+        if not self._can_rerun():
+            forward = self._forward(rows)
+            return _place(self.graph, [*forward.candidates(forward.floor())][-1], rows, self.seed)
+        low = high = self._backward(rows).floor
+        while next(self._fitting(high, rows), None) is None:
+            low, high = high, high + high // 8
+        while high - low > high // 100:
+            middle = (low + high) // 2
+            low, high = (middle, high) if next(self._fitting(middle, rows), None) is None else (low, middle)
+        return next(self._under(high, rows))
 
     def floor(self) -> int:
         """A cap below which no plan is likely to fit, bytes: the least that is alive at once."""
@@ -120,35 +138,34 @@ class Planner:
             yield from (_place(self.graph, blocks, rows, self.seed) for blocks in forward.candidates(cap))
 
     def _can_rerun(self) -> bool:
-        return any(n.op.phase == "backward" for n in self.graph.nodes)
+        return any(isinstance(n.op, Chain) for n in self.graph.nodes)
 
     def _with_reruns(self, cap: int | None, rows: bool) -> Iterator[Planned]:
         """Parts of the backward pass rerun; under a lower cap where the plans before were too large for their live peak."""
         if cap is None or not self._can_rerun():
             return
-        backward, goal, least = self._backward(rows), cap, 1 << 62
+        goal = cap
         for _ in range(TRIES):
             arenas: list[int] = []
-            for planned in islice(self._under(backward, goal, rows), TRIES):
+            for planned in islice(self._under(goal, rows), TRIES):
                 yield planned
                 arenas.append(planned.arena)
             if not arenas:
                 break
-            least = min(least, *arenas)
             goal -= max(min(arenas) - cap, 4)
-        if least > backward.floor:
-            yield from islice(self._under(backward, backward.floor, rows), 1)
 
-    def _under(self, backward: Backward, cap: int, rows: bool) -> Iterator[Planned]:
-        """Plans whose backward pass is alive in `cap` bytes, the cheapest first, that leave the forward pass enough."""
-        ways = backward.ways(cap)
-        for choice in ways:
-            graph = recompute(self.graph, choice.reruns)
-            forward = Forward(graph, rows, self.costs)
-            if forward.fits(cap) or choice is ways[-1]:
-                verify(graph)
-                blocks = next(iter(forward.candidates(cap)))
-                yield _place(graph, blocks, rows, self.seed, choice.chosen)
+    def _under(self, cap: int, rows: bool) -> Iterator[Planned]:
+        """Plans that are alive in `cap` bytes, the cheapest backward passes first."""
+        for choice, forward in self._fitting(cap, rows):
+            verify(forward.graph)
+            yield _place(forward.graph, next(iter(forward.candidates(cap))), rows, self.seed, choice.chosen)
+
+    def _fitting(self, cap: int, rows: bool) -> Iterator[tuple[Ways, Forward]]:
+        """Backward passes that are alive in `cap` bytes and leave the forward pass enough."""
+        for choice in self._backward(rows).ways(cap):
+            forward = Forward(recompute(self.graph, choice.reruns), rows, self.costs)
+            if forward.fits(cap):
+                yield choice, forward
 
 
 def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways: tuple[Way, ...] = ()) -> Planned:

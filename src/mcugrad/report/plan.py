@@ -94,7 +94,7 @@ class Plans:
     def _forward(self, block: Block) -> dict[str, Any]:
         nodes = self.graph.nodes
         names = nodes[block.start].outputs[0].name, nodes[block.stop - 1].outputs[0].name
-        size = {"bytes": block.peak, "extra_calls": block.steps, "extra_instructions": block.extra}
+        size = {"channels": block.channels, "bytes": block.peak, "extra_calls": block.steps, "extra_instructions": block.extra}
         return {"layers": " .. ".join(names), "mode": block.mode.value, **size}
 
     def _backward(self, way: Way) -> dict[str, Any]:
