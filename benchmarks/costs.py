@@ -1,6 +1,7 @@
 """Fits the cost model: instructions of every kernel from MACs, elements and calls, on each core, with its errors.
 
-Layerwise builds say what whole nodes cost, streamed ones what a range of rows costs beyond its share.
+Layerwise builds say what whole nodes cost, streamed ones what a range of rows costs beyond its share, the smallest what its
+chunks of channels and narrow layers cost.
 
 python benchmarks/costs.py --write
 """
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import reference
 from benchmarks.calls import callee, traced
-from benchmarks.models import DIGITS, FULL, IN_QEMU, SMALL, STREAMED, TARGETS, Setting, compiled
+from benchmarks.models import DIGITS, FULL, IN_QEMU, SMALL, SMALLEST, STREAMED, TARGETS, Setting, compiled
 from mcugrad.costs import DATA, OTHER, counts
 from mcugrad.ir import Node
 from mcugrad.memory.schedule import Step
@@ -33,6 +34,7 @@ FITTED = (
     *(Setting(DIGITS, scheme, SRAM) for scheme in ("demo", "full")),
     *(Setting(reference.MODEL, scheme, SRAM) for scheme in ("49kb", "99kb", "148kb")),
     STREAMED,
+    SMALLEST,
     FULL[0],
 )
 HELD_OUT = (*(Setting("mbv2-w0.35", scheme, SRAM) for scheme in ("49kb", "99kb")), SMALL[0], SMALL[4], FULL[1])

@@ -76,6 +76,7 @@ RISCV = "rv32imc"  # neither does it know this one; plain C
 REFERENCE = Setting(reference.MODEL, reference.SCHEME)  # layerwise, the image resident
 STREAMED = Setting(reference.MODEL, reference.SCHEME, 96, "rows")
 FAST = tuple(Setting(DIGITS, "demo", 64, "resident", target) for target in TARGETS)
+SMALLEST = Setting(reference.MODEL, reference.SCHEME, 64, "rows", residual_bits=4, bias_bits=16)  # in chunks of channels
 SMALL = (  # the least memory, mapped in the virtual MCU to the byte
     Setting(reference.MODEL, reference.SCHEME, 80, "rows", residual_bits=4),
     Setting(reference.MODEL, reference.SCHEME, 108, "resident", residual_bits=8),
