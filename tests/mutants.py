@@ -401,8 +401,8 @@ MUTANTS = (
     Mutant(
         "copy-before-the-last-reader",
         "passes/keep.py",
-        "after.setdefault(forward[-1], [])",
-        "after.setdefault(forward[0], [])",
+        "side.setdefault(forward[-1], [])",
+        "side.setdefault(forward[0], [])",
         ("tests/test_passes.py::test_the_copy_of_channels_is_taken_after_the_last_forward_reader",),
         "an activation and the copy of its channels are not alive together",
     ),

@@ -12,14 +12,17 @@ from mcugrad.ops.backprop import Chain, ClampMask, GradMask
 from mcugrad.ops.conv2d import Conv2dWeightGrad
 from mcugrad.ops.lut import LutGrad
 from mcugrad.ops.mul import MulGrad
-from mcugrad.ops.pool import MaxPoolGrad
+from mcugrad.ops.pool import MaxPoolGrad, global_average
 from mcugrad.ops.select import SelectChannels
 from mcugrad.ops.update import BiasStep, Update, WeightStep
 from mcugrad.passes import TRAIN, run
 from mcugrad.passes.keep import keep_live_channels
 from mcugrad.passes.train import fuse_chains, fuse_updates, one_bit_masks, prune, update_early
 from mcugrad.training.autodiff import TrainingPlan, differentiate
-from mcugrad.training.scheme import HEAD_ONLY, UpdateScheme, resolve
+from mcugrad.training.head import attach_head
+from mcugrad.training.scheme import HEAD_ONLY, UpdateScheme, layers, resolve
+from mcugrad.training.scheme import Update as Part
+from mobile import Net
 
 SEEDS = range(60)
 
@@ -109,8 +112,27 @@ def test_the_copy_of_channels_is_taken_after_the_last_forward_reader() -> None:
         readers = after.consumers()
         for i, node in enumerate(after.nodes):
             if isinstance(node.op, SelectChannels):
-                assert not any(n in after.nodes[i + 1 :] for n in readers[node.inputs[0]] if n.op.phase == "forward"
-                               and not isinstance(n.op, SelectChannels))  # fmt: skip
+                x, later = node.inputs[0], after.nodes[i + 1 :]
+                rest = [
+                    n for n in readers[x] if n in later and n.op.phase == "forward" and not isinstance(n.op, SelectChannels)
+                ]
+                assert len(rest) <= 1
+                assert all(x in {n.inputs[k] for k, _ in n.op.replaces(n)} for n in rest), "one that may write over it"
+
+
+def test_the_copies_of_a_partly_updated_depthwise_layer_let_its_passes_run_in_place() -> None:
+    net = Net(4, 8)
+    x = net.conv(net.depthwise(net.conv(net.x, 16)), 8)
+    forward = attach_head(net.graph(net.build.one(global_average(x.type), x, name="pool")), 3)
+    scheme = UpdateScheme("test", weights={list(layers(forward))[1]: Part(0.25)}, biases=3)
+    graph = run(differentiate(forward, TrainingPlan(resolve(scheme, forward))), TRAIN)
+    at = {n.outputs[0].name: i for i, n in enumerate(graph.nodes) if n.outputs}
+    selects = [n for n in graph.nodes if isinstance(n.op, SelectChannels)]
+    over = [next(m for m in graph.nodes[at[n.outputs[0].name] :] if m is not n and n.inputs[0] in m.inputs) for n in selects]
+    assert len(selects) == 2
+    for node, reader in zip(selects, over, strict=True):
+        (after,) = [r for r in graph.consumers()[node.inputs[0]] if at[r.outputs[0].name] > at[node.outputs[0].name]]
+        assert after is reader and node.inputs[0] in {reader.inputs[i] for i, _ in reader.op.replaces(reader)}
 
 
 def test_a_mask_is_that_of_the_activation_it_replaces() -> None:

@@ -43,18 +43,18 @@ def expansions(graph: Graph) -> Iterator[Expansion]:
         if _is_pointwise(expand) and expand.outputs[0].type.shape[3] % GRAIN == 0:
             depthwise = _reader(expand, readers, graph)
             project = None if depthwise is None or not _is_depthwise(depthwise) else _reader(depthwise, readers, graph)
-            if depthwise is not None and project is not None and _is_pointwise(project) and project.op.channels is None:  # type: ignore[attr-defined]
+            if depthwise is not None and project is not None and _is_pointwise(project, in_one_piece=True):
                 found = Expansion(start, at[project] + 1, expand, depthwise, project)
                 if all(at[n] < found.stop for v in found.inner for n in readers[v]) and _apart(found, graph):
                     yield found
 
 
-def _is_pointwise(node: Node) -> bool:
-    """Is it a quantized 1x1 convolution?"""
-    op, (x, y) = node.op, (node.inputs[:1], node.outputs[:1])
-    return (
-        isinstance(op, Conv2d) and op.out is not None and is_pointwise(op.window, op.groups, x[0].type.shape, y[0].type.shape)
-    )
+def _is_pointwise(node: Node, in_one_piece: bool = False) -> bool:
+    """Is it a quantized 1x1 convolution?  in_one_piece: its weight."""
+    op = node.op
+    if not isinstance(op, Conv2d) or op.out is None or (in_one_piece and op.channels is not None):
+        return False
+    return is_pointwise(op.window, op.groups, node.inputs[0].type.shape, node.outputs[0].type.shape)
 
 
 def _is_depthwise(node: Node) -> bool:
