@@ -167,6 +167,7 @@ def draw_front(front: list[dict[str, Any]], budget: int, path: Path, title: str)
     x, y = [p["sram"] / KIB for p in front], [p["instructions"] / 1e6 for p in front]
     axes.step(x, y, where="pre", color="#1f4e9c", linewidth=0.8, alpha=0.5)
     colours = {"layerwise": "#777777", "rows": "#86aed6", "recompute": "#f2b134", "recompute, rows": "#c2403d"}
+    colours |= {"narrow": "#8e6bbf", "channels": "#3c8d5a"}
     for mode, colour in colours.items():
         points = [(a, b) for a, b, p in zip(x, y, front, strict=True) if leading_mode(p) == mode]
         if points:
