@@ -310,9 +310,9 @@ static MCG_APART void add_strip(conv_t *f, int32_t first, int32_t last, const in
   s->offset = 2 * p->y_zero + 1, s->pitch = p->out_c;
   s->live_pad = live4 - f->live, s->rest_pad = rest4 - f->resting;
   s->live_entry = entry((live4 >> 2) - 1), s->rest_entry = entry(rest4 >> 2);
-  int32_t special = f->resting > 0 ? -1 : s->live_pad;
-  MCG_ROLLED for (int32_t o = first; o < last; ++o) special = mcg_usual_shift(p->shift[o]) ? special : -1;
-  s->special = special;
+  s->tail = s->live_pad > 0 ? MCG_TAIL_PADDED : (live4 >> 2) - 1 > MCG_STRIP_UNROLLED ? MCG_TAIL_WHOLE : MCG_TAIL_FEW;
+  if (f->resting > 0) s->tail = MCG_TAIL_ANY;
+  MCG_ROLLED for (int32_t o = first; o < last; ++o) s->tail = mcg_usual_shift(p->shift[o]) ? s->tail : MCG_TAIL_ANY;
 }
 
 /* to [.] = weights of the outputs of the tail, then three zeros; returns what follows, aligned. */

@@ -3,6 +3,7 @@
 #define MCG_CONV2D_COLUMNS_H
 
 #include "kernels.h"
+#include "ops/conv2d_strip.h"
 #include "port.h"
 
 /* columns [n / 4][pitch], `pixels` groups at a time = from [pixels][n] - zero, n > 0 in whole groups; `pixels` is a
@@ -24,10 +25,6 @@ MCG_INLINE void widen(int16_t *columns, int32_t pixels, int32_t pitch, const int
   }
 }
 
-static MCG_APART void widen_6(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
-  widen(columns, 6, 24, from, n, zero);
-}
-
 static MCG_APART void widen_4(int16_t *columns, const int8_t *from, int32_t n, int32_t zero) {
   widen(columns, 4, 16, from, n, zero);
 }
@@ -37,7 +34,7 @@ static MCG_APART void widen_1(int16_t *columns, int32_t pitch, const int8_t *fro
 }
 
 static void widen_all(int16_t *columns, int32_t pixels, const int8_t *from, int32_t n, int32_t zero) {
-  if (pixels == 6) widen_6(columns, from, n, zero);
+  if (MCG_ASM && pixels == 6) mcg_conv2d_widen_6(columns, from, n, zero);
   else if (pixels == 4) widen_4(columns, from, n, zero);
   else widen_1(columns, 4, from, n, zero);
 }

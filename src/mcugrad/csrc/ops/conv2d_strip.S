@@ -6,12 +6,12 @@
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-/* The stack frame is a copy of mcg_strip_t; the entries become addresses. */
+/* The stack frame is a copy of mcg_strip_t; tail and entries become addresses. */
 #define OUTPUT 0
 #define BIAS 4
 #define WEIGHT 12
 #define END 16
-#define SPECIAL 20
+#define TAIL 20 /* where an output ends */
 #define MULTIPLIER 24
 #define OFFSET 32
 #define Y 40
@@ -75,6 +75,13 @@
 .endif
 .endm
 
+/* Around the loop until the columns end. */
+.macro next_pass
+  ldr r2, [sp, #END]
+  cmp r0, r2
+  bne 1b
+.endm
+
 /* `name` for each accumulator */
 .macro each name, pixels
   \name r8
@@ -118,16 +125,18 @@
   sub sp, sp, #FRAME
   mov r1, sp
   ldmia r0!, {r2-r11}
+  adr r12, 10f
+  adr lr, 1f
+  orr lr, lr, #1
+  ldrb r7, [r12, r7]
+  add r7, lr, r7, lsl #1
   stmia r1!, {r2-r11}
+  mov r2, r12
   ldmia r0!, {r4-r12}
-  adr r2, 10f
-  adr r3, 1f
   ldrb r11, [r2, r11]
   ldrb r12, [r2, r12]
-  add r11, r3, r11, lsl #1
-  add r12, r3, r12, lsl #1
-  adds r11, r11, #1
-  adds r12, r12, #1
+  add r11, lr, r11, lsl #1
+  add r12, lr, r12, lsl #1
   stmia r1!, {r4-r12}
   ldr r2, [sp, #OUTPUT]
   ldr r1, [sp, #WEIGHT]
@@ -135,6 +144,7 @@
   .balign 4
 10:
   .byte (1f - 1f) / 2, (2f - 1f) / 2, (3f - 1f) / 2, (4f - 1f) / 2, (6f - 1f) / 2
+  .byte (15f - 1f) / 2, (17f - 1f) / 2, (8f - 1f) / 2, (16f - 1f) / 2 /* MCG_TAIL_... */
   .balign 4
 1:
   group \pixels
@@ -145,12 +155,9 @@
 4:
   group \pixels
 6:
-  ldr r2, [sp, #END]
-  cmp r0, r2
-  bne 1b
-  ldr r2, [sp, #SPECIAL]
-  cmp r2, #0
-  bne 8f
+  ldr pc, [sp, #TAIL]
+17:
+  next_pass
 15:
   ldr r2, [sp, #OUTPUT]
   ldrd r4, r5, [sp, #MULTIPLIER]
@@ -196,12 +203,14 @@
 
   /* The end of one segment without whole groups. */
 8:
-  bmi 16f
+  next_pass
+  ldr r2, [sp, #LIVE_PAD]
   subs r1, r1, r2
   b 15b
 
   /* The end of one of two segments, or of one with unusual shifts. */
 16:
+  next_pass
   ldr r3, [sp, #LIVE_END]
   cmp r0, r3
   bne 11f
@@ -251,5 +260,48 @@
   strip mcg_conv2d_strip_6, 6
   strip mcg_conv2d_strip_4, 4
   strip mcg_conv2d_strip_1, 1
+
+/* a, b = a group of the word at b */
+.macro widen a, b
+  sxtab16 \a, r3, \b
+  sxtab16 \b, r3, \b, ror #8
+.endm
+
+/* void mcg_conv2d_widen_6(int16_t *columns, const int8_t *from, int32_t n, int32_t zero): see conv2d_strip.h.
+ *
+ *   r0 columns   r1 from   r2 n   r3 the zero point's negative, twice   r4-r11 groups of pixels   r12 three pixels   lr end
+ */
+  .section .text.mcg_conv2d_widen_6, "ax", %progbits
+  .balign 4
+  .global mcg_conv2d_widen_6
+  .type mcg_conv2d_widen_6, %function
+  .thumb_func
+mcg_conv2d_widen_6:
+  push {r4-r11, lr}
+  rsb r3, r3, #0
+  pkhbt r3, r3, r3, lsl #16
+  add r12, r2, r2, lsl #1
+  add lr, r1, r2
+1:
+  ldr r5, [r1]
+  ldr r7, [r1, r2]
+  ldr r9, [r1, r2, lsl #1]
+  ldr r11, [r1, r12]
+  widen r4, r5
+  widen r6, r7
+  widen r8, r9
+  widen r10, r11
+  stmia r0!, {r4-r11}
+  add r8, r1, r12
+  ldr r5, [r1, r2, lsl #2]
+  ldr r7, [r8, r2, lsl #1]
+  widen r4, r5
+  widen r6, r7
+  stmia r0!, {r4-r7}
+  adds r1, r1, #4
+  cmp r1, lr
+  bne 1b
+  pop {r4-r11, pc}
+  .size mcg_conv2d_widen_6, . - mcg_conv2d_widen_6
 
 #endif

@@ -11,6 +11,10 @@
 /* Groups of inputs that conv2d_strip.S unrolls; the first group of the live inputs stands before the loop. */
 #define MCG_STRIP_UNROLLED 4
 
+/* Tails: of one segment with usual shifts (mcg_usual_shift), in so few whole groups that the loop runs once at most, in
+ * whole groups, and in groups the last of which lacks inputs; any other. */
+enum { MCG_TAIL_FEW = MCG_STRIP_UNROLLED + 1, MCG_TAIL_WHOLE, MCG_TAIL_PADDED, MCG_TAIL_ANY };
+
 /* The columns hold groups [pixels][4 inputs] of x - x_zero, first of the live, then of the resting inputs; each part ends
  * with zeros up to a whole group.  Where dual MACs exist the inputs a b c d of a group are stored as a c b d, which is how
  * SXTB16 takes four weights apart.  Arrays by output are given by their ends, so that one index counts up to zero.
@@ -21,7 +25,7 @@ typedef struct {
   const int16_t *columns;
   const int8_t *weight;      /* [O][live] */
   const int16_t *end;        /* of the columns in work: live_end */
-  int32_t special;           /* live_pad where one segment and usual shifts (mcg_usual_shift) are all; else negative */
+  int32_t tail;              /* MCG_TAIL_..., how an output ends */
   const int32_t *multiplier; /* end of [O] */
   const uint8_t *shift;      /* end of [O] */
   int32_t offset;            /* 2 * y_zero + 1 */
@@ -45,5 +49,8 @@ static inline int mcg_usual_shift(int32_t shift) { return shift >= 33 && shift <
 void mcg_conv2d_strip_6(const mcg_strip_t *s);
 void mcg_conv2d_strip_4(const mcg_strip_t *s);
 void mcg_conv2d_strip_1(const mcg_strip_t *s);
+
+/* columns [n / 4][6 pixels][4] = from [6][n] - zero, n > 0 in whole groups.  Needs MCG_ASM. */
+void mcg_conv2d_widen_6(int16_t *columns, const int8_t *from, int32_t n, int32_t zero);
 
 #endif

@@ -73,6 +73,10 @@ static MCG_APART void blank(int16_t *to, int32_t n, int32_t step) {
 
 void mcg_depthwise_widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n, int16_t *to,
                                 int32_t plane, int32_t step) {
+  if (MCG_ASM) {
+    mcg_depthwise_widen_columns(at, pixel, zero, odd_place, n, to, plane, step);
+    return;
+  }
   const uint32_t minus = mcg_pair(-zero, -zero);
   if (odd_place) {
     const uint32_t v = mcg_load4(at);

@@ -304,4 +304,67 @@ mcg_depthwise_square_rows:
   pop {r4-r11, pc}
   .size mcg_depthwise_square_rows, . - mcg_depthwise_square_rows
 
+/* void mcg_depthwise_widen_columns(at, pixel, zero, odd_place, n, to, plane, step): mcg_depthwise_widen_pixels.
+ *
+ *   r0 pixels   r1 bytes of one   r2 the zero point's negative, twice   r3 pixels left   r4 columns of channel 0
+ *   r5, r6 bytes from it to channels 1 and 3   r7 bytes from pair to pair   r8-r12, lr pixels and pairs
+ */
+  .section .text.mcg_depthwise_widen_columns, "ax", %progbits
+  .balign 4
+  .global mcg_depthwise_widen_columns
+  .type mcg_depthwise_widen_columns, %function
+  .thumb_func
+mcg_depthwise_widen_columns:
+  push {r4-r11, lr}
+  mov r12, r3
+  rsb r2, r2, #0
+  pkhbt r2, r2, r2, lsl #16
+  ldrd r3, r4, [sp, #36]
+  ldrd r5, r7, [sp, #44]
+  lsl r5, r5, #1
+  lsl r7, r7, #1
+  add r6, r5, r5, lsl #1
+  cmp r12, #0
+  beq 1f
+  ldr r8, [r0]
+  add r0, r0, r1
+  widen r10, r8
+  lsl r12, r10, #16
+  lsl lr, r8, #16
+  bfc r10, #0, #16
+  bfc r8, #0, #16
+  put lr, r10, r8
+  str r12, [r4]
+  add r4, r4, r7
+  subs r3, r3, #1
+1:
+  subs r3, r3, #2
+  blt 3f
+2:
+  ldr r8, [r0]
+  ldr r9, [r0, r1]
+  add r0, r0, r1, lsl #1
+  widen r10, r8
+  widen r11, r9
+  pair
+  put lr, r11, r9
+  str r12, [r4]
+  add r4, r4, r7
+  subs r3, r3, #2
+  bge 2b
+3: /* one pixel or none is left */
+  cmn r3, #1
+  bne 4f
+  ldr r8, [r0]
+  widen r10, r8
+  uxth r12, r10
+  uxth lr, r8
+  lsr r10, r10, #16
+  lsr r8, r8, #16
+  put lr, r10, r8
+  str r12, [r4]
+4:
+  pop {r4-r11, pc}
+  .size mcg_depthwise_widen_columns, . - mcg_depthwise_widen_columns
+
 #endif

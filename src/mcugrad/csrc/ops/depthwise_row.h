@@ -46,6 +46,10 @@ void mcg_depthwise_widen_taps(int16_t *to, int32_t plane, const int8_t *row, int
 void mcg_depthwise_widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n, int16_t *to,
                                 int32_t plane, int32_t step);
 
+/* Its loop, in depthwise_plane.S.  Needs MCG_ASM. */
+void mcg_depthwise_widen_columns(const int8_t *at, int32_t pixel, int32_t zero, int32_t odd_place, int32_t n, int16_t *to,
+                                 int32_t plane, int32_t step);
+
 /* The row, `steps` pairs of a window wide. */
 void mcg_depthwise_line(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps);
 
