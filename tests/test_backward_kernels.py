@@ -26,6 +26,9 @@ LAYERS = (
     Shape(4, 4, 24, 200),  # more outputs than are widened together, a byte of mask bits for every two quads
     Shape(5, 5, 16, 102),  # rows that are not whole words
     Shape(40, 30, 6, 8),  # more positions than an update turns at a time
+    Shape(41, 35, 3, 6, Window((3, 3), (1, 1), (1, 0, 2, 1))),  # the same under taps
+    Shape(7, 6, 5, 9, Window((2, 3), (2, 1), (0, 1, 3, 1), (2, 2))),
+    Shape(5, 5, 8, 6, Window((1, 1), (2, 2))),
 )
 SEPARATE = (
     Shape(8, 8, 24, 24, Window((3, 3), (1, 1), (1, 1, 1, 1))),

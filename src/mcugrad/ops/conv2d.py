@@ -383,13 +383,14 @@ class Conv2dWeightGrad(WeightGradRows):
         return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type, mu is not None))
 
     def _scratch(self, x: TensorType, h: TensorType, centred: bool) -> int:
-        """Gradients of up to 48 channels by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of these channels,
-        both as int16, and how far each bias moves if that takes several rounds (csrc/ops/weight_step.h); or one row of
-        gradients."""
-        if not is_pointwise(self.window, self.groups, x.shape, h.shape):
+        """Gradients of up to 48 inputs by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of these inputs,
+        both as int16, and how far each bias moves if that takes several rounds (csrc/ops/weight_step.h); with groups, or
+        for some channels of a larger window, one row of gradients."""
+        pointwise = is_pointwise(self.window, self.groups, x.shape, h.shape)
+        if self.groups > 1 or (self.channels is not None and not pointwise):
             return 4 * (x.shape[3] // self.groups)
-        most = min(round_up(x.shape[1] * x.shape[2], 2), 1024)
+        most = min(round_up(h.shape[1] * h.shape[2], 2), 1024)
         inputs = min(max((768 // most + 2) // 4 * 4, 4), 48)
-        kept = len(self.channels) if self.channels is not None else x.shape[3]
+        kept = len(self.channels) if self.channels is not None else x.shape[3] * self.window.kernel[0] * self.window.kernel[1]
         moved = 4 * h.shape[3] if centred and kept > inputs else 0
         return 4 * (3 * 48 + 2 * inputs) + 2 * (4 * min(64, most) + inputs * most) + moved

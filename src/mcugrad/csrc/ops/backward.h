@@ -106,7 +106,7 @@ void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *ac
 int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad);
 
 /* Moves channels first ... first + n - 1 (as the weight counts them) of output o and tap `tap` of a convolution's weight
- * by grad [n], overwritten; returns sum mu * change, the centring's share of the bias.  mu: the group's, or null. */
+ * by grad [n], overwritten; returns sum mu * change, the centring's share of the bias.  mu [n] of these channels, or null. */
 int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, int32_t first, int32_t n, int32_t *grad,
                         const int16_t *mu);
 

@@ -66,16 +66,18 @@ static MCG_APART void update_plain(const mcg_conv2d_t *p, const int8_t *x, const
   }
 }
 
-/* Scratch of a 1x1 update, and the input channels that it is computing. */
+/* Scratch of an update as a product of matrices, and the inputs that it is computing: those of a convolution's output are
+ * the live channels under each tap in turn, which is the order of its weights. */
 typedef struct {
-  int32_t inputs, most; /* channels and positions that are turned together, a multiple of four and an even number */
+  int32_t inputs, most; /* inputs and positions that are turned together, a multiple of four and an even number */
   int16_t *h;           /* [positions of h / 2][4][2]: pairs of positions of four outputs */
   int16_t *x;           /* [inputs / 2][most / 2][2][2]: likewise of pairs of channels, less what dW takes off */
   int32_t *grad;        /* [4][MCG_GRADS], of the last `inputs` */
   uint32_t *number;     /* [inputs] the channels' share of the random numbers */
   int32_t *moved;       /* [O] of mcg_weight_rows_t, where a centred weight takes several rounds */
-  int32_t first, n;     /* channels first ... first + n - 1 */
-} pointwise_t;
+  int32_t first, n;     /* inputs first ... first + n - 1 */
+  int16_t mu[MCG_GRADS]; /* of these inputs */
+} product_t;
 
 /* to [count / 2][4] = channel x of `count` positions, `pitch` apart, less `off`; the half of a pair that is left 0. */
 static MCG_APART void turn_channel(const int8_t *x, int32_t count, int32_t pitch, int32_t off, int16_t *to) {
@@ -86,11 +88,36 @@ static MCG_APART void turn_channel(const int8_t *x, int32_t count, int32_t pitch
   if (count > 0) to[0] = (int16_t)(x[0] - off), to[1] = 0;
 }
 
-/* s->x of `count` positions, x at the first. */
-static void turn(const mcg_conv2d_t *p, const int8_t *x, const int16_t *mu, int32_t count, const pointwise_t *s) {
+/* The same of `count` outputs from position `at` on, x under tap (ky, kx) of each, 0 in the padding. */
+static MCG_APART void turn_tap(const mcg_conv2d_t *p, const int8_t *x, int32_t ky, int32_t kx, int32_t at, int32_t count,
+                               int32_t off, int16_t *to) {
+  ky = ky * p->dilation_h - p->pad_top, kx *= p->dilation_w;
+  const mcg_span_t columns = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
+  const int32_t step = p->stride_w * p->in_c, end = at + count;
+  for (int32_t i = 0, row = at / p->out_w, ox = at % p->out_w; at < end; ++row, ox = 0) {
+    const int32_t iy = row * p->stride_h + ky, last = mcg_min(p->out_w, ox + end - at);
+    const int32_t inside = iy >= 0 && iy < p->in_h ? mcg_min(columns.last, last) : 0;
+    at += last - ox;
+    MCG_ROLLED for (; ox < mcg_min(columns.first, last); ++ox, ++i) to[i + (i & ~1)] = 0;
+    const int8_t *from = x + (ox < inside ? (iy * p->in_w + ox * p->stride_w + kx - p->pad_left) * p->in_c : 0);
+    MCG_ROLLED for (; ox < inside; ++ox, ++i, from += step) to[i + (i & ~1)] = (int16_t)(*from - off);
+    MCG_ROLLED for (; ox < last; ++ox, ++i) to[i + (i & ~1)] = 0;
+  }
+  if (count & 1) to[2 * count - 1] = 0;
+}
+
+/* s->x of `count` positions from `at` on. */
+static void turn(const mcg_conv2d_t *p, const int8_t *x, const product_t *s, int32_t at, int32_t count) {
   for (int32_t j = 0; j < s->n + (s->n & 1); ++j) {
-    const int32_t at = s->first + (j < s->n ? j : 0); /* what no channel is left for is computed for nothing */
-    turn_channel(x + channel(p, at), count, p->in_c, middle(p, mu, at), s->x + (j >> 1) * 2 * s->most + 2 * (j & 1));
+    const int32_t k = j < s->n ? j : 0, input = s->first + k; /* what no input is left for is computed for nothing */
+    const int32_t off = p->x_zero + s->mu[k];
+    int16_t *const to = s->x + (j >> 1) * 2 * s->most + 2 * (j & 1);
+    if (!MCG_USES_WINDOW_UPDATES || mcg_is_pointwise(p)) {
+      turn_channel(x + at * p->in_c + channel(p, input), count, p->in_c, off, to);
+    } else {
+      const int32_t tap = input / p->in_c;
+      turn_tap(p, x + input % p->in_c, tap / p->kernel_w, tap % p->kernel_w, at, count, off, to);
+    }
   }
 }
 
@@ -135,7 +162,7 @@ static MCG_APART void outer(const mcg_outer_t *s) {
 
 /* s->grad of outputs o ... o + n - 1 += those of positions [at, at + count), x of which was turned. */
 static void add_positions(const mcg_conv2d_t *p, const int8_t *h, int32_t o, int32_t n, int32_t at, int32_t count,
-                          const pointwise_t *s) {
+                          const product_t *s) {
   for (int32_t done = 0; done < count; done += POSITIONS) {
     const int32_t some = mcg_min(POSITIONS, count - done);
     const mcg_outer_t part = {s->x + 2 * done, s->h, s->grad, (s->n + 1) & ~1, (some + 1) >> 1, 4 * s->most, at + done > 0};
@@ -145,18 +172,20 @@ static void add_positions(const mcg_conv2d_t *p, const int8_t *h, int32_t o, int
   }
 }
 
-/* A 1x1 convolution, the channels of `s`. */
-static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
-                      const mcg_weight_step_t *step, const pointwise_t *s) {
-  const int32_t positions = p->in_h * p->in_w;
+/* The inputs of `s`; mu [live] or null. */
+static void product(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                    const mcg_weight_step_t *step, product_t *s) {
+  const int32_t positions = p->out_h * p->out_w;
   mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, s->moved, 0, 0, 0u};
   mcg_weight_rows_start(step, p->out_c, &rows);
   const uint16_t *order = step->p->order; /* x may hold the live channels alone, and p have no order */
   MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) {
     s->number[j] = mcg_random_number((uint32_t)(order != NULL ? order[s->first + j] : s->first + j));
+    s->mu[j] = mu != NULL ? mu[(s->first + j) % p->live] : 0;
   }
-  if (MCG_MVE) {
-    mcg_pointwise_update_mve(p, x, h, mu, step, &rows, (int8_t *)s->h, (int32_t)((int8_t *)s->x - (int8_t *)s->h),
+  const int16_t *const means = mu != NULL ? s->mu : NULL;
+  if (MCG_MVE && mcg_is_pointwise(p)) {
+    mcg_pointwise_update_mve(p, x, h, means, step, &rows, (int8_t *)s->h, (int32_t)((int8_t *)s->x - (int8_t *)s->h),
                              (int8_t *)s->x, 2 * s->inputs * s->most);
     return;
   }
@@ -164,30 +193,37 @@ static void pointwise(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, c
     const int32_t n = mcg_min(OUTPUTS, p->out_c - o);
     for (int32_t at = 0; at < positions; at += s->most) {
       const int32_t count = mcg_min(s->most, positions - at);
-      if (o == 0 || positions > s->most) turn(p, x + at * p->in_c, mu, count, s);
+      if (o == 0 || positions > s->most) turn(p, x, s, at, count);
       add_positions(p, h, o, n, at, count, s);
     }
-    mcg_weight_rows(step, o, n, &rows, mu);
+    mcg_weight_rows(step, o, n, &rows, means);
   }
 }
 
-/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of pointwise_t */
-void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
-                       const mcg_weight_step_t *step, void *scratch) {
-  if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
-  if (MCG_USES_WINDOW_UPDATES && !mcg_is_pointwise(p)) {
-    update_plain(p, x, h, mu, step, (int32_t *)scratch);
-    return;
-  }
-  const int32_t most = mcg_min((p->in_h * p->in_w + 1) & ~1, MOST);
+/* Every input in turn, those under all taps as the channels of a 1x1 convolution. */
+static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                     const mcg_weight_step_t *step, void *scratch) {
+  const int32_t taps = p->kernel_h * p->kernel_w, most = mcg_min((p->out_h * p->out_w + 1) & ~1, MOST);
   const int32_t inputs = mcg_between((ELEMENTS / most + 2) & ~3, 4, MCG_GRADS);
-  pointwise_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0};
+  mcg_weight_params_t flat = *step->p;
+  mcg_weight_step_t whole = *step;
+  flat.taps = 1, flat.live *= taps, flat.total *= taps, whole.p = &flat;
+  product_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0, {0}};
   s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
   s.h = (int16_t *)(s.number + inputs);
   s.x = s.h + OUTPUTS * mcg_min(POSITIONS, most);
   s.moved = (int32_t *)(void *)(s.x + s.inputs * most);
-  for (; s.first < p->live; s.first += s.inputs) {
-    s.n = mcg_min(s.inputs, p->live - s.first);
-    pointwise(p, x, h, mu, step, &s);
+  for (; s.first < flat.live; s.first += s.inputs) {
+    s.n = mcg_min(s.inputs, flat.live - s.first);
+    product(p, x, h, mu, &whole, &s);
   }
+}
+
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of product_t */
+void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+                       const mcg_weight_step_t *step, void *scratch) {
+  if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
+  const int dense = p->groups == 1 && p->order == NULL && step->p->order == NULL;
+  if (mcg_is_pointwise(p) || (MCG_USES_WINDOW_UPDATES && dense)) products(p, x, h, mu, step, scratch);
+  else if (MCG_USES_WINDOW_UPDATES) update_plain(p, x, h, mu, step, (int32_t *)scratch);
 }

@@ -45,7 +45,7 @@ void mcg_pointwise_update_mve(const mcg_conv2d_t *p, const int8_t *x, const int8
   const int32_t positions = p->in_h * p->in_w;
   turned_t t = {rows->n, mcg_min(more / rows->n, positions), 0, columns, turned, {0}};
   t.some = mcg_min(room / MCG_COLUMNS_MVE, t.most);
-  for (int32_t j = 0; j < rows->n; ++j) t.middle[j] = p->x_zero + (mu != NULL ? mu[rows->first + j] : 0);
+  for (int32_t j = 0; j < rows->n; ++j) t.middle[j] = p->x_zero + (mu != NULL ? mu[j] : 0);
   for (int32_t o = 0; o < p->out_c; o += MCG_COLUMNS_MVE) {
     const int32_t outputs = mcg_min(MCG_COLUMNS_MVE, p->out_c - o);
     int32_t sum[MCG_COLUMNS_MVE] = {0, 0, 0, 0};

@@ -171,7 +171,7 @@ int64_t mcg_weight_step(const mcg_weight_step_t *step, int32_t o, int32_t tap, i
   if (MCG_USES_HELD && step->hold != NULL && hold_all(step, &run, n, grad, full, order)) return 0;
   const int moved = MCG_WIDE && mcg_weight_run_wide(step, at, n, run.k, run.key, full, order, grad);
   if (!moved) move_run(&run, p->residual_bits, n, grad, full, order);
-  return !MCG_USES_MEANS || mu == NULL ? 0 : weigh(mu + first, n, grad);
+  return !MCG_USES_MEANS || mu == NULL ? 0 : weigh(mu, n, grad);
 }
 
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
@@ -209,7 +209,7 @@ static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *g
   if (MCG_ASM) mcg_step_nibbles(&s);
   if (mu == NULL) return 0;
   MCG_ROLLED for (int32_t j = 0; j < n; ++j) grad[j] = weight[j] - old[j];
-  return weigh(mu + rows->first, n, grad);
+  return weigh(mu, n, grad);
 }
 
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
@@ -219,7 +219,7 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
   MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, grad += MCG_GRADS) {
     const int32_t n = rows->nibbles;
     int64_t by = n > 0 ? step_nibbles(step, o, grad, rows, mu) : 0;
-    if (n < rows->n) by += mcg_weight_step(step, o, 0, rows->first + n, rows->n - n, grad + n, mu);
+    if (n < rows->n) by += mcg_weight_step(step, o, 0, rows->first + n, rows->n - n, grad + n, mu != NULL ? mu + n : NULL);
     if (mu == NULL) continue;
     if (rows->first > 0) by += rows->moved[o];
     if (rows->first + rows->n < step->p->live) rows->moved[o] = (int32_t)by;

@@ -37,7 +37,8 @@ typedef struct {
 /* Before the first outputs. */
 void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows);
 
-/* Moves the weights of outputs o ... o + outputs - 1 by their gradients and centres them; mu [in_c] or null. */
+/* Moves the weights of outputs o ... o + outputs - 1 by their gradients and centres them; mu [n] of these
+ * channels, or null. */
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
                      const int16_t *mu);
 

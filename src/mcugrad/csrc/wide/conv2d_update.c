@@ -59,7 +59,7 @@ MCG_INLINE void tile(update_t *u, const mcg_panel_t *panel, const mcg_wide_t *st
     for (int v = 0; v < vectors; ++v) {
       mcg_store_wide(grad + v * MCG_WIDTH, acc[i][v] - mcg_load_wide(middle + v * MCG_WIDTH) * u->sums[o + i]);
     }
-    u->shifted[o + i] += mcg_weight_step(u->step, u->first + o + i, 0, j, n, grad, u->mu);
+    u->shifted[o + i] += mcg_weight_step(u->step, u->first + o + i, 0, j, n, grad, u->mu != NULL ? u->mu + j : NULL);
   }
 }
 
