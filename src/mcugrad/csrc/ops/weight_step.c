@@ -100,24 +100,35 @@ MCG_INLINE int32_t moved_4(int32_t weight, int32_t residual, int32_t grad, int32
   return mcg_between(weight * 16 + residual - mcg_between(step, -(1 << 20), (1 << 20) - 1), -2032, 2032);
 }
 
+/* The gradient, shift and random number of a weight. */
+typedef struct {
+  int32_t grad, k;
+  uint32_t random;
+} share_t;
+
+/* Moves two weights of four residual bits, those of the byte at `packed`; leaves their changes in the gradients. */
+MCG_INLINE void move_pair_4(int8_t *low, int8_t *high, int8_t *packed, share_t *a, share_t *b) {
+  const int32_t old = *packed, first = *low, second = *high;
+  const int32_t moved = moved_4(first, signed_nibble(old), a->grad, a->k, (1u << a->k) - 1u, a->random);
+  const int32_t other = moved_4(second, signed_nibble(old >> 4), b->grad, b->k, (1u << b->k) - 1u, b->random);
+  *low = (int8_t)((moved + 8) >> 4);
+  *high = (int8_t)((other + 8) >> 4);
+  *packed = (int8_t)((moved & 15) | (int32_t)((uint32_t)(other & 15) << 4));
+  a->grad = *low - first;
+  b->grad = *high - second;
+}
+
 /* move_all for four residual bits where both elements of each byte are there and 0 < k <= 31; n is even. */
 static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row,
                                       const uint16_t *order) {
-  const int32_t k = run->k;
-  const uint32_t key = run->key, below = (1u << k) - 1u;
   int8_t *w = run->weight, *packed = (int8_t *)run->residual + (run->at >> 1);
   MCG_ROLLED for (int32_t i = 0; i < n; i += 2) {
     const uint32_t first = row + (order != NULL ? order[i] : (uint32_t)i);
     const uint32_t second = row + (order != NULL ? order[i + 1] : (uint32_t)i + 1u);
-    const int32_t old = packed[i >> 1], low = w[i], high = w[i + 1];
-    const int32_t a = moved_4(low, signed_nibble(old), grad[i], k, below, mcg_random_at(key, first));
-    const int32_t b = moved_4(high, signed_nibble(old >> 4), grad[i + 1], k, below, mcg_random_at(key, second));
-    const int32_t new_low = (a + 8) >> 4, new_high = (b + 8) >> 4;
-    w[i] = (int8_t)new_low;
-    w[i + 1] = (int8_t)new_high;
-    packed[i >> 1] = (int8_t)((a & 15) | (int32_t)((uint32_t)(b & 15) << 4));
-    grad[i] = new_low - low;
-    grad[i + 1] = new_high - high;
+    share_t a = {grad[i], run->k, mcg_random_at(run->key, first)}, b = {grad[i + 1], run->k, mcg_random_at(run->key, second)};
+    move_pair_4(w + i, w + i + 1, packed + (i >> 1), &a, &b);
+    grad[i] = a.grad;
+    grad[i + 1] = b.grad;
   }
 }
 
@@ -242,24 +253,52 @@ static MCG_NOINLINE int hold_plane(const mcg_weight_step_t *step, int32_t first,
   return *step->hold->count != step->hold->last;
 }
 
+/* Moves the weights of channel c of a depthwise weight, grad [taps] every n; returns the sum of their changes. */
+static MCG_APART int32_t move_column(run_t *run, const mcg_weight_params_t *p, int32_t c, int32_t number, const int32_t *grad,
+                                     int32_t n) {
+  int32_t change = 0;
+  for (int32_t at = c, last = c + p->taps * p->live; at < last; at += p->live, grad += n, ++number) {
+    change += move(run, p->residual_bits, at, *grad, (uint32_t)number);
+  }
+  return change;
+}
+
+/* The same for channels c and c + 1, c even, of four residual bits, whose shifts k are 1 ... 31. */
+static MCG_APART void move_columns_4(const run_t *run, const mcg_weight_params_t *p, int32_t c, const int32_t number[2],
+                                     const int32_t k[2], const int32_t *grad, int32_t n, int32_t change[2]) {
+  int8_t *w = run->weight + c, *packed = (int8_t *)run->residual + (c >> 1);
+  change[0] = change[1] = 0;
+  MCG_ROLLED for (int32_t tap = 0; tap < p->taps; ++tap, w += p->live, packed += p->live >> 1, grad += n) {
+    share_t a = {grad[0], k[0], mcg_random_at(run->key, (uint32_t)(number[0] + tap))};
+    share_t b = {grad[1], k[1], mcg_random_at(run->key, (uint32_t)(number[1] + tap))};
+    move_pair_4(w, w + 1, packed, &a, &b);
+    change[0] += a.grad;
+    change[1] += b.grad;
+  }
+}
+
 void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad) {
   const mcg_weight_params_t *p = step->p;
   int32_t more = 0;
   for (int32_t tap = 0; MCG_USES_SUMS && tap < p->taps; ++tap) more |= mcg_gather(step->sum, tap * p->live + first, n, grad + tap * n);
   if (more) return;
   run_t run = {step->weight, step->residual, 0, 0, random_key(step)};
-  const int32_t shift = common_shift(step);
-  const int whole = !MCG_USES_HELD || step->hold == NULL;
+  const int32_t shift = common_shift(step), whole = !MCG_USES_HELD || step->hold == NULL;
+  const int pairs = whole && p->residual_bits == 4 && ((first | n | p->live) & 1) == 0;
   if (!whole && hold_plane(step, first, n, grad, shift)) return;
   if (MCG_WIDE && whole && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
-  for (int32_t c = first; c < first + n; ++c) {
-    const int32_t channel = p->order != NULL ? p->order[c] : c;
-    int32_t change = 0;
-    run.k = whole ? mcg_base(p->rate, c) + shift : 0;
-    for (int32_t tap = 0; tap < p->taps; ++tap) {
-      const uint32_t number = (uint32_t)(channel * p->taps + tap);
-      change += move(&run, p->residual_bits, tap * p->live + c, grad[tap * n + c - first], number);
+  for (int32_t c = first, some; c < first + n; c += some) {
+    int32_t channel[2], number[2], k[2], change[2];
+    for (int32_t i = 0; i < 1 + pairs; ++i) {
+      channel[i] = p->order != NULL ? p->order[c + i] : c + i;
+      number[i] = channel[i] * p->taps, k[i] = whole ? mcg_base(p->rate, c + i) + shift : 0;
     }
-    if (MCG_USES_MEANS && step->mu != NULL) mcg_centre(step, channel, (int64_t)step->mu[c] * change);
+    some = pairs && k[0] > 0 && k[0] <= 31 && k[1] > 0 && k[1] <= 31 ? 2 : 1;
+    run.k = k[0];
+    if (some == 2) move_columns_4(&run, p, c, number, k, grad + c - first, n, change);
+    else change[0] = move_column(&run, p, c, number[0], grad + c - first, n);
+    for (int32_t i = 0; MCG_USES_MEANS && step->mu != NULL && i < some; ++i) {
+      mcg_centre(step, channel[i], (int64_t)step->mu[c + i] * change[i]);
+    }
   }
 }
