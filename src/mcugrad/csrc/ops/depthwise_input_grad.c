@@ -204,6 +204,7 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
                      p->dilation_w == 1;
   mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0};
   stage_t s;
+  mcg_grad_planes_t f;
   s.wide = (uint32_t *)scratch + CHANNELS * rows * p->in_w;
   s.plane = s.wide + 2 * p->kernel_h * p->kernel_w;
   for (int32_t k = 0; packed && k < MOST_STRIDE; ++k) {
@@ -212,14 +213,13 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
   }
   for (b.row = 0; b.row < p->in_h; b.row += rows) {
     b.rows = mcg_min(rows, p->in_h - b.row);
-    if (packed) clear_plane(p, &b, &s), place_spans(p, &b, &s);
+    const int vectors = MCG_MVE && mcg_depthwise_input_grad_open(&f, p, s.wide, room(p, rows), b.rows);
+    if (packed && !vectors) clear_plane(p, &b, &s), place_spans(p, &b, &s);
     for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
       b.n = b.pitch = mcg_min(CHANNELS, p->in_c - b.first);
-      if (MCG_MVE && mcg_depthwise_input_grad_mve(p, h, weight, &b, s.wide, room(p, rows))) {
-        mcg_chain_block(chain, &b);
-        continue;
-      }
-      if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b.n == CHANNELS)) {
+      if (vectors && b.n == CHANNELS) {
+        mcg_depthwise_input_grad_mve(&f, h, weight, &b);
+      } else if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b.n == CHANNELS)) {
         widen_weight(p, weight + b.first, &s);
         fill_plane(p, h + b.first, &s);
         block_packed(&s);

@@ -12,27 +12,18 @@
 
 #define CHANNELS 4
 #define VECTOR 16
-#define MOST 4 /* vectors of weights of a channel */
+#define MOST MCG_GRAD_VECTORS
 
-/* Four channels of a call.  `a` and `b` below count the inputs that share a load, vertically and horizontally. */
-typedef struct {
-  const mcg_conv2d_t *p;
-  const int8_t *h; /* at the channels */
-  int8_t *planes;  /* [4][plane] */
-  int32_t plane, width, deep;
-  int32_t rows, columns; /* inputs that share a load */
-  int32_t vectors;
-  int32_t left;          /* the output of h in column 0 of the planes */
-  int32_t first, last;   /* columns that are not padding */
-  uint32x4_t offsets;    /* of the planes */
-  int8_t weight[CHANNELS][MOST * VECTOR]; /* [rows * columns][vectors][16] */
-} planes_t;
+typedef mcg_grad_planes_t planes_t;
+
+/* Of channel 0 ... 3 in the planes. */
+MCG_INLINE uint32x4_t offsets_of(const planes_t *f) { return vmulq_n_u32(vidupq_n_u32(0u, 1), (uint32_t)f->plane); }
 
 /* Row `at` of the planes = row oy of h, and zeros outside. */
 static MCG_APART void fetch(const planes_t *f, int32_t oy, int32_t at) {
   const mcg_conv2d_t *p = f->p;
   const int32_t deep = f->deep, channels = p->in_c;
-  const uint32x4_t offsets = f->offsets;
+  const uint32x4_t offsets = offsets_of(f);
   const int32x4_t none = vdupq_n_s32(0);
   int8_t *to = f->planes + at;
   if (oy < 0 || oy >= p->out_h) {
@@ -195,42 +186,33 @@ static int choose(planes_t *f, int32_t rows, int32_t room, int32_t block) {
   return f->vectors * rows * f->columns <= MOST && f->width * f->deep + block + VECTOR <= f->plane;
 }
 
-/* room: bytes at `planes`; block: rows of inputs of a call of ..._block. */
-static int open(planes_t *f, const mcg_conv2d_t *p, int8_t *planes, int32_t room, int32_t block) {
-  f->p = p, f->planes = planes;
+int mcg_depthwise_input_grad_open(planes_t *f, const mcg_conv2d_t *p, void *scratch, int32_t room, int32_t block) {
+  f->p = p, f->planes = (int8_t *)scratch;
   if (p->stride_h != p->stride_w || p->stride_h > 2 || p->in_w < 4 || p->dilation_h > 1 || p->dilation_w > 1) return 0;
-  if (p->stride_h == 2) {
-    if (!choose(f, 2, room, block)) return 0;
-  } else if (block < 2 || !choose(f, 2, room, block)) {
-    if (!choose(f, 1, room, block)) return 0;
-  }
-  f->offsets = vmulq_n_u32(vidupq_n_u32(0u, 1), (uint32_t)f->plane);
-  return 1;
+  if ((p->stride_h == 2 || block > 1) && choose(f, 2, room, block)) return 1;
+  return p->stride_h == 1 && choose(f, 1, room, block);
 }
 
-int mcg_depthwise_input_grad_mve(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_block_t *b,
-                                 void *scratch, int32_t room) {
-  planes_t f;
-  if (b->n != CHANNELS || !open(&f, p, (int8_t *)scratch, room, b->rows)) return 0;
-  f.h = h + b->first;
-  load_weights(&f, weight + b->first);
+void mcg_depthwise_input_grad_mve(planes_t *f, const int8_t *h, const int8_t *weight, const mcg_block_t *b) {
+  const mcg_conv2d_t *p = f->p;
+  f->h = h + b->first;
+  load_weights(f, weight + b->first);
   const int32_t last = b->row + b->rows, row = p->in_w * CHANNELS;
   if (p->stride_h == 1) {
     const int32_t top = b->row + p->pad_top - (p->kernel_h - 1);
-    for (int32_t at = 0, next = 0; at < b->rows; at += f.rows) {
-      if (at + f.rows > b->rows) at = b->rows - f.rows;
-      for (; next < at + f.deep; ++next) fetch(&f, top + next, next);
-      rows_apart(&f, at, b->acc + at * row);
+    for (int32_t at = 0, next = 0; at < b->rows; at += f->rows) {
+      if (at + f->rows > b->rows) at = b->rows - f->rows;
+      for (; next < at + f->deep; ++next) fetch(f, top + next, next);
+      rows_apart(f, at, b->acc + at * row);
     }
-    return 1;
+    return;
   }
   const int32_t low = (b->row + p->pad_top) >> 1, high = (last - 1 + p->pad_top) >> 1;
   for (int32_t m = low, next = 0; m <= high; ++m) {
     const int32_t iy = 2 * m - p->pad_top;
-    for (; next < m - low + f.deep; ++next) fetch(&f, low - (f.deep - 1) + next, next);
-    rows_of_squares(&f, iy, b->row, last, m - low, b->acc + (iy - b->row) * row);
+    for (; next < m - low + f->deep; ++next) fetch(f, low - (f->deep - 1) + next, next);
+    rows_of_squares(f, iy, b->row, last, m - low, b->acc + (iy - b->row) * row);
   }
-  return 1;
 }
 
 #endif
