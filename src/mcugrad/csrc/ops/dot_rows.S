@@ -8,11 +8,11 @@
 #define GROUP_BYTES 52
 
 /* The stack frame of mcg_dot_rows, its last arguments above it. */
-#define ENTRY 0    /* where the groups begin */
-#define LAST 4     /* end of out */
-#define REST 8     /* from the end of a row to the next */
-#define ZERO 12    /* [4] */
-#define FRAME 28
+#define HEAD 0     /* where a row begins */
+#define ENTRY 4    /* where the groups begin, or all but the first */
+#define LAST 8     /* end of out */
+#define REST 12    /* from the end of a row to the next */
+#define FRAME 16
 #define COLUMNS (FRAME + 36)
 #define ROUNDS (FRAME + 40) /* takes the place of out */
 #define KEEP (FRAME + 44)
@@ -20,19 +20,28 @@
   .syntax unified
   .thumb
 
-/* acc += four elements of a row . four columns */
-.macro group
+/* acc += column . row, or acc = that */
+.macro add_up acc, column, row
+  smlad \acc, \column, \row, \acc
+.endm
+
+.macro begin acc, column, row
+  smuad \acc, \column, \row
+.endm
+
+/* acc += four elements of a row . four columns; the first product by `first` */
+.macro group first=add_up
   ldr r12, [r1], #4
   ldmia.w r0!, {r4-r7}
   sxtb16 r3, r12
   sxtb16 r12, r12, ror #8
-  smlad r8, r4, r3, r8
-  smlad r9, r6, r3, r9
+  \first r8, r4, r3
+  \first r9, r6, r3
   smlad r8, r5, r12, r8
   smlad r9, r7, r12, r9
   ldmia.w r0!, {r4-r7}
-  smlad r10, r4, r3, r10
-  smlad r11, r6, r3, r11
+  \first r10, r4, r3
+  \first r11, r6, r3
   smlad r10, r5, r12, r10
   smlad r11, r7, r12, r11
 .endm
@@ -50,39 +59,41 @@ mcg_dot_rows:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
   ldr lr, [sp, #ROUNDS]
-  ldr r8, [sp, #KEEP]
+  ldr r6, [sp, #KEEP]
   sub r3, r3, r2
   add r4, lr, r1, lsl #4
   strd r4, r3, [sp, #LAST]
   lsr r2, r2, #2
+  adr r9, 4f
+  cbnz r6, 5f
+  sub r2, r2, #1
+  adr r9, 2f
+5:
   add r5, r2, #(UNROLLED - 1)
-  lsr r5, r5, #3
-  str r5, [sp, #ROUNDS]
   rsb r2, r2, #0
   and r2, r2, #(UNROLLED - 1)
+  lsrs r5, r5, #3
+  itt eq                     /* the first group is all */
+  moveq r5, #1
+  moveq r2, #UNROLLED
+  str r5, [sp, #ROUNDS]
   mov r6, #GROUP_BYTES
   adr r7, 3f
   mla r2, r2, r6, r7
   orr r2, r2, #1
-  str r2, [sp, #ENTRY]
-  mov r4, #0
-  mov r5, #0
-  mov r6, #0
-  mov r7, #0
-  add r12, sp, #ZERO
-  stm r12, {r4-r7}
-  cmp r8, #0
-  it ne
-  movne r12, #0
-  str r12, [sp, #KEEP] /* 0, or zeros */
+  orr r9, r9, #1
+  strd r9, r2, [sp, #HEAD]
   mov r1, r0
 1:
-  ldr r3, [sp, #KEEP]
   ldrd r0, r2, [sp, #COLUMNS]
-  cmp r3, #0
-  it eq
-  moveq r3, lr
-  ldm r3, {r8-r11}
+  ldr pc, [sp, #HEAD]
+  .balign 4
+2:
+  group begin
+  ldr pc, [sp, #ENTRY]
+  .balign 4
+4:
+  ldm lr, {r8-r11}
   ldr pc, [sp, #ENTRY]
   .balign 4
 3:
