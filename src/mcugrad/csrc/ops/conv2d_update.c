@@ -207,7 +207,8 @@ static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, co
   const int32_t inputs = mcg_between((ELEMENTS / most + 2) & ~3, 4, MCG_GRADS);
   mcg_weight_params_t flat = *step->p;
   mcg_weight_step_t whole = *step;
-  flat.taps = 1, flat.live *= taps, flat.total *= taps, whole.p = &flat;
+  flat.taps = 1, flat.live = (int16_t)(flat.live * taps), flat.total = (int16_t)(flat.total * taps);
+  whole.p = &flat;
   product_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0, {0}};
   s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
   s.h = (int16_t *)(s.number + inputs);
@@ -223,7 +224,8 @@ static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, co
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                        const mcg_weight_step_t *step, void *scratch) {
   if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
-  const int dense = p->groups == 1 && p->order == NULL && step->p->order == NULL;
-  if (mcg_is_pointwise(p) || (MCG_USES_WINDOW_UPDATES && dense)) products(p, x, h, mu, step, scratch);
+  const int dense = MCG_USES_WINDOW_UPDATES && p->groups == 1 && p->order == NULL && step->p->order == NULL &&
+                    p->kernel_h * p->kernel_w * step->p->total <= INT16_MAX;
+  if (mcg_is_pointwise(p) || dense) products(p, x, h, mu, step, scratch);
   else if (MCG_USES_WINDOW_UPDATES) update_plain(p, x, h, mu, step, (int32_t *)scratch);
 }
