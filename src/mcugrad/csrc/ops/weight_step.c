@@ -289,11 +289,12 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   if (MCG_WIDE && whole && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
   for (int32_t c = first, some; c < first + n; c += some) {
     int32_t channel[2], number[2], k[2], change[2];
-    for (int32_t i = 0; i < 1 + pairs; ++i) {
+    const int pair = pairs && (c & 1) == 0;
+    for (int32_t i = 0; i < 1 + pair; ++i) {
       channel[i] = p->order != NULL ? p->order[c + i] : c + i;
       number[i] = channel[i] * p->taps, k[i] = whole ? mcg_base(p->rate, c + i) + shift : 0;
     }
-    some = pairs && k[0] > 0 && k[0] <= 31 && k[1] > 0 && k[1] <= 31 ? 2 : 1;
+    some = pair && k[0] > 0 && k[0] <= 31 && k[1] > 0 && k[1] <= 31 ? 2 : 1;
     run.k = k[0];
     if (some == 2) move_columns_4(&run, p, c, number, k, grad + c - first, n, change);
     else change[0] = move_column(&run, p, c, number[0], grad + c - first, n);
