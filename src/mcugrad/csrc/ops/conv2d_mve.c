@@ -325,6 +325,25 @@ static void in_place(const conv_t *f, int8_t *y) {
   }
 }
 
+/* 1x1 over whole maps, where y may lie over x: the pixels whose outputs end before what is still to be read, as long as there
+ * are many, else a strip that is copied first. */
+static void over_input(const conv_t *f, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  const int8_t *x = f->x + f->r->first * p->in_w * p->in_c;
+  y += f->r->first * p->out_w * p->out_c;
+  for (int32_t n, left = (f->r->last - f->r->first) * p->out_w; left > 0; left -= n, x += n * p->in_c, y += n * p->out_c) {
+    const int32_t apart = (int32_t)((intptr_t)x - (intptr_t)y) / p->out_c;
+    n = apart < left ? apart : left;
+    run_t run = {x, y, n, p->in_c, p->out_c};
+    if (n < left && n < f->strip) {
+      n = run.pixels = left < f->strip ? left : f->strip;
+      mcg_copy_lanes(f->bytes, x, n * p->in_c);
+      run.x = f->bytes;
+    }
+    outputs(f, &run);
+  }
+}
+
 int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                        const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
@@ -340,6 +359,10 @@ int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t 
   const conv_t f = {p, r, x, weight, rest, bias, (int8_t *)scratch, live, resting, pixels < STRIP ? pixels : STRIP};
   if (pointwise && p->order == NULL && !mcg_overlap(p, r, x, y)) {
     in_place(&f, y);
+    return 1;
+  }
+  if (pointwise && p->order == NULL && r->x_rows >= p->in_h && r->y_rows >= p->out_h) {
+    over_input(&f, y);
     return 1;
   }
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
