@@ -248,6 +248,23 @@ static void strip_in_c(const conv_t *f, int32_t count, int8_t *y) {
   }
 }
 
+/* columns [(n + 3) / 4][4] of one pixel . w [n] */
+static int32_t dot_pixel(const int16_t *columns, const int8_t *w, int32_t n) {
+  int32_t acc = 0;
+  for (int32_t i = 0; i < n; ++i) acc += columns[MCG_DUAL_MAC && ((i ^ i >> 1) & 1) ? i ^ 3 : i] * w[i];
+  return acc;
+}
+
+/* The outputs of one pixel. */
+static void pixel_in_c(const conv_t *f, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  for (int32_t o = 0; o < p->out_c; ++o) {
+    int32_t acc = f->bias[o] + dot_pixel(f->columns, f->weight + o * f->live, f->live);
+    if (f->resting > 0) acc += dot_pixel(f->columns + round4(f->live), f->rest + o * f->resting, f->resting);
+    *y++ = mcg_requantize(acc, p->multiplier[o], p->shift[o], p->y_zero);
+  }
+}
+
 static void run_strip(mcg_strip_t *s, int32_t pixels, int8_t *y) {
   s->y = y, s->y3 = y + 3 * s->pitch;
   if (pixels == 6) mcg_conv2d_strip_6(s);
@@ -263,8 +280,8 @@ static void strip_in_asm(conv_t *f, int32_t pixels, int8_t *y) {
 
 /* How many pixels to compute together when `left` of `total` remain: a pixel of a strip of 6 costs least, then of 4. */
 static int32_t strip_pixels(int32_t most, int32_t left, int32_t total) {
-  if (!MCG_ASM) return 4;
   if (most == 1) return 1;
+  if (!MCG_ASM) return 4;
   if (most >= 6 && left > 4 && left != 8 && total >= 6) return 6;
   return left > 1 && total >= 4 ? 4 : 1;
 }
@@ -292,6 +309,7 @@ static void strips(conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
     at.pixels = pixels;
     fetch(f, &at, count);
     if (MCG_ASM) strip_in_asm(f, pixels, y + done * p->out_c);
+    else if (pixels == 1) pixel_in_c(f, y + done * p->out_c);
     else strip_in_c(f, count, y + done * p->out_c);
     advance(f, &at, count);
     done += count;
@@ -375,6 +393,5 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
 void mcg_conv2d_narrow(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight, const int8_t *rest,
                        const int32_t *bias, int8_t *y, void *scratch) {
   if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
-  if (MCG_ASM) by_strips(p, r, x, weight, rest, bias, y, scratch, 1);
-  else mcg_conv2d_plain(p, r, x, weight, rest, bias, y, scratch);
+  by_strips(p, r, x, weight, rest, bias, y, scratch, 1);
 }
