@@ -92,32 +92,32 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   uint8_t *const A = c->arena;
   uint8_t *const S = c->state;
   /* %conv0: s8[1,9,8,4] q(0.03125,5) = conv2d(%input, %conv0_weight, %conv0_bias) */
-  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 512), (const int8_t *)(S + 48), NULL, (const int32_t *)(S + 0), (int8_t *)(A + 0), A + 656);
+  mcg_conv2d(&conv0_conv2d, &conv0_rows, (const int8_t *)(A + 3216), (const int8_t *)(S + 48), NULL, (const int32_t *)(S + 0), (int8_t *)(A + 1376), A + 0);
   /* %max_pool: s8[1,8,7,4] q(0.03125,5) = max_pool(%conv0) */
-  mcg_max_pool(&max_pool_conv2d, &max_pool_rows, (const int8_t *)(A + 0), (int8_t *)(A + 288));
+  mcg_max_pool(&max_pool_conv2d, &max_pool_rows, (const int8_t *)(A + 1376), (int8_t *)(A + 1664));
   /* %clamp: s8[1,8,7,4] q(0.03125,-128) = clamp(%max_pool) */
-  mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 288), (int8_t *)(A + 288));
+  mcg_clamp(&clamp_clamp, &clamp_rows, (const int8_t *)(A + 1664), (int8_t *)(A + 1664));
   /* %conv1: s8[1,4,4,4] q(0.03125,-128) = depthwise_conv2d(%clamp, %conv1_weight, %conv1_bias) */
-  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 288), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 1488), A + 656);
+  mcg_depthwise(&conv1_conv2d, &conv1_rows, (const int8_t *)(A + 1664), (const int8_t *)(S + 120), (const int32_t *)(S + 16), (int8_t *)(A + 832), A + 0);
   /* %conv1.mask: u1[1,4,4,4] = clamp_mask(%conv1) */
-  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 1488), (uint8_t *)(A + 2048), 16);
+  mcg_clamp_mask(&conv1_mask_rows, (const int8_t *)(A + 832), (uint8_t *)(A + 1936), 16);
   /* %avg_pool: s8[1,2,2,4] q(0.03125,-128) = avg_pool(%conv1) */
-  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 1488), (int8_t *)(A + 2032));
+  mcg_avg_pool(&avg_pool_conv2d, &avg_pool_rows, (const int8_t *)(A + 832), (int8_t *)(A + 1888));
   /* %conv2: s8[1,2,2,4] q(0.03125,-128) = conv2d(%avg_pool, %conv2_weight, %conv2_bias) */
-  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 2032), (const int8_t *)(S + 156), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 656), A + 672);
+  mcg_conv2d(&conv2_conv2d, &conv2_rows, (const int8_t *)(A + 1888), (const int8_t *)(S + 156), NULL, (const int32_t *)(S + 32), (int8_t *)(A + 48), A + 0);
   /* %conv2.mask: u1[1,2,2,4] = clamp_mask(%conv2) */
-  mcg_clamp_mask(&conv2_rows, (const int8_t *)(A + 656), (uint8_t *)(A + 684), 8);
+  mcg_clamp_mask(&conv2_rows, (const int8_t *)(A + 48), (uint8_t *)(A + 64), 8);
   /* %features: s8[1,1,1,4] q(0.03125,-128) = avg_pool(%conv2) */
-  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 656), (int8_t *)(A + 688));
+  mcg_avg_pool(&features_conv2d, &features_rows, (const int8_t *)(A + 48), (int8_t *)(A + 12));
   /* %logits: s32[3] = head(%features, %head_weight, %head_bias) */
-  mcg_head(&logits_head, (const int8_t *)(A + 688), (const int16_t *)(S + 184), (const int32_t *)(S + 172), (int32_t *)(A + 2152));
+  mcg_head(&logits_head, (const int8_t *)(A + 12), (const int16_t *)(S + 184), (const int32_t *)(S + 172), (int32_t *)(A + 3360));
   return MCG_OK;
 }
 
 
 static mcg_status_t mcg_model_infer(const mcg_context_t *c, int32_t *logits) {
   uint8_t *const A = c->arena;
-  const int32_t *const result = (const int32_t *)(A + 2152);
+  const int32_t *const result = (const int32_t *)(A + 3360);
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   for (int32_t i = 0; i < MODEL_CLASSES; ++i) logits[i] = result[i];
@@ -131,118 +131,118 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
   const mcg_status_t status = mcg_model_forward(c);
   if (status != MCG_OK) return status;
   /* %loss.0: s32[1], %loss.1: s32[3] = softmax_cross_entropy(%logits, %label) */
-  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 2152), target, (int32_t *)(A + 2164), (int32_t *)(A + 672));
-  result->p_label = *(const int32_t *)(A + 2164);
-  result->predicted = mcg_argmax((const int32_t *)(A + 2152), MODEL_CLASSES);
+  mcg_softmax_cross_entropy(&loss_0_softmax, (const int32_t *)(A + 3360), target, (int32_t *)(A + 3372), (int32_t *)(A + 0));
+  result->p_label = *(const int32_t *)(A + 3372);
+  result->predicted = mcg_argmax((const int32_t *)(A + 3360), MODEL_CLASSES);
   result->saturated = 0;
   /* stop_if_easy(%loss.0, %control) */
-  if (mcg_stop_if_easy(c, (const int32_t *)(A + 2164))) {
+  if (mcg_stop_if_easy(c, (const int32_t *)(A + 3372))) {
     result->progress = MCG_STEP_SKIPPED;
     return MCG_OK;
   }
   /* %features.grad: s32[4] = head_input_grad(%head_weight, %loss.1) */
-  mcg_head_input_grad(4, 3, (const int16_t *)(S + 184), (const int32_t *)(A + 672), (int32_t *)(A + 656));
+  mcg_head_input_grad(4, 3, (const int16_t *)(S + 184), (const int32_t *)(A + 0), (int32_t *)(A + 32));
   /* %head.next.0: s16[4,3], %head.next.1: s32[3] = head_update(%features, %loss.1, %head_weight, %head_bias,
    * %control) */
-  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 688), (const int32_t *)(A + 672), (int16_t *)(S + 184), (int32_t *)(S + 172));
+  mcg_head_update(&head_next_0_head, c, (const int8_t *)(A + 12), (const int32_t *)(A + 0), (int16_t *)(S + 184), (int32_t *)(S + 172));
   /* stop_if_zero(%features.grad) */
-  if (mcg_stop_if_zero((const int32_t *)(A + 656), 4)) {
+  if (mcg_stop_if_zero((const int32_t *)(A + 32), 4)) {
     result->progress = MCG_STEP_HEAD;
     return MCG_OK;
   }
   /* %features.scaled.0: s32[1,1,1,4] q(1,0), %features.scaled.1: s32[1] = sample_scale(%features.grad) */
-  mcg_sample_scale(4, -27, (const int32_t *)(A + 656), (int32_t *)(A + 656), (int32_t *)(A + 2168));
+  mcg_sample_scale(4, -27, (const int32_t *)(A + 32), (int32_t *)(A + 32), (int32_t *)(A + 3376));
   /* %conv2.h.0: s8[1,2,2,4] q(4 scales@3,E0), %conv2.h.1: s32[1] = chain(%features.scaled.0, %exponents,
    * %conv2.mask) */
   {
     const mcg_stage_t conv2_h_0_chain_stages[1] = {{.p = &conv2_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 684), .out = (int8_t *)(A + 2056), .clamped = (int32_t *)(A + 2172)}};
+        .mask = (const void *)(A + 64), .out = (int8_t *)(A + 1904), .clamped = (int32_t *)(A + 3380)}};
     const mcg_chain_t conv2_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv2_h_0_chain_stages};
-    mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 656), &conv2_h_0_chain, A + 688);
+    mcg_avg_pool_grad_s32(&features_conv2d, (const int32_t *)(A + 32), &conv2_h_0_chain, A + 0);
   }
   /* %conv2_bias.next: s32[4] = update(%conv2.h.0, %conv2_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv2_bias_next_bias_step = {.rate = &conv2_bias_next_bias_step_rate, .bias = (int32_t
-        *)(S + 32), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 2056), 4, 4, &conv2_bias_next_bias_step, A + 656);
+        *)(S + 32), .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 1904), 4, 4, &conv2_bias_next_bias_step, A + 0);
   }
   /* %avg_pool.grad.0: s8[1,2,2,4] q(1,E1), %avg_pool.grad.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents) */
   {
     const mcg_stage_t avg_pool_grad_0_chain_stages[1] = {{.p = &avg_pool_grad_0_chain_stages_0_stage_params, .add
-        = NULL, .mask = NULL, .out = (int8_t *)(A + 2072), .clamped = (int32_t *)(A + 2176)}};
+        = NULL, .mask = NULL, .out = (int8_t *)(A + 1920), .clamped = (int32_t *)(A + 3384)}};
     const mcg_chain_t avg_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         avg_pool_grad_0_chain_stages};
-    mcg_conv2d_input_grad(&conv2_conv2d, (const int8_t *)(A + 2056), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 656);
+    mcg_conv2d_input_grad(&conv2_conv2d, (const int8_t *)(A + 1904), (const int8_t *)(S + 156), NULL, &avg_pool_grad_0_chain, A + 0);
   }
   /* %conv2_weight.next.0: s8[4,1,1,4] q(4 scales@0,0), %conv2_weight.next.1: s32[4] = update(%avg_pool, %conv2.h.0,
    * %conv2_mean, %conv2_weight, %features.scaled.1, %exponents, %control, %conv2_mean, %conv2_bias.next) */
   {
     const mcg_weight_step_t conv2_weight_next_0_weight_step = {.p =
         &conv2_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 156), .residual = NULL,
-        .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
+        .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
         *)(S + 32), .c = c};
-    mcg_conv2d_update(&conv2_conv2d, (const int8_t *)(A + 2032), (const int8_t *)(A + 2056), conv2_mean, &conv2_weight_next_0_weight_step, A + 656);
+    mcg_conv2d_update(&conv2_conv2d, (const int8_t *)(A + 1888), (const int8_t *)(A + 1904), conv2_mean, &conv2_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,4] q(4 scales@3,E2), %conv1.h.1: s32[1] = chain(%avg_pool.grad.0, %exponents, %conv1.mask) */
   {
     const mcg_stage_t conv1_h_0_chain_stages[1] = {{.p = &conv1_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 2048), .out = (int8_t *)(A + 2088), .clamped = (int32_t *)(A + 2180)}};
+        .mask = (const void *)(A + 1936), .out = (int8_t *)(A + 1208), .clamped = (int32_t *)(A + 3388)}};
     const mcg_chain_t conv1_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv1_h_0_chain_stages};
-    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 2072), &conv1_h_0_chain, A + 656);
+    mcg_avg_pool_grad_s8(&avg_pool_conv2d, (const int8_t *)(A + 1920), &conv1_h_0_chain, A + 0);
   }
   /* %conv1_bias.next: s32[4] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv1_bias_next_bias_step = {.rate = &conv1_bias_next_bias_step_rate, .bias = (int32_t
-        *)(S + 16), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 2088), 16, 4, &conv1_bias_next_bias_step, A + 656);
+        *)(S + 16), .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 1208), 16, 4, &conv1_bias_next_bias_step, A + 0);
   }
   /* %max_pool.grad.0: s8[1,8,7,4] q(1,E3), %max_pool.grad.1: s32[1] = chain(%conv1.h.0, %conv1_weight, %exponents,
    * %clamp) */
   {
     const mcg_stage_t max_pool_grad_0_chain_stages[1] = {{.p = &max_pool_grad_0_chain_stages_0_stage_params, .add
-        = NULL, .mask = (const void *)(A + 288), .out = (int8_t *)(A + 1864), .clamped = (int32_t *)(A + 2184)}};
+        = NULL, .mask = (const void *)(A + 1664), .out = (int8_t *)(A + 1888), .clamped = (int32_t *)(A + 3392)}};
     const mcg_chain_t max_pool_grad_0_chain = {.exponents = exponents, .count = 1, .stages =
         max_pool_grad_0_chain_stages};
-    mcg_depthwise_input_grad(&conv1_conv2d, (const int8_t *)(A + 2088), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 656);
+    mcg_depthwise_input_grad(&conv1_conv2d, (const int8_t *)(A + 1208), (const int8_t *)(S + 120), &max_pool_grad_0_chain, A + 0);
   }
   /* %conv1_weight.next.0: s8[1,3,3,4] q(4 scales@3,0), %conv1_weight.next.1: s32[4] = update(%clamp, %conv1.h.0,
    * %conv1_mean, %conv1_weight, %features.scaled.1, %exponents, %control, %conv1_mean, %conv1_bias.next) */
   {
     const mcg_weight_step_t conv1_weight_next_0_weight_step = {.p =
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 120), .residual = NULL,
-        .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv1_mean, .bias = (int32_t
+        .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv1_mean, .bias = (int32_t
         *)(S + 16), .c = c};
-    mcg_depthwise_update(&conv1_conv2d, (const int8_t *)(A + 288), (const int8_t *)(A + 2088), conv1_mean, &conv1_weight_next_0_weight_step, A + 656);
+    mcg_depthwise_update(&conv1_conv2d, (const int8_t *)(A + 1664), (const int8_t *)(A + 1208), conv1_mean, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv0.h.0: s8[1,9,8,4] q(4 scales@3,E4), %conv0.h.1: s32[1] = chain(%max_pool.grad.0, %conv0, %exponents,
    * %conv0) */
   {
     const mcg_stage_t conv0_h_0_chain_stages[1] = {{.p = &conv0_h_0_chain_stages_0_stage_params, .add = NULL,
-        .mask = (const void *)(A + 0), .out = (int8_t *)(A + 656), .clamped = (int32_t *)(A + 416)}};
+        .mask = (const void *)(A + 1376), .out = (int8_t *)(A + 2928), .clamped = (int32_t *)(A + 3396)}};
     const mcg_chain_t conv0_h_0_chain = {.exponents = exponents, .count = 1, .stages = conv0_h_0_chain_stages};
-    mcg_max_pool_grad(&max_pool_conv2d, (const int8_t *)(A + 1864), (const int8_t *)(A + 0), &conv0_h_0_chain, A + 288);
+    mcg_max_pool_grad(&max_pool_conv2d, (const int8_t *)(A + 1888), (const int8_t *)(A + 1376), &conv0_h_0_chain, A + 0);
   }
   /* %conv0_bias.next: s32[4] = update(%conv0.h.0, %conv0_bias, %features.scaled.1, %exponents, %control) */
   {
     const mcg_bias_step_t conv0_bias_next_bias_step = {.rate = &conv0_bias_next_bias_step_rate, .bias = (int32_t
-        *)(S + 0), .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .c = c};
-    mcg_bias_update((const int8_t *)(A + 656), 72, 4, &conv0_bias_next_bias_step, A + 0);
+        *)(S + 0), .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .c = c};
+    mcg_bias_update((const int8_t *)(A + 2928), 72, 4, &conv0_bias_next_bias_step, A + 0);
   }
   /* %conv0_weight.next.0: s8[4,3,3,2] q(4 scales@0,0), %conv0_weight.next.1: s32[4] = update(%input, %conv0.h.0,
    * %conv0_mean, %conv0_weight, %features.scaled.1, %exponents, %control, %conv0_mean, %conv0_bias.next) */
   {
     const mcg_weight_step_t conv0_weight_next_0_weight_step = {.p =
         &conv0_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 48), .residual = NULL,
-        .sample_exponent = (const int32_t *)(A + 2168), .exponents = exponents, .mu = conv0_mean, .bias = (int32_t
+        .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv0_mean, .bias = (int32_t
         *)(S + 0), .c = c};
-    mcg_conv2d_update(&conv0_conv2d, (const int8_t *)(A + 512), (const int8_t *)(A + 656), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv0_conv2d, (const int8_t *)(A + 3216), (const int8_t *)(A + 2928), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
-  result->saturated += *(const int32_t *)(A + 2172);
-  result->saturated += *(const int32_t *)(A + 2176);
-  result->saturated += *(const int32_t *)(A + 2180);
-  result->saturated += *(const int32_t *)(A + 2184);
-  result->saturated += *(const int32_t *)(A + 416);
+  result->saturated += *(const int32_t *)(A + 3380);
+  result->saturated += *(const int32_t *)(A + 3384);
+  result->saturated += *(const int32_t *)(A + 3388);
+  result->saturated += *(const int32_t *)(A + 3392);
+  result->saturated += *(const int32_t *)(A + 3396);
   return MCG_OK;
 }
 
@@ -270,7 +270,7 @@ const mcg_model_t mcg_model = {
     .fingerprint = 0x1b51aa4fu,
     .arena_bytes = MODEL_ARENA_BYTES,
     .state_bytes = MODEL_STATE_BYTES,
-    .input_offset = 512,
+    .input_offset = 3216,
     .input_bytes = MODEL_INPUT_BYTES,
     .rows = MODEL_ROWS,
     .row_bytes = MODEL_ROW_BYTES,

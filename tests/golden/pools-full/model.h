@@ -4,7 +4,7 @@
 
 #include "mcugrad.h"
 
-#define MODEL_ARENA_BYTES 2188
+#define MODEL_ARENA_BYTES 3400
 #define MODEL_STATE_BYTES 208
 #define MODEL_INPUT_BYTES 144
 #define MODEL_ROWS 9

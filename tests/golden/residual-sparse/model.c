@@ -51,12 +51,12 @@ static const mcg_conv2d_t conv3_conv2d = {.in_h = 4, .in_w = 4, .in_c = 6, .out_
     .kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .pad_top = 0, .pad_left = 0, .dilation_h = 1,
     .dilation_w = 1, .groups = 1, .live = 6, .order = 0, .x_zero = -128, .y_zero = 2, .multiplier =
     conv0_conv2d_multiplier, .shift = conv3_conv2d_shift};
-static const mcg_add_t add_add = {.rows = 4, .row = 16, .factor1 = 32768, .factor2 = 32768, .zero1 = 2, .zero2
-    = -128, .y_zero = 1, .shift = 15};
-static const mcg_rows_t add_rows = {0, 4, 4, 4, 4};
 static const uint16_t conv0_live_select_order[2] = {0, 3};
 static const mcg_select_t conv0_live_select = {.width = 4, .in_c = 4, .out_c = 2, .order =
     conv0_live_select_order};
+static const mcg_add_t add_add = {.rows = 4, .row = 16, .factor1 = 32768, .factor2 = 32768, .zero1 = 2, .zero2
+    = -128, .y_zero = 1, .shift = 15};
+static const mcg_rows_t add_rows = {0, 4, 4, 4, 4};
 static const int32_t conv4_conv2d_multiplier[5] = {1073741824, 1073741824, 1610612736, 1073741824,
     1073741824};
 static const uint8_t conv4_conv2d_shift[5] = {39, 38, 38, 39, 38};
@@ -124,12 +124,12 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   mcg_conv2d(&conv3_conv2d, &conv1_rows, (const int8_t *)(A + 2624), (const int8_t *)(S + 96), NULL, (const int32_t *)(S + 48), (int8_t *)(A + 156), A + 0);
   /* %conv3.mask: u1[1,4,4,4] = clamp_mask(%conv3) */
   mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 400), 16);
+  /* %conv0.live: s8[1,4,4,2] q(0.03125,-128) = select_channels(%conv0) */
+  mcg_select_channels(&conv0_live_select, &conv1_rows, (const int8_t *)(A + 728), (int8_t *)(A + 2880));
   /* %add: s8[1,4,4,4] q(0.03125,1) = add(%conv3, %conv0) */
   mcg_add(&add_add, &add_rows, (const int8_t *)(A + 156), (const int8_t *)(A + 728), (int8_t *)(A + 156));
   /* %add.mask: u1[1,4,4,4] = clamp_mask(%add) */
   mcg_clamp_mask(&conv1_rows, (const int8_t *)(A + 156), (uint8_t *)(A + 408), 16);
-  /* %conv0.live: s8[1,4,4,2] q(0.03125,-128) = select_channels(%conv0) */
-  mcg_select_channels(&conv0_live_select, &conv1_rows, (const int8_t *)(A + 728), (int8_t *)(A + 2880));
   /* %conv4: s8[1,4,4,5] q(0.03125,-128) = conv2d(%add, %conv4_weight, %conv4_bias) */
   mcg_conv2d(&conv4_conv2d, &conv1_rows, (const int8_t *)(A + 156), conv4_weight, NULL, (const int32_t *)(S + 64), (int8_t *)(A + 0), A + 80);
   /* %conv4.mask: u1[1,4,4,5] = clamp_mask(%conv4) */
