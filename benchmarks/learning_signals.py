@@ -119,9 +119,11 @@ class Signals(Chooses):
         self.imported = cache(self._imported)
         self.prepared = cache(self._prepared)
 
-    def grid(self, method: str) -> tuple[int, ...]:
+    fastest = 32.0
+
+    def grid(self, _method: str) -> tuple[int, ...]:
         """Halvings of the fastest rate."""
-        return (0, 1, 2, 3) if method == METHODS[0] else (-1, 0, 1, 2, 3)
+        return (0, 1, 2, 3, 4)
 
     def _module(self, seed: int) -> nn.Sequential:
         data = self.fold(seed)

@@ -81,9 +81,10 @@ SMALL = (  # the least memory, mapped in the virtual MCU to the byte
     Setting(reference.MODEL, reference.SCHEME, 80, "rows", residual_bits=4),
     Setting(reference.MODEL, reference.SCHEME, 108, "resident", residual_bits=8),
     Setting(reference.MODEL, reference.SCHEME, 96, "resident", residual_bits=8, bias_bits=16),
-    Setting(reference.MODEL, "99kb", 140, "rows", residual_bits=4, bias_bits=16),
-    Setting("mbv2-w0.35", "49kb", 76, "rows", residual_bits=4, bias_bits=16),
+    Setting(reference.MODEL, "99kb", 140, "rows", residual_bits=4),
+    Setting("mbv2-w0.35", "49kb", 76, "rows", residual_bits=4),
     Setting("mbv2-w0.35", "40k", 32, "rows", input_size=96),
+    SMALLEST,
 )
 FULL = (  # everything learns
     Setting("mbv2-w0.35", "full", 512, "resident", residual_bits=4),

@@ -76,9 +76,9 @@ class Forward:
     def leaner(self) -> list[Block]:
         """The same, and where layers need more than what follows the forward nodes, those in less scratch memory and their
         bottlenecks in chunks."""
-        names, floor = taken_names(self.graph), self.rest()
-        narrow = [b for i in range(self.stop) if self.live[i] > floor and (b := self._narrow_block(i)) is not None]
-        high = [e for e in expansions(self.graph) if self.live[e.start : e.stop].max() > floor]
+        names, floor, first = taken_names(self.graph), self.rest(), int(self.rows)  # rows are pulled by a segment of rows
+        narrow = [b for i in range(first, self.stop) if self.live[i] > floor and (b := self._narrow_block(i)) is not None]
+        high = [e for e in expansions(self.graph) if e.start >= first and self.live[e.start : e.stop].max() > floor]
         chunks = [self._chunk_block(e, width, names) for e in high for width in chunk_widths(e.channels)]
         return sorted([*self.blocks, *narrow, *chunks], key=lambda b: b.stop)
 
