@@ -2,7 +2,7 @@
 
 Each network is trained here on one part of a set and adapts to another: six words and six others; a bearing under one load
 and under three others; three toy cars and a fourth, heard for the first time.  The float yardstick is the same network in
-PyTorch, whose rate is chosen among five of its own.
+PyTorch; both choose among the same five rates.
 """
 
 from __future__ import annotations

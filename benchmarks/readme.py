@@ -17,7 +17,7 @@ from benchmarks import continual, host, kernels, learning_table, ledger, referen
 from benchmarks.ledger import Entry
 from benchmarks.markdown import Lines, table
 from benchmarks.memory_tables import ladder_table, pytorch_table, same_bits_table
-from benchmarks.models import REFERENCE, ROOT, STREAMED
+from benchmarks.models import FAST, REFERENCE, ROOT, SLOW, STREAMED
 from benchmarks.zoo_table import zoo_table
 
 README = ROOT / "README.md"
@@ -74,9 +74,9 @@ def _learning(figures: Mapping[str, Any]) -> int:
 
 
 def other_builds(known: Mapping[str, Entry]) -> Lines:
-    """Other networks, schemes and cores."""
-    shown = (REFERENCE.name, STREAMED.name)
-    found = [e for e in known.values() if e.kind == "step" and e.name not in shown]
+    """Other networks, schemes and cores, as far as they are measured still."""
+    shown, current = (REFERENCE.name, STREAMED.name), {s.name for s in (*FAST, *SLOW)}
+    found = [e for e in known.values() if e.kind == "step" and e.name not in shown and e.name in current]
     if not found:
         return []
     return ["**Other networks, schemes and cores**", "", *table(_BUILDS, map(_build, found), words=4)]
