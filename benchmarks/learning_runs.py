@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -35,19 +36,19 @@ AGREEING = 100  # steps over which a network's end is compared with the whole
 Array = NDArray[Any]
 
 
-class Chooses:
+class Chooses(ABC):
     """Runs of one rate, of which the best by validation is kept."""
 
     fastest = FASTEST
 
-    def scheme(self, name: str) -> UpdateScheme:
-        raise NotImplementedError
+    @abstractmethod
+    def scheme(self, name: str) -> UpdateScheme: ...
 
-    def rate(self, scheme: UpdateScheme) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def rate(self, scheme: UpdateScheme) -> float: ...
 
-    def run(self, scheme: str, method: str, seed: int, variant: str, halvings: int) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def run(self, scheme: str, method: str, seed: int, variant: str, halvings: int) -> dict[str, Any]: ...
 
     def best(self, scheme: str, method: str, seed: int, variant: str, rates: tuple[int, ...]) -> dict[str, Any]:
         """The record of the rate with the best validation score among fastest * 2^-halvings."""
