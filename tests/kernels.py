@@ -46,7 +46,7 @@ class Case:
 
     def contents(self, seed: int) -> dict[Value, np.ndarray]:
         """Contents of the node's inputs; those that are parameters are always the same."""
-        fed = feeds(self.graph, np.random.default_rng([self.number, seed]))
+        fed = feeds(self.graph, np.random.default_rng([*self.name.encode(), seed]))
         arrays = {v: fed[v.name].astype(NUMPY[v.type.dtype]) for v in self.graph.inputs}
         arrays |= {p.value: p.data for p in self.graph.params}
         return {v: arrays[v] for v in self.node.inputs}

@@ -9,40 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcugrad.build import build_host
+from bottlenecks import bottlenecks, learn_the_same, learn_the_same_in_c
 from mcugrad.costs import Costs
-from mcugrad.devices.host import Host
-from mcugrad.emit.c import write
-from mcugrad.ir import Graph, GraphError, interpret, verify
+from mcugrad.ir import Graph, GraphError, verify
 from mcugrad.memory.backward import Backward
-from mcugrad.memory.modes import Mode, plan
+from mcugrad.memory.modes import Mode
 from mcugrad.memory.schedule import ScheduleError, layerwise, verify_schedule
 from mcugrad.ops.pool import global_average
 from mcugrad.ops.share import PartOfSum, Share
 from mcugrad.passes import TRAIN, run
 from mcugrad.passes.chunk import bottleneck
 from mcugrad.passes.recompute import Rerun, read_outside, recompute
-from mcugrad.program import Machine, lower
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.head import attach_head
 from mcugrad.training.scheme import Update, UpdateScheme, layers, resolve
 from mobile import Net
 
-STEPS = 20
 
-
-def bottlenecks(seed: int) -> Graph:
-    """Two random inverted bottlenecks of which all biases and part of the expansions learn."""
-    rng = np.random.default_rng(seed)
-    net = Net(int(rng.integers(4, 8)), 8, seed)
-    x = net.conv(net.x, 8)
-    for _ in range(2):
-        x = net.block(x, 8 * int(rng.integers(3, 6)), 8, kernel=int(rng.choice([3, 5])), stride=int(rng.integers(1, 3)))
-    forward = attach_head(net.graph(net.build.one(global_average(x.type), x, name="pool")), 3)
-    names = list(layers(forward))
-    weights = {n: Update(float(rng.choice([0.5, 1.0])), None, int(rng.choice([0, 4, 8]))) for n in (names[1], names[4])}
-    scheme = UpdateScheme("test", weights=weights, biases=6, bias_bits=int(rng.choice([16, 32])))
-    return run(differentiate(forward, TrainingPlan(resolve(scheme, forward))), TRAIN)
+def graph_of(seed: int) -> Graph:
+    """All biases and part of the expansions learn."""
+    return bottlenecks(seed, (1, 4), 6, (0, 4, 8))
 
 
 def parts(graph: Graph, width: int) -> list[Rerun]:
@@ -52,48 +38,20 @@ def parts(graph: Graph, width: int) -> list[Rerun]:
     return [Rerun(start, stop, frozenset(), channels=width) for start, stop in pairs]
 
 
-def feeds(graph: Graph, number: int) -> dict[str, np.ndarray]:
-    sample, label, control = graph.inputs
-    x = np.random.default_rng(number).integers(-128, 128, sample.type.shape).astype(np.int8)
-    return {sample.name: x, label.name: np.array([number % 3]), control.name: np.array([7, number, 0, 40000])}
-
-
 @pytest.mark.parametrize(("seed", "width"), [(1, 16), (3, 24), (5, 8)])
 def test_chunks_change_no_bit_in_twenty_steps(seed: int, width: int) -> None:
-    graph = bottlenecks(seed)
+    graph = graph_of(seed)
     changed = recompute(graph, parts(graph, width))
     verify(changed)
     assert any(isinstance(n.op, Share) and isinstance(n.op.op, PartOfSum) for n in changed.nodes)
-    before = graph
-    for number in range(STEPS):
-        a, b = interpret(graph, feeds(graph, number)), interpret(changed, feeds(changed, number))
-        for value in graph.outputs:
-            assert value.name not in a.values or np.array_equal(a[value], b[value]), value
-        after = b.next_params(changed)
-        assert all(np.array_equal(data, after[name]) for name, data in a.next_params(graph).items())
-        graph, changed = graph.with_params(after), changed.with_params(after)
-    weights = [(p, q) for p, q in zip(before.mutable(), graph.mutable(), strict=True) if p.value.name.endswith("_weight")]
+    after = learn_the_same(graph, changed)
+    weights = [(p, q) for p, q in zip(graph.mutable(), after.mutable(), strict=True) if p.value.name.endswith("_weight")]
     assert any(not np.array_equal(p.data, q.data) for p, q in weights), "nothing has learned"
 
 
-@pytest.mark.parametrize("seed", [2])
-def test_generated_c_and_poisoned_bytes_give_the_bits_of_the_graph_without_chunks(tmp_path: Path, seed: int) -> None:
-    graph = bottlenecks(seed)
-    scheduled = plan(recompute(graph, parts(graph, 16))).scheduled
-    program = lower(scheduled.graph, scheduled.schedule, scheduled.plan, "chunks")
-    write(program, tmp_path)
-    machine = Machine(program, poison=True)
-    with Host.load(build_host(tmp_path, optimize="-O0")) as host:
-        for number in range(5):
-            given = feeds(graph, number)
-            result = interpret(graph, given)
-            x, label = given[graph.inputs[0].name], int(given[graph.inputs[1].name][0])
-            host.set_control(seed=7, step=number, halvings=0, skip=40000)
-            want = int(result[graph.outputs[1]][0])
-            assert host.train_step(x[0], label).p_label == want == machine.train_step(x, label, given["control"])[0]
-            graph = graph.with_params(result.next_params(graph))
-        expected = program.state_hash(program.pack_state({p.value.name: p.data for p in graph.mutable()}))
-        assert program.state_hash(host.read_params()) == expected == program.state_hash(machine.state.tobytes())
+def test_generated_c_and_poisoned_bytes_give_the_bits_of_the_graph_without_chunks(tmp_path: Path) -> None:
+    graph = graph_of(2)
+    learn_the_same_in_c(graph, recompute(graph, parts(graph, 16)), tmp_path, emulated=False)
 
 
 def wide() -> Graph:

@@ -256,11 +256,15 @@ def chains() -> Iterator[Graph]:
 
 
 def clamp_masks() -> Iterator[Graph]:
-    """Rows of whole bytes, and rows that end inside one."""
+    """Rows of whole bytes, and rows that end inside one; the last has what is just inside and just outside at every bit."""
     for i, shape in enumerate(((1, 3, 4, 6), (1, 5, 3, 7), (1, 2, 1, 1))):
         s = Sketch(400 + i)
         x = s.build.input("x", TensorType(shape, "s8", Quant((0.1,))))
         yield s.build.graph(s.build.add(ClampMask(), x, name="mask"))
+    s = Sketch(403)
+    edges = np.array([(127, -128, 126, -127)[(i + i // 15) % 4] for i in range(60)]).reshape(1, 4, 3, 5)
+    x = s.build.param("x", TensorType(edges.shape, "s8", Quant((0.1,))), edges)
+    yield s.build.graph(s.build.add(ClampMask(), x, name="mask"))
 
 
 def control(s: Sketch, halvings: int = 0) -> Value:
