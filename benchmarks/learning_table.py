@@ -56,6 +56,7 @@ CLAIMS: tuple[tuple[str, str, tuple[tuple[Column, Column], ...]], ...] = (
         tuple(((s, INT, ""), (s, FLOAT, "")) for s in (SMALL, LARGE, *SIGNAL_SCHEMES)),
     ),
     ("integer - reference's algorithm, 49kb", "at least 2", (((SMALL, INT, ""), (SMALL, REFERENCE, "")),)),
+    ("integer, 99kb - reference's algorithm, 49kb (more SRAM)", "", (((LARGE, INT, ""), (SMALL, REFERENCE, "")),)),
     ("integer - reference's device rule, 49kb", "", (((SMALL, INT, ""), (SMALL, RULE, "")),)),
     ("searched - published 49kb, same SRAM", "at least 0", (((f"searched-{SMALL}", INT, ""), (SMALL, INT, "")),)),
     ("searched - published 99kb, same SRAM", "at least 0", (((f"searched-{LARGE}", INT, ""), (LARGE, INT, "")),)),
