@@ -8,7 +8,7 @@ from typing import Any
 
 from mcugrad.compiler import Budget
 from mcugrad.fit import INPUT_MODES, Line
-from mcugrad.memory.modes import smallest_peak
+from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.search.importance import importance

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -65,6 +67,25 @@ def test_check_of_a_small_model_takes_less_than_two_seconds(model):
     report, imported = examine(model)
     outlook(imported)
     assert report.ok and time.process_time() - start < 2
+
+
+def test_check_loads_only_what_it_needs(tmp_path):
+    """What makes the command slow is what it imports; a reader of another format is among it."""
+    from tflite_models import Net as TfliteNet
+
+    net = TfliteNet((1, 9, 8, 3))
+    path = net.save(tmp_path / "m.tflite", net.dense(net.mean(net.conv(net.input, 4), [1, 2]), 3))
+    heavy = ("onnx", "torch", "ortools", "matplotlib", "scipy", "sklearn", "ray", "unicorn", "elftools", "cobs", "ziglang")
+    code = f"""
+import sys
+from mcugrad.cli import app
+sys.argv = ["mcugrad", "check", {str(path)!r}]
+app(standalone_mode=False)
+print("loaded:", [name for name in {heavy!r} if name in sys.modules])
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "supported: yes" in said.stdout, said.stderr
+    assert said.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_training_reaches_every_layer_that_has_gradients(model):
@@ -239,8 +260,6 @@ def test_real_numbers_for_a_model_of_pixels_are_in_its_own_units(tmp_path):
 
 
 def test_the_command_tells_everything_and_takes_the_choices(tmp_path, model, capsys, monkeypatch):
-    import sys
-
     from mcugrad import cli
 
     def command(*arguments):

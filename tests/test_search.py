@@ -22,7 +22,8 @@ from mcugrad.digits import digits
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Graph, interpret
-from mcugrad.memory.modes import plan, smallest_peak
+from mcugrad.memory.floor import smallest_peak
+from mcugrad.memory.modes import plan
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, prepare
 from mcugrad.preprocess import Input, Preprocess

@@ -18,8 +18,8 @@ from mcugrad.importers.onnx_fold import FOLDS
 from mcugrad.importers.onnx_given import Given, Unassigned
 from mcugrad.importers.onnx_integer import INTEGERS, expanded, fold, quantize
 from mcugrad.importers.onnx_ops import HANDLERS
-from mcugrad.importers.onnx_read import Array, OnnxNode, Source, read
 from mcugrad.importers.onnx_state import MAX_ACTIVATION, Blocked, State, bounded_activation, plain_map, vector
+from mcugrad.importers.source import Array, OnnxNode, Source
 from mcugrad.ir import Graph, GraphError, Op, Quant, TensorType, Value, rebuild
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.head import Head
@@ -52,11 +52,15 @@ MALFORMED = (ValueError, IndexError, KeyError, TypeError, ArithmeticError, Attri
 
 def load_onnx(path: Path) -> Imported:
     """The float model in `path`; raises McugradError for an unreadable file, and for blockers, naming all of them."""
+    from mcugrad.importers.onnx_read import read
+
     return Translation(read(path), FORMAT).result()
 
 
 def check_onnx(path: Path) -> Report:
     """Layers and blockers of the model in `path`; raises McugradError for an unreadable file only."""
+    from mcugrad.importers.onnx_read import read
+
     return Translation(read(path), FORMAT).report
 
 

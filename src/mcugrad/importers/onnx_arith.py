@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mcugrad.importers.onnx_move import constant_map
-from mcugrad.importers.onnx_read import OnnxNode, optional
 from mcugrad.importers.onnx_state import Act, Blocked, State
+from mcugrad.importers.source import OnnxNode, optional
 from mcugrad.ir import Value
 from mcugrad.ops.add import Add, Sub
 from mcugrad.ops.clamp import Clamp

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from mcugrad.importers.onnx_read import array
+from mcugrad.importers.source import array
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
@@ -99,6 +98,8 @@ def _slice(ins: tuple[Array, ...], a: Attributes) -> Array:
 
 
 def _cast(ins: tuple[Array, ...], a: Attributes) -> Array:
+    import onnx
+
     return ins[0].astype(onnx.helper.tensor_dtype_to_np_dtype(int(a["to"])))
 
 

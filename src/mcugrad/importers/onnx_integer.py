@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mcugrad.importers.limits import span
-from mcugrad.importers.onnx_read import Array, OnnxNode
 from mcugrad.importers.onnx_state import Blocked, State
+from mcugrad.importers.source import Array, OnnxNode
 from mcugrad.ir import Quant
 from mcugrad.ops.clamp import Clamp
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mcugrad.importers.onnx_read import Array, OnnxNode, optional
 from mcugrad.importers.onnx_state import Act, Blocked, State, Stored, plain_map, vector
 from mcugrad.importers.onnx_window import window_of
+from mcugrad.importers.source import Array, OnnxNode, optional
 from mcugrad.ir import Value
 from mcugrad.ops.conv2d import Conv2d
 from mcugrad.ops.depthwise import DepthwiseConv2d

@@ -6,11 +6,10 @@ import math
 from itertools import accumulate
 
 import numpy as np
-import onnx
 
 from mcugrad.importers.onnx_fold import axes_of, reshaped
-from mcugrad.importers.onnx_read import OnnxNode, optional
 from mcugrad.importers.onnx_state import Act, Blocked, State, plain_map
+from mcugrad.importers.source import OnnxNode, optional
 from mcugrad.ir import Value
 from mcugrad.ops.concat import Concat
 from mcugrad.ops.place import Pad, Slice
@@ -18,7 +17,7 @@ from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.upsample import Upsample
 
-FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+FLOATS = {1, 11, 10}  # TensorProto's FLOAT, DOUBLE, FLOAT16
 PLACES = {3: {1: 3, 2: 2}, 4: {1: 3, 2: 1, 3: 2}}  # axis of an NHWC value by rank and axis of the ONNX tensor
 
 

@@ -8,8 +8,8 @@ from mcugrad.importers.onnx_arith import FUNCTIONS, arithmetic, clip, prelu, rel
 from mcugrad.importers.onnx_layers import batch_norm, conv, gemm, matmul
 from mcugrad.importers.onnx_move import concat, cut, gather, pad, resize, split, view
 from mcugrad.importers.onnx_pools import global_pool, pool, reduce_mean
-from mcugrad.importers.onnx_read import OnnxNode
 from mcugrad.importers.onnx_state import State
+from mcugrad.importers.source import OnnxNode
 
 Handler = Callable[[State, OnnxNode], None]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from mcugrad.importers.onnx_fold import axes_of
-from mcugrad.importers.onnx_read import OnnxNode
 from mcugrad.importers.onnx_state import Act, Blocked, State, plain_map
 from mcugrad.importers.onnx_window import pair, window_of
+from mcugrad.importers.source import OnnxNode
 from mcugrad.ops.pool import AvgPool, MaxPool
 from mcugrad.ops.spatial import Window
 

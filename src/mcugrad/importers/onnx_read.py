@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from mcugrad.errors import McugradError
+from mcugrad.importers.source import AGAIN, MAX_FILE, MAX_NODES, OnnxNode, Source, printable
 
-Array = NDArray[Any]
-
-MAX_FILE = 128 << 20  # bytes; a microcontroller's network is a hundred times smaller
-MAX_NODES = 10_000
-MAX_NAME = 120  # characters of a foreign name in a message
 EXTERNAL = onnx.TensorProto.EXTERNAL
 READABLE = {getattr(onnx.TensorProto, kind) for kind in ("FLOAT", "DOUBLE", "FLOAT16", "INT8", "UINT8")}
-AGAIN = "export the model again"
 OWN_DOMAINS = {
     "mcugrad.exact": "an exact export of mcugrad, made to be run",
     "mcugrad": "a training graph of mcugrad, made to be looked at",
 }
-
-
-@dataclass(frozen=True)
-class OnnxNode:
-    """One node: `name` is the exporter's, or its first output; unused optional inputs are ''."""
-
-    op: str
-    domain: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-
-
-def optional(node: OnnxNode, i: int) -> str:
-    """The name of an input that may be left out; '' then."""
-    return node.inputs[i] if i < len(node.inputs) else ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A readable, well-formed model; `shapes` are those that ONNX's own inference could tell, at batch 1."""
-
-    name: str
-    input: str
-    input_shape: tuple[int, ...]
-    input_type: str  # as numpy names it
-    outputs: tuple[str, ...]
-    nodes: tuple[OnnxNode, ...]
-    tensors: Mapping[str, Any]
-    shapes: Mapping[str, tuple[int, ...]]
-    notes: tuple[str, ...]
-    metadata: Mapping[str, str]
 
 
 def read(path: Path) -> Source:
@@ -185,21 +143,6 @@ def _check_structure(graph: Any, name: str) -> None:
         raise McugradError(f"{name}: the model has no output: {AGAIN}")
 
 
-def check_order(source: Source) -> None:
-    """Every value read is written before, and once; raises McugradError."""
-    known = {source.input, *source.tensors, ""}
-    for node in source.nodes:
-        missing = next((v for v in node.inputs if v not in known), None)
-        if missing is not None:
-            raise McugradError(f"{source.name}: {node.name} reads {printable(missing)!r} before anything computes it: {AGAIN}")
-        twice = next((v for v in node.outputs if v and v in known), None)
-        if twice is not None:
-            raise McugradError(f"{source.name}: {printable(twice)!r} is written twice, the second time by {node.name}: {AGAIN}")
-        known.update(node.outputs)
-    if not source.outputs or not known.issuperset(source.outputs):
-        raise McugradError(f"{source.name}: nothing computes the output: {AGAIN}")
-
-
 def _check(model: Any, name: str) -> None:
     """onnx.checker; unknown operators pass, because the report names each of them."""
     try:
@@ -248,12 +191,6 @@ def _static(value: Any) -> tuple[int, ...]:
     return static if min(static := tuple(d.dim_value for d in value.type.tensor_type.shape.dim), default=0) > 0 else ()
 
 
-def printable(name: str) -> str:
-    """A foreign name, safe and short enough for a message."""
-    text = "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME])
-    return text if len(name) <= MAX_NAME else f"{text}..."
-
-
 def _node(node: Any) -> OnnxNode:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
     outputs = tuple(node.output)
@@ -265,17 +202,3 @@ def _node(node: Any) -> OnnxNode:
         outputs,
         attributes,
     )
-
-
-def array(tensor: Any) -> Array:
-    """The contents of a TensorProto; raises ValueError when they do not match its own dims and type.  Arrays are kept."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    count = math.prod(tensor.dims)
-    if any(d < 0 for d in tensor.dims) or count > MAX_FILE:
-        raise ValueError(f"absurd dims {list(tensor.dims)}")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    if tensor.HasField("raw_data") and len(tensor.raw_data) != count * dtype.itemsize:
-        raise ValueError(f"{len(tensor.raw_data)} bytes for dims {list(tensor.dims)}")
-    data: Array = onnx.numpy_helper.to_array(tensor)
-    return data.astype(np.float32) if dtype in {np.dtype(np.float64), np.dtype(np.float16)} else data

@@ -9,7 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
-from mcugrad.importers.onnx_read import Array, OnnxNode, Source, array
+from mcugrad.importers.source import Array, OnnxNode, Source, array
 from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.batch_norm import BatchNorm
 from mcugrad.ops.place import Pad

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mcugrad.importers.onnx_read import OnnxNode
 from mcugrad.importers.onnx_state import Blocked
+from mcugrad.importers.source import OnnxNode
 from mcugrad.ops.spatial import Window
 
 Pair = tuple[int, int]

@@ -12,8 +12,8 @@ from mcugrad.importers.image_units import image_preprocess, in_unit_range, unit_
 from mcugrad.importers.integer_layers import loss_notes
 from mcugrad.importers.model import TFLITE, Blocker, Classifier, Imported, Layer, Report, count_ops, layer_table
 from mcugrad.importers.onnx import MALFORMED, TWO_CLASSES, integer_limits, split_classifier, two_classes
-from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import Blocked, bounded_activation
+from mcugrad.importers.source import AGAIN
 from mcugrad.importers.tflite_ops import HANDLERS
 from mcugrad.importers.tflite_read import ABSENT, Source, TfliteNode, read
 from mcugrad.importers.tflite_state import Act, State

@@ -10,8 +10,8 @@ from itertools import accumulate
 import numpy as np
 
 from mcugrad.importers.limits import NO_LIMITS, Limits
-from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import Blocked
+from mcugrad.importers.source import AGAIN
 from mcugrad.importers.tflite_read import TfliteNode
 from mcugrad.importers.tflite_state import Act, State
 from mcugrad.ir import Value

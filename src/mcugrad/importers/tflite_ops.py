@@ -10,8 +10,8 @@ import numpy as np
 from mcugrad.importers.limits import NO_LIMITS, Limits
 from mcugrad.importers.model import Classifier
 from mcugrad.importers.onnx_fold import reshaped
-from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import NO_PADDING, Blocked, bounded_activation
+from mcugrad.importers.source import AGAIN
 from mcugrad.importers.tflite_more import (
     ACTIVATIONS,
     FUNCTIONS,

@@ -13,7 +13,7 @@ import tflite
 from numpy.typing import NDArray
 
 from mcugrad.errors import McugradError
-from mcugrad.importers.onnx_read import AGAIN, MAX_FILE, MAX_NAME, MAX_NODES, printable
+from mcugrad.importers.source import AGAIN, MAX_FILE, MAX_NAME, MAX_NODES, printable
 
 Array = NDArray[Any]
 

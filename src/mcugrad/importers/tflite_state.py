@@ -12,8 +12,8 @@ import numpy as np
 from mcugrad.importers.integer_layers import IntegerLayer, symmetric
 from mcugrad.importers.limits import NO_LIMITS, Limits, grids, span
 from mcugrad.importers.model import Classifier
-from mcugrad.importers.onnx_read import AGAIN
 from mcugrad.importers.onnx_state import MAX_WEIGHTS, NO_PADDING, Blocked, bounded_activation
+from mcugrad.importers.source import AGAIN
 from mcugrad.importers.tflite_read import ABSENT, Array, Source, Tensor, TfliteNode, contents
 from mcugrad.ir import Builder, Op, Quant, TensorType, Value
 from mcugrad.ops.add import Add

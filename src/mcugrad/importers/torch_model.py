@@ -12,7 +12,7 @@ from typing import Any
 from mcugrad.errors import McugradError
 from mcugrad.importers.model import PYTORCH, Imported, Report
 from mcugrad.importers.onnx import Translation
-from mcugrad.importers.onnx_read import Source, check_order
+from mcugrad.importers.source import Source, check_order
 from mcugrad.importers.torch_ops import source
 from mcugrad.importers.torch_read import AGAIN, read
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mcugrad.importers.onnx_read import Array, OnnxNode, Source
+from mcugrad.importers.source import Array, OnnxNode, Source
 from mcugrad.importers.torch_read import Call, Program, Tensor
 
 PREFIX = "torch.ops.aten."

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mcugrad.errors import McugradError
-from mcugrad.importers.onnx_read import MAX_FILE, MAX_NODES, Array, printable
 from mcugrad.importers.onnx_state import MAX_WEIGHTS
+from mcugrad.importers.source import MAX_FILE, MAX_NODES, Array, printable
 
 AGAIN = "write it again with torch.export.save(torch.export.export(module.eval(), (x,)), 'model.pt2'), torch 2.8 or newer"
 MODEL = "models/model.json"

@@ -10,11 +10,11 @@ from functools import cached_property
 from itertools import groupby
 
 from mcugrad.costs import Costs
-from mcugrad.ir import Builder, Graph, Value
+from mcugrad.ir import Graph, Node, Value
 from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
 from mcugrad.memory.problem import Home, build, storage
-from mcugrad.memory.schedule import ScheduleError, Step, arrange, layerwise, node_rows, stream_block
+from mcugrad.memory.schedule import Schedule, ScheduleError, Step, arrange, layerwise, node_rows, stream_block
 from mcugrad.passes.chunk import chunk_widths
 from mcugrad.passes.chunk_forward import Expansion, expansions, in_chunks
 from mcugrad.passes.recompute import taken_names
@@ -65,22 +65,35 @@ class Forward:
     def blocks(self) -> list[Block]:
         """In order of their end."""
         blocks = [Block(i, i + 1, Mode.LAYERWISE, int(self.live[i])) for i in range(int(self.rows), self.stop)]
+        return sorted([*blocks, *(self._row_block(*cut) for cut in self.row_cuts())], key=lambda b: b.stop)
+
+    def row_cuts(self) -> Iterator[tuple[int, int, bool]]:
+        """(start, stop, is the input pulled) of what may run row by row."""
         for cuts in self.runs:
             for i, start in enumerate(cuts):
                 pull = self.rows and start == 0
-                stops = [c for c in cuts[i + 1 :] if pull or c - start > 1]
-                blocks += [self._row_block(start, stop, pull) for stop in stops]
-        return sorted(blocks, key=lambda b: b.stop)
+                yield from ((start, c, pull) for c in cuts[i + 1 :] if pull or c - start > 1)
 
     @cached_property
     def leaner(self) -> list[Block]:
         """The same, and where layers need more than what follows the forward nodes, those in less scratch memory and their
         bottlenecks in chunks."""
-        names, floor, first = taken_names(self.graph), self.rest(), int(self.rows)  # rows are pulled by a segment of rows
-        narrow = [b for i in range(first, self.stop) if self.live[i] > floor and (b := self._narrow_block(i)) is not None]
-        high = [e for e in expansions(self.graph) if e.start >= first and self.live[e.start : e.stop].max() > floor]
-        chunks = [self._chunk_block(e, width, names) for e in high for width in chunk_widths(e.channels)]
+        narrow = [b for i in self.high_layers() if (b := self._narrow_block(i)) is not None]
+        chunks = [self._chunk_block(e, width, nodes) for e, width, nodes in self.chunked()]
         return sorted([*self.blocks, *narrow, *chunks], key=lambda b: b.stop)
+
+    def high_layers(self) -> list[int]:
+        """Forward nodes that run whole and need more than what follows them all."""
+        floor, first = self.rest(), int(self.rows)  # rows are pulled by a segment of rows
+        return [i for i in range(first, self.stop) if self.live[i] > floor]
+
+    def chunked(self) -> Iterator[tuple[Expansion, int, list[Node]]]:
+        """The bottlenecks around such nodes, with a width of chunks and the nodes of these."""
+        names, high = taken_names(self.graph), set(self.high_layers())
+        for found in expansions(self.graph):
+            if found.start >= int(self.rows) and not high.isdisjoint(range(found.start, found.stop)):
+                for width in chunk_widths(found.channels):
+                    yield found, width, in_chunks(self.graph, found, width, names)
 
     def candidates(self, cap: int | None) -> Iterator[tuple[Block, ...]]:
         """Cuts worth placing, best first: frugal where nearly free, the fewest extra instructions under the cap, the least."""
@@ -136,31 +149,45 @@ class Forward:
         return tuple(b for b in best[self.stop][1] if b.mode is not Mode.LAYERWISE) if self.stop in best else None
 
     def _row_block(self, start: int, stop: int, pull: bool) -> Block:
-        nodes = self.graph.nodes[start:stop]
-        kept = {v for n in nodes for v in n.outputs if self.lives.last.get(v, -1) >= stop}
-        steps, rings = stream_block(self.graph, start, stop, kept, input_rows=pull)
-        peak = self.lives.peak(start, stop, steps, rings) + self.lives.passing(start, stop, self.lives.touched(nodes))
+        peak, steps = self.row_peak(start, stop, pull)
         calls = Counter(s.node for s in steps if isinstance(s, Step))
         extra = sum(self.costs(node, n) - self.costs(node) for node, n in calls.items())
         return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra))
 
+    def row_peak(self, start: int, stop: int, pull: bool) -> tuple[int, Schedule]:
+        """Bytes alive at most while nodes[start:stop) run row by row, and their steps."""
+        nodes = self.graph.nodes[start:stop]
+        kept = {v for n in nodes for v in n.outputs if self.lives.last.get(v, -1) >= stop}
+        steps, rings = stream_block(self.graph, start, stop, kept, input_rows=pull)
+        return self.lives.peak(start, stop, steps, rings) + self.lives.passing(start, stop, self.lives.touched(nodes)), steps
+
     def _narrow_block(self, index: int) -> Block | None:
         node = self.graph.nodes[index]
-        op = node.op.leaner()
-        if op is None or (kernel := op.kernel(lean := replace(node, op=op))) is None:
+        peak, op = self.narrow_peak(index), node.op.leaner()
+        if peak is None or op is None:
             return None
-        peak = int(self.live[index]) - self.lives.scratch.get(node, 0) + kernel.scratch
-        return Block(index, index + 1, Mode.NARROW, peak, 0, round(self.costs(lean) - self.costs(node)))
+        return Block(index, index + 1, Mode.NARROW, peak, 0, round(self.costs(replace(node, op=op)) - self.costs(node)))
 
-    def _chunk_block(self, found: Expansion, width: int, names: Builder) -> Block:
+    def narrow_peak(self, index: int) -> int | None:
+        """Bytes alive while a node runs in less scratch memory; None where it cannot."""
+        node = self.graph.nodes[index]
+        op = node.op.leaner()
+        kernel = None if op is None else op.kernel(replace(node, op=op))
+        return None if kernel is None else int(self.live[index]) - self.lives.scratch.get(node, 0) + kernel.scratch
+
+    def _chunk_block(self, found: Expansion, width: int, nodes: list[Node]) -> Block:
         start, stop = found.start, found.stop
-        plain, nodes = self.graph.nodes[start:stop], in_chunks(self.graph, found, width, names)
+        plain = self.graph.nodes[start:stop]
+        extra = round(sum(map(self.costs, nodes)) - sum(map(self.costs, plain)))
+        peak = self.chunk_peak(found, nodes)
+        return Block(start, stop, Mode.CHANNELS, peak, len(nodes) - len(plain), extra, width, found)
+
+    def chunk_peak(self, found: Expansion, nodes: list[Node]) -> int:
+        """Bytes alive at most while the nodes run in the place of a bottleneck."""
         kernels = {n: n.op.kernel(n) for n in nodes}
         scratch = {n: k.scratch for n, k in kernels.items() if k is not None and k.scratch}
-        peak = self.lives.peak(start, stop, [Step(n, 0, node_rows(n)) for n in nodes], {}, scratch)
-        peak += self.lives.passing(start, stop, self.lives.touched(nodes))
-        extra = round(sum(map(self.costs, nodes)) - sum(map(self.costs, plain)))
-        return Block(start, stop, Mode.CHANNELS, peak, len(nodes) - len(plain), extra, width, found)
+        peak = self.lives.peak(found.start, found.stop, [Step(n, 0, node_rows(n)) for n in nodes], {}, scratch)
+        return peak + self.lives.passing(found.start, found.stop, self.lives.touched(nodes))
 
 
 def row_runs(graph: Graph) -> list[list[int]]:

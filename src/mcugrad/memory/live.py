@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mcugrad.ir import Graph, Node, Value
 from mcugrad.memory.buffer import ALIGN, Buffer
@@ -63,7 +63,7 @@ class Lives:
         The steps may have values of their own.  rings: rows kept per value.  scratch: bytes of nodes that the graph does
         not have."""
         spans = _Spans(self, self.scratch if scratch is None else scratch, rings)
-        for index, step in enumerate(steps):
+        for index, step in _ends(steps):
             spans.add(index, step)
         for index, step in enumerate(steps):
             if isinstance(step, Step) and step.segment is None:
@@ -145,6 +145,14 @@ class _Spans:
             ring = next((self.rings[v] for v in names if v in self.rings), None)
             found.append(Buffer(names, 0 if before else first, steps if after else last, self.size[owner], ring_rows=ring))
         return found
+
+
+def _ends(steps: Sequence[Step | LoadRows]) -> Iterator[tuple[int, Step | LoadRows]]:
+    """The first and the last step of each node, in order: those between use nothing earlier or later."""
+    keys = [s.node if isinstance(s, Step) else s.value for s in steps]
+    first = {keys[i]: i for i in reversed(range(len(steps)))}
+    for index in sorted({*first.values(), *{key: i for i, key in enumerate(keys)}.values()}):
+        yield index, steps[index]
 
 
 def _is_made(buffer: Buffer, steps: Sequence[Step | LoadRows]) -> bool:

@@ -24,7 +24,7 @@ from mcugrad.targets import Target
 TRIES = 3
 """Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
 
-__all__ = ["Block", "Mode", "Planned", "Planner", "Scheduled", "Way", "plan", "smallest_peak"]
+__all__ = ["Block", "Mode", "Planned", "Planner", "Scheduled", "Way", "plan"]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,6 @@ class Planned:
 def plan(graph: Graph, *, sram_for_arena: int | None = None, input_rows: bool | None = False, seed: int = 0) -> Planned:
     """`Planner(graph, input_rows, seed).plan(sram_for_arena)`, for a Cortex-M7."""
     return Planner(graph, input_rows, seed).plan(sram_for_arena)
-
-
-def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
-    """Bytes alive at most under the leanest modes of the forward pass: what its smallest arena needs, but for gaps.
-
-    input_rows: as for `plan`, None pulls the input where that is possible.  A fraction of the time of a plan."""
-    return Forward(graph, can_pull(graph) if input_rows is None else input_rows, Costs()).floor()
 
 
 class Planner:

@@ -17,7 +17,7 @@ from mcugrad.errors import McugradError
 from mcugrad.importers import Imported, Report
 from mcugrad.ir import Graph
 from mcugrad.loss import Loss
-from mcugrad.memory import modes
+from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.forward import Forward
 from mcugrad.memory.problem import state_layout
 from mcugrad.passes import TRAIN, run
@@ -82,7 +82,7 @@ def outlook(imported: Imported) -> Outlook:
         sample = np.random.default_rng(0).normal(size=graph.inputs[0].type.shape[1:])
         graph = assign(graph, observe(graph, [sample]))
     classes = DEFAULT_CLASSES if imported.classifier is None else max(len(imported.classifier.bias), 2)
-    arena = modes.smallest_peak(graph, input_rows=None)
+    arena = smallest_peak(graph, input_rows=None)
     inference = Size(arena + SHELL, constants(graph) + CODE)
     try:
         with_head, loss = attach_head(graph, classes), Loss.SOFTMAX

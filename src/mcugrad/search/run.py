@@ -11,7 +11,7 @@ from mcugrad.build import Firmware
 from mcugrad.errors import BudgetError
 from mcugrad.fit import INPUT_MODES, Line, Shortage
 from mcugrad.ir import Graph
-from mcugrad.memory.modes import smallest_peak
+from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.program import Program

@@ -9,8 +9,8 @@ from functools import cached_property
 
 from mcugrad.costs import OTHER, factors
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
-from mcugrad.memory import modes
 from mcugrad.memory.certificate import live as alive_bytes
+from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import layerwise
 from mcugrad.passes import TRAIN, run
@@ -202,7 +202,7 @@ class _Arenas:
     def _fill(self, low: int, high: int) -> None:
         for n in (low, high):
             if n not in self.known:
-                self.known[n] = modes.smallest_peak(self.graphs[n], input_rows=self.input_rows)
+                self.known[n] = smallest_peak(self.graphs[n], input_rows=self.input_rows)
                 self.progress("planning memory", len(self.known), len(self.graphs))
         if self.known[low] == self.known[high]:
             self.known |= dict.fromkeys(range(low, high), self.known[low])
