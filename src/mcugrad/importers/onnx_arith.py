@@ -9,7 +9,7 @@ import numpy as np
 
 from mcugrad.importers.onnx_move import constant_map
 from mcugrad.importers.onnx_state import Act, Blocked, State
-from mcugrad.importers.source import OnnxNode, optional
+from mcugrad.importers.source import Array, OnnxNode, optional
 from mcugrad.ir import Value
 from mcugrad.ops.add import Add, Sub
 from mcugrad.ops.clamp import Clamp
@@ -112,16 +112,18 @@ def arithmetic(state: State, node: OnnxNode) -> None:
         "Mul": (constant, zero),
         "Div": (1 / np.where(constant == 0, 1, constant), zero),
     }[node.op]
-    if node.op != "Div" and constant.ndim == len(act.shape) > 2 and constant.size != 1 and _varies(constant):
-        x, other = state.map(act), constant_map(state, node, first if reverse else second)
+    if node.op != "Div" and _varies(constant, act.shape):
+        x, other = state.map(act), constant_map(state, node, first if reverse else second, act.shape)
         _emitted(state, node, act, *((other, x) if reverse and node.op == "Sub" else (x, other)))
         return
     state.acts[node.outputs[0]] = state.affine(act, scale, shift, node)
 
 
-def _varies(constant: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
-    """Whether [1,C,...] differs between positions."""
-    rows = constant.reshape(constant.shape[1], -1)
+def _varies(constant: Array, shape: tuple[int, ...]) -> bool:
+    """Whether a constant that broadcasts against [1,C,H,W] or [1,C,L] differs between positions."""
+    if len(shape) < 3 or constant.size == 1 or np.broadcast_shapes(constant.shape, shape) != shape:
+        return False
+    rows = np.broadcast_to(constant, shape).reshape(shape[1], -1)
     return bool((rows != rows[:, :1]).any())
 
 

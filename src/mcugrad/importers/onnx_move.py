@@ -176,9 +176,11 @@ def concat(state: State, node: OnnxNode) -> None:
     state.acts[node.outputs[0]] = plain_map(state.emit(Concat(PLACES[rank][axis]), *values, name="concat", node=node), rank)
 
 
-def constant_map(state: State, node: OnnxNode, name: str) -> Value:
-    """A stored [1,C,H,W] or [1,C,L] as an NHWC parameter, on the grid that the model gives it."""
+def constant_map(state: State, node: OnnxNode, name: str, shape: tuple[int, ...] | None = None) -> Value:
+    """A stored [1,C,H,W] or [1,C,L] as an NHWC parameter, on the grid that the model gives it.  shape: what it is repeated
+    to, so that nothing is repeated at run time."""
     data = state.weight(name)
+    data = data if shape is None else np.broadcast_to(data, shape)
     if data.ndim not in {3, 4} or data.shape[0] != 1:
         raise Blocked(f"a constant of shape {list(data.shape)}", "store it as [1, C, H, W]")
     whole = data.reshape(1, data.shape[1], 1 if data.ndim == 3 else data.shape[2], data.shape[-1])
