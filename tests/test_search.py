@@ -17,7 +17,7 @@ import mcugrad
 from corpus import Net as CorpusNet
 from corpus import residual
 from mcugrad import cli
-from mcugrad.data import calibration_samples
+from mcugrad.data import Calibration, calibration_samples
 from mcugrad.digits import digits
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.importers import load
@@ -50,6 +50,7 @@ from mcugrad.targets import get_target
 from mcugrad.trainer import quiet
 from mcugrad.training.calibrate import temporary_head
 from mcugrad.training.scheme import UpdateScheme, layers, read_scheme, resolve
+from onnx_models import Net
 
 ASSET = Path(mcugrad.__file__).parent / "assets" / "digits.onnx"
 TARGET = get_target("cortex-m7")
@@ -349,6 +350,45 @@ def test_labels_are_asked_for(data: Path, tmp_path: Path) -> None:
         search_request(request(), tmp_path / "bare.npz", folder=tmp_path / "out")
     with pytest.raises(McugradError, match="unknown method 'luck'"):
         search_request(request(), data, method="luck", folder=tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two convolutions that are to give the image back, and images."""
+    folder, rng = tmp_path_factory.mktemp("autoencoder"), np.random.default_rng(0)
+    net = Net((1, 1, 8, 8))
+    hidden = net.op("Relu", net.conv("x", 1, 4, pads=[1, 1, 1, 1]))
+    net.save(folder / "m.onnx", net.conv(hidden, 4, 1, pads=[1, 1, 1, 1]))
+    x = rng.integers(0, 256, (60, 1, 1, 1)) * np.ones((60, 8, 8, 1))
+    np.savez(folder / "d.npz", x=x.astype(np.uint8), y=np.arange(60) // 48, split=np.arange(60) // 40)
+    return folder / "m.onnx", folder / "d.npz"
+
+
+@pytest.mark.parametrize("method", ["fisher", "contribution"])
+def test_a_model_that_restores_its_input_is_searched_by_its_own_loss(
+    autoencoder: tuple[Path, Path], tmp_path: Path, method: str
+) -> None:
+    model, data = autoencoder
+    asked = mcugrad.Request(model, sram=24 << 10, loss="autoencoder")
+    result = search_request(asked, data, method=method, trials=5, folder=tmp_path / "out")
+    chosen = result["chosen"]
+    assert chosen["biases"] >= 1 and chosen["sram"] <= 24 << 10
+    learned = mcugrad.Request(model, scheme=str(tmp_path / "out" / "scheme.toml"), loss="autoencoder", sram=24 << 10)
+    losses = mcugrad.train(learned, data, mcugrad.Course(epochs=6), folder=tmp_path / "run")["losses"]
+    assert np.mean(losses[-30:]) < np.mean(losses[:30])
+
+
+def test_the_gains_are_those_of_the_loss(data: Path) -> None:
+    """A sigmoid of one label has other gradients than a softmax of two classes."""
+    x = np.load(data)["x"]
+    y = (x.mean(axis=(1, 2, 3)) > x.mean()).astype(np.int64)
+    gains = []
+    for loss, labels in (("softmax", y), ("sigmoid", y[:, None])):
+        found = mcugrad.Request(ASSET, loss=loss).prepared(
+            load(ASSET), 2 if loss == "softmax" else 1, Calibration(x, labels, "x")
+        )
+        gains.append(importance(found, samples=8).bias)
+    assert gains[0].keys() == gains[1].keys() and gains[0] != gains[1]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> int:

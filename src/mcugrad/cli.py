@@ -255,6 +255,7 @@ def search(
     residual_bits: Bits = None,
     input_mode: InputMode = "auto",
     compiler: CompilerName = "zig",
+    loss: LossName = "softmax",
     seed: Seed = 0,
     quantizer: Quantizer = "minmax",
     preprocess: Pixels = None,
@@ -266,7 +267,7 @@ def search(
     from mcugrad.search.command import search_request
 
     request = Request(model, "head", classes, keep_head, target, sram, flash, None, None, residual_bits, input_mode,
-                      compiler, seed, quantizer=quantizer, preprocess=preprocess)  # fmt: skip
+                      compiler, seed, loss, quantizer, preprocess)  # fmt: skip
     folder = run_folder("search", model.stem, output)
     bar, show = progress_bar()
     with bar:

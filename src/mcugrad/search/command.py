@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from mcugrad import __version__
-from mcugrad.api import Request, input_shape
-from mcugrad.data import Dataset, calibration_samples, load_data
+from mcugrad.api import Request, head_outputs, input_shape, read_samples
+from mcugrad.data import Dataset, calibration_samples
 from mcugrad.errors import McugradError
 from mcugrad.fit import INPUT_MODES, Line
 from mcugrad.folder import fresh_folder
 from mcugrad.importers import Imported, load
+from mcugrad.loss import Loss
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared
 from mcugrad.report.pareto import draw_pareto
 from mcugrad.search.contribution import Trials, contribution
@@ -98,18 +99,23 @@ def search_request(
 
 def _dataset(request: Request, imported: Imported, data: Path, method: str) -> Dataset | None:
     """The whole data set, where the method trains or the number of classes is not known."""
-    if method == "fisher" and (request.classes is not None or request.keep_head):
+    if method == "fisher" and (request.classes is not None or _keeps_output(request)):
         return None
-    return load_data(data, input_shape=input_shape(imported), num_classes=request.classes, seed=request.seed)
+    return read_samples(request, imported, data, quiet)
+
+
+def _keeps_output(request: Request) -> bool:
+    return request.keep_head or Loss.named(request.loss) is Loss.AUTOENCODER
 
 
 def _prepared(request: Request, imported: Imported, data: Path, samples: Dataset | None) -> Prepared:
-    calibration = calibration_samples(request.calibrate or data, CALIBRATION_SAMPLES, input_shape(imported))
-    if calibration.y is None:
+    loss = Loss.named(request.loss)
+    calibration = calibration_samples(request.calibrate or data, CALIBRATION_SAMPLES, input_shape(imported), loss=loss)
+    if calibration.y is None and loss is not Loss.AUTOENCODER:
         raise McugradError(
             f"{calibration.origin}: has no labels, and how much a layer would learn depends on them: label the data"
         )
-    classes = None if request.keep_head else request.classes or (len(samples.classes) if samples else None)
+    classes = None if _keeps_output(request) else request.classes or (head_outputs(samples) if samples else None)
     return request.prepared(imported, classes, calibration)
 
 

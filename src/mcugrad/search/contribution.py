@@ -18,7 +18,7 @@ from mcugrad.compiler import host_program
 from mcugrad.devices.host import Host
 from mcugrad.ir import Array
 from mcugrad.prepare import Prepared, training_graph
-from mcugrad.search.space import RATIOS, Gains, Progress, channels_of, weight_data
+from mcugrad.search.space import RATIOS, Gains, Progress, channels_of, least_depth, weight_data
 from mcugrad.trainer import Course, learn
 from mcugrad.training.scheme import Update, UpdateScheme, layers
 
@@ -29,7 +29,7 @@ BITS = 8
 
 @dataclass(frozen=True)
 class Trials:
-    """Short trainings of one network: int8 inputs x [N,H,W,C] and labels y [N] in the order of learning."""
+    """Short trainings of one network: int8 inputs x [N,H,W,C] and labels y [N], or targets [N,K], in the order of learning."""
 
     prepared: Prepared
     x: Array
@@ -40,16 +40,18 @@ class Trials:
     def of(prepared: Prepared, raw: Array, y: Array, seed: int) -> Trials:
         """At most STEPS samples of the training set, shuffled by the seed."""
         order = np.random.default_rng(seed).permutation(len(raw))[:STEPS]
-        return Trials(prepared, prepared.quantize(raw[order]), y[order], seed)
+        return Trials(prepared, prepared.quantize(raw[order]), prepared.targets.encode(y[order], len(order)), seed)
 
     def loss(self, scheme: UpdateScheme) -> float:
         """Mean loss before learning over the second half of a run from the initial parameters."""
-        graph = training_graph(self.prepared, scheme, rate=RATE, seed=self.seed)
+        targets = self.prepared.targets
+        graph = training_graph(self.prepared, scheme, rate=RATE / targets.power, seed=self.seed)
+        score = targets.loss_of(self.prepared.graph)
         course = Course(steps=len(self.x), schedule="constant", skip=2.0, seed=self.seed)
         with tempfile.TemporaryDirectory() as folder:
             _, library = host_program(graph, self.prepared.name, Path(folder))
             with Host.load(library) as device:
-                losses = learn(device, self.x, self.y, course).losses
+                losses = learn(device, self.x, self.y, course, score=score, chance=targets.chance).losses
         return float(np.mean(losses[len(losses) // 2 :]))
 
 
@@ -61,7 +63,8 @@ def contribution(trials: Trials, runs: int, deepest: int, progress: Progress) ->
     behind it.  A share r of the input channels is taken to bring sqrt(r) of the gain.  What was not measured gains nothing.
     """
     names = tuple(layers(trials.prepared.graph))
-    depths = sorted({int(d) for d in np.linspace(0, deepest, max(2, runs // 4)).round()})
+    least = least_depth(trials.prepared)
+    depths = sorted({int(d) for d in np.linspace(least, max(deepest, least), max(2, runs // 4)).round()})
     measured = list(range(len(names) - 1, len(names) - 1 - min(deepest, runs - len(depths)), -1))
     total, done = len(depths) + len(measured), 0
     biased: dict[int, float] = {}
@@ -82,7 +85,7 @@ def contribution(trials: Trials, runs: int, deepest: int, progress: Progress) ->
 
 def _gains(prepared: Prepared, names: Sequence[str], biased: Mapping[int, float], measured: Mapping[str, float]) -> Gains:
     """What was measured as gains of parts; noise below zero counts as zero."""
-    curve = np.maximum.accumulate([biased[0] - loss for _, loss in sorted(biased.items())])
+    curve = np.maximum.accumulate([biased[min(biased)] - loss for _, loss in sorted(biased.items())])
     bias = {}
     for n in range(1, len(names) + 1):
         here, before = np.interp([n, n - 1], sorted(biased), curve)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mcugrad.ir import Array, Graph, Node, Value, interpret
+from mcugrad.ops.head import Head
 from mcugrad.passes.train import prune
 from mcugrad.prepare import Prepared
 from mcugrad.training.autodiff import TrainingPlan, differentiate
@@ -34,25 +35,33 @@ class Importance:
 def importance(prepared: Prepared, *, samples: int = SAMPLES, seed: int = 0) -> Importance:
     """Importance of every layer of a prepared network on its calibration samples.
 
-    A random head stands in for the one to be learned; forward and masks are integer, the backward pass float64.  The
-    weight gradient is sum_p (x - mean_c x) * g: without the centring the mean of post-ReLU inputs misleads.
+    A random head stands in for the one to be learned, where there is one; forward and masks are integer, the backward pass
+    float64.  The weight gradient is sum_p (x - mean_c x) * g: without the centring the mean of post-ReLU inputs misleads.
     """
     selection = resolve(replace(BUILT_IN["full"], residual_bits=0, head=False), prepared.graph)
     x, y = prepared.x[:samples], prepared.y[:samples]
-    plan = TrainingPlan(selection, means=input_means(prepared.graph, selection, x))
-    head = temporary_head((prepared.graph.nodes[-1].inputs[1].type.shape[0], prepared.classes), seed)
-    known = {"head_weight": head, "head_bias": np.zeros(head.shape[1], np.int32)}
-    graph, found = _gradients(prepared.graph.with_params(known), plan)
+    plan = TrainingPlan(selection, means=input_means(prepared.graph, selection, x), loss=prepared.targets.loss)
+    graph, found = _gradients(_with_random_head(prepared, seed), plan)
     weight = {name: np.zeros(1) for name in found}
     bias = dict.fromkeys(found, 0.0)
     for sample, label in zip(x, y, strict=True):
-        feeds = {graph.inputs[0].name: sample[None], "label": np.array([label]), "control": np.array([0, 0, 0, 1 << 16])}
+        control = np.array([0, 0, 0, 1 << 16])
+        feeds = {graph.inputs[0].name: sample[None], "label": np.atleast_1d(label), "control": control}
         result = interpret(graph, feeds, gradient_mode)
         scale = 2.0 ** float(result[found[next(iter(found))].exponent][0])
         for name, part in found.items():
             weight[name] = weight[name] + part.weight_energy(result[part.weight], scale) / len(x)
             bias[name] += part.bias_energy(result[part.bias], scale) / len(x)
     return Importance(weight, bias)
+
+
+def _with_random_head(prepared: Prepared, seed: int) -> Graph:
+    """A model that keeps its own output stays as it is."""
+    last = prepared.graph.nodes[-1]
+    if not isinstance(last.op, Head):
+        return prepared.graph
+    head = temporary_head((last.inputs[1].type.shape[0], prepared.classes), seed)
+    return prepared.graph.with_params({"head_weight": head, "head_bias": np.zeros(head.shape[1], np.int32)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from mcugrad.prepare import Prepared
 from mcugrad.program import Program
 from mcugrad.search.cost import constants, instructions, scheduled_instructions
 from mcugrad.search.solve import Choice, Cost, Limits
-from mcugrad.search.space import Progress, Space, scheme_of, training
+from mcugrad.search.space import Progress, Space, least_depth, scheme_of, training
 from mcugrad.training.scheme import HEAD_ONLY
 
 ROUNDS = 5  # of solving and confirming
@@ -65,17 +65,19 @@ class Budgeted:
 
 
 def head_cost(job: Budgeted) -> tuple[Cost, Fixed]:
-    """Least cost of learning the head alone.  Raises BudgetError, saying by how much, where even that does not fit."""
-    graph = training(job.prepared, HEAD_ONLY)
+    """Least cost of learning at all: the head alone, or the last bias where the model keeps its output.  Raises BudgetError,
+    saying by how much, where even that does not fit."""
+    graph = training(job.prepared, replace(HEAD_ONLY, biases=least_depth(job.prepared)))
+    what = "the last bias" if least_depth(job.prepared) else "the head"
     try:
         program, firmware = _fit(graph, job)
     except Shortage as shortage:
         option = f"--{shortage.memory.lower()} {-(-(shortage.needed or 0) // 1024)}K"
-        raise BudgetError(f"even the head alone does not fit. {shortage}. Give it {option}", shortage.needed) from None
+        raise BudgetError(f"even {what} alone does not fit. {shortage}. Give it {option}", shortage.needed) from None
     cost = _measured(program, firmware, job)
     if job.instructions is not None and cost.instructions > job.instructions:
         raise BudgetError(
-            f"even the head alone does not fit: a step that trains it takes about {cost.instructions} instructions, "
+            f"even {what} alone does not fit: a step that trains it takes about {cost.instructions} instructions, "
             f"{cost.instructions - job.instructions} more than the {job.instructions} allowed. Give it --instructions "
             f"{-(-cost.instructions // 1_000_000)}M, or take a smaller model or input",
             cost.instructions,
@@ -92,7 +94,8 @@ def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, solver: Solver
     of the next round, until a choice fits; if that one needs less than was taken, one more round tries to use the rest.
     """
     limits = job.limits.less(Cost(fixed.sram, fixed.flash, 0))
-    best, wrong = Found(Choice(where, where.depths[0], ()), head, head, fixed, limits, ()), Cost(0, 0, 0)
+    least = Choice(where, where.depths[least_depth(job.prepared)], ())
+    best, wrong = Found(least, head, head, fixed, limits, ()), Cost(0, 0, 0)
     rounds: list[tuple[Choice, Cost, bool]] = []
     for n in range(ROUNDS):
         progress("confirming", n, ROUNDS)

@@ -13,6 +13,7 @@ from mcugrad.memory.certificate import live as alive_bytes
 from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import layerwise
+from mcugrad.ops.head import Head
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
 from mcugrad.search.cost import constants, instructions
@@ -137,7 +138,13 @@ def channels_of(data: Array, node: Node, ratio: float) -> tuple[int, ...] | None
 
 def training(prepared: Prepared, scheme: UpdateScheme) -> Graph:
     """The fused training graph without calibrated exponents: all that memory and instructions depend on."""
-    return run(differentiate(prepared.graph, TrainingPlan(resolve(scheme, prepared.graph))), TRAIN)
+    plan = TrainingPlan(resolve(scheme, prepared.graph), loss=prepared.targets.loss)
+    return run(differentiate(prepared.graph, plan), TRAIN)
+
+
+def least_depth(prepared: Prepared) -> int:
+    """Biases that learn at least: none beside a head, one where there is no head to learn."""
+    return 0 if isinstance(prepared.graph.nodes[-1].op, Head) else 1
 
 
 Progress = Callable[[str, int, int], None]
