@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from mcugrad.api import Request
+from mcugrad.api import train_request as train
 from mcugrad.errors import McugradError
 from mcugrad.sweep import RESULTS, SUMMARY, Job, Sweep, parse_jobs, read_results, summary, sweep
 from mcugrad.trainer import Course
+from onnx_models import Net
 from test_cli import blobs, write_model
 
 
@@ -98,6 +100,27 @@ def test_a_sweep_learns_numbers_too(plan: Sweep, loss: str, metric: str, tmp_pat
     own = Sweep(replace(plan.request, loss=loss), tmp_path / "data.npz", Course(epochs=8))
     result = sweep(own, parse_jobs("head", "0.02,0.1", "0"), tmp_path / "out", workers=1)
     assert result["best"]["metric"] == metric and result["best"]["test"]["mean"] > 0.3
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["no labels", "anomalies"])
+def test_a_sweep_of_an_autoencoder_chooses_the_smaller_error(tmp_path: Path, labelled: bool) -> None:
+    """The default rate is in the units of the model's own output, as in a single training."""
+    rng, net = np.random.default_rng(0), Net((1, 1, 8, 8))
+    hidden = net.op("Relu", net.conv("x", 1, 4, pads=[1, 1, 1, 1]))
+    net.save(tmp_path / "m.onnx", net.conv(hidden, 4, 1, pads=[1, 1, 1, 1]))
+    x = rng.integers(0, 256, (60, 1, 1, 1)) * np.ones((60, 8, 8, 1))
+    y = {"y": (np.arange(60) % 5 == 4).astype(np.int64), "split": (np.arange(60) % 5 > 2).astype(np.uint8)} if labelled else {}
+    np.savez(tmp_path / "d.npz", x=x.astype(np.uint8), **y)
+    request = Request(str(tmp_path / "m.onnx"), loss="autoencoder")
+    plan = Sweep(request, tmp_path / "d.npz", Course(epochs=6))
+    result = sweep(plan, parse_jobs("bias,full", "default", "0"), tmp_path / "out", workers=1)
+    errors = [row["validation"]["mean"] for row in result["rows"]]
+    assert errors == sorted(errors) and {row["metric"] for row in result["rows"]} == {"mse"}
+    alone = train(
+        replace(request, scheme=result["best"]["scheme"]), tmp_path / "d.npz", Course(epochs=6), folder=tmp_path / "run"
+    )
+    assert result["best"]["test"]["mean"] < alone["mse"]["before"]
+    assert read_results(tmp_path / "out" / RESULTS)[0]["rate"] < 0.1
 
 
 def test_validation_samples_are_neither_learned_nor_tested(plan: Sweep) -> None:

@@ -96,7 +96,8 @@ class Sweep:
         """Trains once on the host twin; what came of it, as JSON values.  Raises McugradError for wrong input."""
         prepared, data = _shared(self.request, self.data)
         scheme = replace(self.request, scheme=job.scheme).update_scheme(prepared.name)
-        rate = job.rate if job.rate is not None else default_rate(resolve(scheme, prepared.graph), prepared.graph)
+        usual = default_rate(resolve(scheme, prepared.graph), prepared.graph) / prepared.targets.power
+        rate = usual if job.rate is None else job.rate
         graph = training_graph(prepared, scheme, rate=rate)
         (x, y), held, test = _parts(prepared, data, job.seed)
         course, targets = replace(self.course, seed=job.seed), prepared.targets
