@@ -2,7 +2,7 @@
 
     python benchmarks/stability.py                # every run that stability.json does not hold yet
     python benchmarks/stability.py --table        # the table only
-    python benchmarks/stability.py --runs full/constant
+    python benchmarks/stability.py --runs full/constant --work FOLDER   # goes on from the last mark reached there
 
 Needs the models in ../shared/models/tiny_training and the set in ../shared/data.  No sample is skipped, so that every
 step has a backward pass; a constant rate is the hard case, because nothing damps what would drift.
@@ -87,11 +87,12 @@ class Run:
     schedule: str
     adapt: bool = False
     rate: float | None = None
+    model: str = MODEL
 
     @property
     def name(self) -> str:
         parts = [self.scheme, self.schedule, *(["adapt"] if self.adapt else []), *([f"lr {self.rate:g}"] if self.rate else [])]
-        return "/".join(parts)
+        return "/".join([*([self.model] if self.model != MODEL else []), *parts])
 
 
 RUNS = (
@@ -103,6 +104,7 @@ RUNS = (
     Run("full", "constant", adapt=True),
     Run("49kb", "constant", rate=6e-3),
     Run("full", "constant", rate=2e-3),
+    Run("full", "constant", model="mbv2-w0.35"),
 )
 
 
@@ -132,13 +134,17 @@ class Watch:
         self.first = program.unpack_state(device.read_params())
         self.elements = stored_gradients(program)
 
-    def rows(self, x: Array, y: Array, test_x: Array, test_y: Array) -> list[dict[str, Any]]:
-        """What was seen at each mark; x int8 [N,H,W,C], y [N]."""
+    def rows(self, x: Array, y: Array, test_x: Array, test_y: Array, kept: Path | None = None) -> list[dict[str, Any]]:
+        """What was seen at each mark; x int8 [N,H,W,C], y [N].
+
+        kept: a file that holds the last mark reached, from which a run that was cut short goes on."""
         total = self.marks[-1]
         order = self.course.order(y, total)
-        self.device.set_control(seed=self.course.seed, step=0, skip=NEVER_SKIP)
-        found, window = [], np.zeros((0, 3))
-        for at in range(0, total, CHUNK):
+        found = self._resumed(kept)
+        start = found[-1]["step"] if found else 0
+        self.device.set_control(seed=self.course.seed, step=start, skip=NEVER_SKIP)
+        window = np.zeros((0, 3))
+        for at in range(start, total, CHUNK):
             self.device.set_control(halvings=self.course.halvings(at, total))
             chosen = order[at : at + CHUNK]
             results = self.device.train_many(x[chosen], y[chosen].astype(np.int32))
@@ -146,6 +152,17 @@ class Watch:
             window = np.concatenate([window, seen])[-WINDOW:]
             if at + CHUNK in self.marks:
                 found.append({"step": at + CHUNK, **self.look(window, test_x, test_y)})
+                if kept is not None:
+                    kept.write_text(json.dumps({"marks": found, "state": self.device.read_params().hex()}), encoding="utf-8")
+        return found
+
+    def _resumed(self, kept: Path | None) -> list[dict[str, Any]]:
+        """The marks that were reached, the device as it was at the last of them."""
+        if kept is None or not kept.exists():
+            return []
+        last = json.loads(kept.read_text(encoding="utf-8"))
+        self.device.write_params(bytes.fromhex(last["state"]))
+        found: list[dict[str, Any]] = last["marks"]
         return found
 
     def look(self, window: Array, test_x: Array, test_y: Array) -> dict[str, Any]:
@@ -175,13 +192,15 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
 
 def perform(run: Run, whole: Prepared, images: Images, work: Path) -> dict[str, Any]:
     """Builds the twin and runs it to the last mark."""
-    scheme = replace(read_scheme(run.scheme, MODEL), adapt=run.adapt)
+    scheme = replace(read_scheme(run.scheme, run.model), adapt=run.adapt)
     graph = training_graph(whole, scheme, rate=run.rate)
-    program, library = host_program(graph, whole.name, work / run.name.replace("/", "-").replace(" ", ""))
+    folder = work / run.name.replace("/", "-").replace(" ", "")
+    program, library = host_program(graph, whole.name, folder)
     x, test = whole.quantize(images.x), whole.quantize(images.test_x)
     with Host.load(library) as device:
-        rows = Watch(program, device, Course(steps=MARKS[-1], schedule=run.schedule)).rows(x, images.y, test, images.test_y)
-    return {"run": run.name, "model": MODEL, "set": SET, **asdict(run), "broken": verdict(rows), "marks": rows}
+        watch = Watch(program, device, Course(steps=MARKS[-1], schedule=run.schedule))
+        rows = watch.rows(x, images.y, test, images.test_y, folder / "last_mark.json")
+    return {"run": run.name, "set": SET, **asdict(run), "broken": verdict(rows), "marks": rows}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -213,9 +232,9 @@ def main() -> None:
     wanted = [] if args.table else [r for r in RUNS if r.name in args.runs and r.name not in known]
     if wanted:
         images = read()
-        imported = load(SHARED / "models" / "tiny_training" / f"{MODEL}.pkl")
-        whole = prepare(imported, classes=int(images.y.max()) + 1, calibration=images.calibration())
         for run in wanted:
+            imported = load(SHARED / "models" / "tiny_training" / f"{run.model}.pkl")
+            whole = prepare(imported, classes=int(images.y.max()) + 1, calibration=images.calibration())
             results = [*stored(), perform(run, whole, images, args.work)]
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             sys.stderr.write(f"{run.name}: {results[-1]['broken'] or 'stable'}\n")

@@ -55,6 +55,19 @@ def test_hundreds_of_steps_on_the_core_are_those_of_the_host(network: Prepared, 
     assert found[0] == found[1]
 
 
+def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(network: Prepared, tmp_path: Path) -> None:
+    (x, y), (test_x, test_y) = digits("changed").train, digits("changed").test
+    program, library = host_program(training_graph(network, read_scheme("demo", "digits")), "digits", tmp_path)
+    course, test = Course(steps=4000, schedule="constant"), (network.quantize(test_x[:50]), test_y[:50])
+    kept, hashes = tmp_path / "last.json", []
+    for marks, file in (((1000, 2000), kept), ((1000, 2000, 4000), kept), ((1000, 2000, 4000), None)):
+        with Host.load(library) as device:
+            rows = Watch(program, device, course, marks).rows(network.quantize(x), y, *test, file)
+        assert [r["step"] for r in rows] == list(marks)
+        hashes.append(rows)
+    assert hashes[1] == hashes[2] and hashes[1][:2] == hashes[0]
+
+
 def row(step: int, **changes: float) -> dict[str, Any]:
     good = {"loss": 1.0, "accuracy": 0.8, "saturated": 1e-5, "weights_clamped": 0.0, "largest_bias": 0.01}
     return {"step": step, **good, **changes}
