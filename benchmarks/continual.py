@@ -46,12 +46,13 @@ FIGURES = ("all", "old", "new", "forgetting")
 @dataclass(frozen=True)
 class Way:
     """How the later classes are learned.  buffer: KiB of past samples; replays: learned again per step; together: all
-    classes come mixed."""
+    classes come mixed; masked: outputs wait for their first sample."""
 
     title: str
     buffer: int = 0
     replays: int = 1
     together: bool = False
+    masked: bool = False
 
 
 WAYS = (
@@ -60,6 +61,8 @@ WAYS = (
     Way("64 KiB, 4 learned again per step", 64, 4),
     Way("128 KiB, 4 learned again per step", 128, 4),
     Way("all classes together, no phases", together=True),
+    Way("no replay, outputs masked", masked=True),
+    Way("128 KiB, 4 learned again per step, outputs masked", 128, 4, masked=True),
 )
 
 
@@ -80,11 +83,11 @@ def measure(name: str, scheme: str, way: Way, seed: int, bench: Bench, work: Pat
     """One run: accuracies in percent at its end, forgetting in points, and slots of the buffer."""
     classes, split, what = bench.pool.classes, bench.splits(seed), bench.scheme(scheme)
     at = bench.cut(what)
-    graph = training_graph(bench.whole, what)
+    graph = training_graph(bench.whole, replace(what, masked=way.masked))
     if at is not None:
         graph = without_prefix(graph, at)
     replay = replay_of(way, graph, classes)
-    _, library = host_program(graph, MODEL, work / f"{name}-{scheme}-{way.buffer}-{way.replays}", replay)
+    _, library = host_program(graph, MODEL, work / f"{name}-{scheme}-{way.buffer}-{way.replays}-{way.masked}", replay)
     course = replace(bench.course(seed), new=tuple(range(classes - classes // 3, classes)))
     x, y = bench.inputs(at), bench.pool.y
     train, test = ((x[i], y[i]) for i in (split.train, split.test))

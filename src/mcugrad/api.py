@@ -41,7 +41,7 @@ class Request:
     autoencoder.  quantizer: minmax, percentile or mse.  preprocess: what raw samples go through (None: what the model says,
     or the usual).  accumulate: samples of one step.  augment: see `augment.parse_augment`.
     replay: past samples kept at the end of the frozen layers, "auto": as many as fit; replays: of them
-    learned from again after each new sample.
+    learned from again after each new sample.  mask_unseen: outputs wait for their first sample.
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -66,6 +66,7 @@ class Request:
     augment: str | None = None
     replay: int | Literal["auto"] | None = None
     replays: int = 1
+    mask_unseen: bool = False
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -111,7 +112,8 @@ class Request:
         scheme = read_scheme(self.scheme, model)
         scheme = scheme if self.residual_bits is None else with_residual_bits(scheme, self.residual_bits)
         scheme = scheme if self.bias_bits is None else with_bias_bits(scheme, self.bias_bits)
-        return scheme if self.accumulate is None else with_accumulation(scheme, self.accumulate)
+        scheme = scheme if self.accumulate is None else with_accumulation(scheme, self.accumulate)
+        return replace(scheme, masked=True) if self.mask_unseen else scheme
 
 
 def input_shape(imported: Imported) -> tuple[int, int, int]:

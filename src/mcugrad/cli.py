@@ -29,6 +29,7 @@ from mcugrad.options import (
     Json,
     KeepHead,
     LossName,
+    MaskUnseen,
     Model,
     NewClasses,
     NoSeed,
@@ -163,6 +164,7 @@ def compile_command(
     preprocess: Pixels = None,
     replay: ReplaySlots = None,
     replays: Replays = 1,
+    mask_unseen: MaskUnseen = False,
     as_json: Json = False,
 ) -> None:
     """A folder of C99 and a linked firmware that infers and learns, checked against the memory it may use."""
@@ -171,7 +173,7 @@ def compile_command(
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
                       compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
-                      replay, replays)  # fmt: skip
+                      replay, replays, mask_unseen)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -216,6 +218,7 @@ def train(
     preprocess: Pixels = None,
     replay: ReplaySlots = None,
     replays: Replays = 1,
+    mask_unseen: MaskUnseen = False,
     new_classes: NewClasses = None,
     as_json: Json = False,
 ) -> None:
@@ -228,7 +231,7 @@ def train(
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
                       compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
-                      replay, replays)  # fmt: skip
+                      replay, replays, mask_unseen)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced, new_classes or ())
     bar, show = progress_bar()
     with bar:

@@ -144,6 +144,9 @@ ReplaySlots = Annotated[
         "--replay", parser=parse_replay, metavar="N|auto", help="Keep so many past samples in SRAM and learn from them again."
     ),
 ]
+MaskUnseen = Annotated[
+    bool, typer.Option("--mask-unseen", help="Outputs that no sample has reached get no probability and learn nothing.")
+]
 Replays = Annotated[int, typer.Option(help="Kept samples to learn from again after each new one.", min=1, max=64)]
 NewClasses = Annotated[
     Any,

@@ -22,7 +22,7 @@ from mcugrad.quant.assign import assign
 from mcugrad.quant.observe import QUANTIZERS, image_range, observe
 from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import EXPONENT_SAMPLES, MEAN_SAMPLES, gradient_exponents, input_means, temporary_head
-from mcugrad.training.head import attach_head, attach_logits
+from mcugrad.training.head import attach_head, attach_logits, masked
 from mcugrad.training.scheme import Selection, UpdateScheme, resolve
 from mcugrad.training.targets import Targets
 
@@ -248,7 +248,7 @@ def training_graph(
     rate = default_rate(selection, prepared.graph) / prepared.targets.power if rate is None else rate
     plan = TrainingPlan(selection, rate, loss=prepared.targets.loss)
     plan = replace(plan, **_calibrated(prepared, selection, seed))
-    graph = differentiate(prepared.graph, plan)
+    graph = differentiate(masked(prepared.graph, plan.loss) if scheme.masked else prepared.graph, plan)
     if prepared.augment is not None:
         graph = replace(graph, meta={**graph.meta, AUGMENT: prepared.augment})
     control = np.array([seed, 0, 0, 1 << 16], np.int64)

@@ -10,6 +10,7 @@
 #include "port.h"
 
 #define MCG_BIAS_LIMIT (1 << 30)
+#define MCG_UNSEEN (-MCG_BIAS_LIMIT) /* bias, and logit, of an output that no sample has reached */
 
 static inline int32_t mcg_between(int32_t v, int32_t low, int32_t high) {
   return v < low ? low : v > high ? high : v;

@@ -8,7 +8,7 @@ import numpy as np
 
 from mcugrad.ir import Graph, Quant, TensorType, Value
 from mcugrad.ops.example_grad import STEP, Sketch
-from mcugrad.ops.head import Head, HeadInputGrad, HeadUpdate, weight_limit
+from mcugrad.ops.head import UNSEEN, Head, HeadInputGrad, HeadUpdate, weight_limit
 from mcugrad.ops.loss import SampleScale, SoftmaxCrossEntropy, StopIfEasy, StopIfZero
 
 SIZES = ((5, 3), (16, 12), (1, 2), (33, 1), (160, 7))  # features, classes
@@ -55,12 +55,32 @@ def head_updates() -> Iterator[Graph]:
             yield s.build.graph(new, ((weight, new[0]), (bias, new[1])))
             for count in (0, 6):
                 yield held_head_update(size, rate, 10 * i + j, count)
+    yield from meetings()
 
 
-def held_head_update(size: tuple[int, ...], rate: float, seed: int, count: int) -> Graph:
+def meetings() -> Iterator[Graph]:
+    """A sample of an output that was not seen before, beside one that still is not."""
+    for rate in (1.5e-3, 1e-12):
+        s = Sketch(3)
+        x, weight, bias = unseen_classifier(s)
+        g = s.build.param("g", TensorType((4,), "s32"), np.array([9000, -32768, 0, 23768]))
+        control = s.constant("control", (s.seed, STEP, 0, 32769), "s32")
+        new = s.build.add(HeadUpdate(rate), x, g, weight, bias, control, name="new")
+        yield s.build.graph(new, ((weight, new[0]), (bias, new[1])))
+    yield held_head_update((6, 4), 1.5e-3, 3, 6, unseen=True)
+
+
+def unseen_classifier(s: Sketch) -> tuple[Value, Value, Value]:
+    """Six features and four outputs, the second and third unseen."""
+    x = s.random("x", (1, 1, 1, 6), "s8", QUANT)
+    weight = s.build.param("weight", TensorType((6, 4), "s16"), s.rng.integers(-9, 10, (6, 4)) * (1, 0, 0, 1))
+    return x, weight, s.build.param("bias", TensorType((4,), "s32"), np.array([55, UNSEEN, UNSEEN, -70]))
+
+
+def held_head_update(size: tuple[int, ...], rate: float, seed: int, count: int, unseen: bool = False) -> Graph:
     """The same as one of the seven samples of a step."""
     s = Sketch(seed)
-    x, weight, bias = classifier(s, *size)
+    x, weight, bias = unseen_classifier(s) if unseen else classifier(s, *size)
     control, op = s.constant("control", (s.seed, STEP, seed % 3, 32769), "s32"), HeadUpdate(rate, samples=7)
     most = [count * h.most + (1 << h.fraction >> 1) for h in op.holds]
     old = (weight, bias)
@@ -82,6 +102,13 @@ def losses() -> Iterator[Graph]:
         logits = s.build.param("logits", TensorType((classes,), "s32"), data)
         label = s.constant("label", (int(s.rng.integers(classes)),), "s32")
         yield s.build.graph(s.build.add(SoftmaxCrossEntropy(scale), logits, label, name="loss"))
+    for wanted in (0, 1):
+        for seen in ((-500, 900, 1300), (UNSEEN - 1, UNSEEN - 9, -(1 << 31)), (UNSEEN, UNSEEN, UNSEEN)):
+            s = Sketch(wanted)
+            data = np.array([seen[0], UNSEEN, *seen[1:]])
+            logits = s.build.param("logits", TensorType((4,), "s32"), data)
+            label = s.constant("label", (wanted,), "s32")
+            yield s.build.graph(s.build.add(SoftmaxCrossEntropy(0.02), logits, label, name="loss"))
 
 
 def stops_if_easy() -> Iterator[Graph]:

@@ -19,6 +19,14 @@ from mcugrad.quant.affine import BIAS_LIMIT, log2_shift, rsh
 Array = NDArray[Any]
 
 HEAD_ONE = 4096  # 1.0 in the head's Q12
+UNSEEN = -BIAS_LIMIT
+"""Bias of an output that no sample has reached: its weights are zero, so this is its logit too.  It has probability 0 and no
+gradient until a sample carries its label; then it starts from 0."""
+
+
+def met(bias: Array, step: Array) -> Array:
+    """The biases from which a step starts: 0 for an unseen output that has one."""
+    return np.where((bias == UNSEEN) & (step != 0), 0, bias)
 
 
 def weight_limit(features: TensorType) -> int:
@@ -124,7 +132,8 @@ class HeadUpdate(Op):
 
     kw = -round(log2(lr * s_f * 2**12)) + bits + halvings, kb = -round(log2(lr * 2**12 / s_f)) + bits + halvings.
     bits: fraction bits of g.  Inputs: x, g, W, b, control (, held W, held b, count).  Outputs: W', b' (, held W', held b').
-    samples: of one step, whose shares are held until the last one; lr is divided by their number.
+    samples: of one step, whose shares are held until the last one; lr is divided by their number.  An UNSEEN output that
+    has a gradient starts from 0.
     """
 
     rate: float
@@ -165,7 +174,8 @@ class HeadUpdate(Op):
             (step, moved), kept = zip(*steps, strict=True)
         else:
             step, moved = rsh(product, kw + halvings), rsh(g, kb + halvings)
-        new = np.clip(weight - step, -limit, limit), np.clip(bias.astype(np.int64) - moved, -BIAS_LIMIT, BIAS_LIMIT)
+        bias = met(bias.astype(np.int64), moved if held else g)
+        new = np.clip(weight - step, -limit, limit), np.clip(bias - moved, -BIAS_LIMIT, BIAS_LIMIT)
         return (*new, *kept)
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
@@ -173,9 +183,9 @@ class HeadUpdate(Op):
         (kw, kb), halvings = self.shifts(node), Control.of(control).halvings
         steps = np.outer(centred_features(node, x), g) * 2.0 ** -(kw + halvings), g * 2.0 ** -(kb + halvings)
         if not held:
-            return weight - steps[0], bias - steps[1]
+            return weight - steps[0], met(bias, g) - steps[1]
         taken = [h.take_real(v * 2.0**h.fraction, old, held[2]) for h, v, old in zip(self.holds, steps, held[:2], strict=True)]
-        return weight - taken[0][0], bias - taken[1][0], taken[0][1], taken[1][1]
+        return weight - taken[0][0], met(bias, taken[1][0]) - taken[1][0], taken[0][1], taken[1][1]
 
     def work(self, node: Node) -> Work:
         return replace(super().work(node), macs=node.inputs[2].type.elements)

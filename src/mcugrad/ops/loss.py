@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.ir import Context, Graph, GraphError, Kernel, Node, Op, Operand, Quant, StopStep, Struct, TensorType
+from mcugrad.ops.head import UNSEEN
 from mcugrad.ops.update import Control
 from mcugrad.quant.affine import rsh, softmax, softmax_multiplier
 
@@ -22,7 +23,9 @@ HEAD_UNIT = 2.0**-27  # of a head's input gradient: weights in Q12, probabilitie
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Op):
-    """p_label (Q15) and g_k = p_k - [k = label] (Q15) of logits at scale feature_scale * 2**-12.  Inputs: logits, label."""
+    """p_label (Q15) and g_k = p_k - [k = label] (Q15) of logits at scale feature_scale * 2**-12.  Inputs: logits, label.
+
+    Outputs whose logit is UNSEEN are left out of the softmax: their p is 0."""
 
     feature_scale: float
     phase = "loss"
@@ -38,13 +41,17 @@ class SoftmaxCrossEntropy(Op):
         return TensorType((1,), "s32"), TensorType(types[0].shape, "s32")
 
     def eval(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
-        p = softmax(arrays[0], *softmax_multiplier(self.feature_scale))
+        seen = arrays[0] != UNSEEN
+        p = np.zeros(len(seen), np.int64)
+        if seen.any():
+            p[seen] = softmax(arrays[0][seen], *softmax_multiplier(self.feature_scale))
         return self._split(p, int(arrays[1][0]))
 
     def real(self, node: Node, *arrays: Array) -> tuple[Array, ...]:
+        seen = arrays[0] != UNSEEN
         a = arrays[0].astype(np.float64) * (self.feature_scale * 2.0**-12)
-        e = np.exp(a - a.max())
-        return self._split(e / e.sum() * ONE, int(arrays[1][0]))
+        e = np.where(seen, np.exp(a - a.max(initial=-np.inf, where=seen)), 0.0) if seen.any() else np.zeros(len(a))
+        return self._split(e / max(e.sum(), 1.0) * ONE, int(arrays[1][0]))
 
     @staticmethod
     def _split(p: Array, label: int) -> tuple[Array, Array]:

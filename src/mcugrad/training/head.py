@@ -6,7 +6,8 @@ import numpy as np
 
 from mcugrad.errors import McugradError
 from mcugrad.ir import Array, Builder, Graph, TensorType
-from mcugrad.ops.head import HEAD_ONE, Head, weight_limit
+from mcugrad.loss import Loss
+from mcugrad.ops.head import HEAD_ONE, UNSEEN, Head, weight_limit
 from mcugrad.ops.losses import Logits
 from mcugrad.quant.affine import BIAS_LIMIT
 
@@ -35,6 +36,16 @@ def attach_head(graph: Graph, classes: int, weight: Array | None = None, bias: A
     head_b = build.param("head_bias", TensorType(b.shape, "s32"), np.clip(np.rint(b), -BIAS_LIMIT, BIAS_LIMIT))
     logits = build.one(Head(), features, head_w, head_b, name="logits")
     return build.graph((logits,), (), graph.meta)
+
+
+def masked(graph: Graph, loss: Loss) -> Graph:
+    """The graph with a fresh head of which no output has been seen.  Raises McugradError for another end or loss."""
+    last = graph.nodes[-1]
+    fresh = isinstance(last.op, Head) and not any(p.data.any() for v in last.inputs[1:] if (p := graph.param(v)))
+    if not fresh or loss not in (Loss.SOFTMAX, Loss.SIGMOID):
+        raise McugradError("only the outputs of a new classifier can wait for their first sample: leave --mask-unseen out")
+    bias = last.inputs[2]
+    return graph.with_params({bias.name: np.full(bias.type.shape, UNSEEN, np.int32)})
 
 
 def attach_logits(graph: Graph) -> Graph:

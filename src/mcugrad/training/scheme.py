@@ -44,7 +44,8 @@ class UpdateScheme:
     """Weights by layer name, biases of the last `biases` layers (or listed ones), and whether the head learns.
 
     adapt: the exponents of the gradients follow the data, and are learned state too.  bias_bits: 32, or 16 where SRAM holds
-    int16 deltas of the biases, which themselves stay in flash.  accumulate: samples whose gradients make one step."""
+    int16 deltas of the biases, which themselves stay in flash.  accumulate: samples whose gradients make one step.
+    masked: outputs that no sample has reached have no probability and learn nothing."""
 
     name: str = "head"
     model: str = ""
@@ -56,6 +57,7 @@ class UpdateScheme:
     adapt: bool = False
     bias_bits: int = 32
     accumulate: int = 1
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _samples(value: Any, where: str) -> int:
 
 
 def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
-    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "bias_bits", "accumulate", "source"}
+    known = {"model", "weights", "biases", "head", "residual_bits", "centred", "adapt", "bias_bits", "accumulate", "masked",
+             "source"}  # fmt: skip
     unknown = sorted(set(data) - known)
     if unknown:
         raise McugradError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -154,9 +157,10 @@ def _parse(data: dict[str, Any], path: Path) -> UpdateScheme:
     if not isinstance(table, dict):
         raise McugradError(f"{path}: weights must be a table of layer names, [weights]")
     weights = {k: _parse_update(v, f"{path}: weights.{k}") for k, v in table.items()}
-    defaults = (("head", True), ("centred", False), ("adapt", False))
-    head, centred, adapt = (_flag(data.get(k, default), f"{path}: {k}") for k, default in defaults)
-    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, centred=centred, adapt=adapt)
+    defaults = (("head", True), ("centred", False), ("adapt", False), ("masked", False))
+    head, *others = (_flag(data.get(k, default), f"{path}: {k}") for k, default in defaults)
+    given = dict(zip(("centred", "adapt", "masked"), others, strict=True))
+    scheme = UpdateScheme(path.stem, str(data.get("model", "")), weights, biases, head, **given)
     bias_bits = data.get("bias_bits", scheme.bias_bits)
     if isinstance(bias_bits, bool) or bias_bits not in BIAS_BITS:
         raise McugradError(f"{path}: bias_bits must be 16 or 32, not {bias_bits!r}")

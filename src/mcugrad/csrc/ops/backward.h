@@ -18,6 +18,9 @@ static inline int32_t mcg_min(int32_t a, int32_t b) { return a < b ? a : b; }
 
 static inline int32_t mcg_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
+/* The bias from which a step starts: 0 of an output that is met for the first time. */
+static inline int32_t mcg_met(int32_t bias, int32_t step) { return bias == MCG_UNSEEN && step != 0 ? 0 : bias; }
+
 /* n / stride of n >= 0; small cores divide by calling a function. */
 static inline int32_t mcg_over(int32_t n, int32_t stride) {
   return stride == 1 ? n : stride == 2 ? n >> 1 : n / stride;

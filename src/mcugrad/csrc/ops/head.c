@@ -32,7 +32,7 @@ void mcg_head_update(const mcg_head_t *p, const mcg_context_t *c, const int8_t *
     }
   }
   for (int32_t k = 0; k < p->classes; ++k) {
-    const int64_t moved = (int64_t)bias[k] - mcg_rsh(g[k], kb);
+    const int64_t moved = (int64_t)mcg_met(bias[k], g[k]) - mcg_rsh(g[k], kb);
     bias[k] = moved > MCG_BIAS_LIMIT ? MCG_BIAS_LIMIT : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT : (int32_t)moved;
   }
 }

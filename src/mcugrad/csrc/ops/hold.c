@@ -23,5 +23,9 @@ void mcg_head_hold(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x,
       weight[at] = (int16_t)mcg_between(weight[at] - by, -p->limit, p->limit);
     }
   }
-  for (int32_t k = 0; k < p->classes; ++k) mcg_move_bias(bias, NULL, k, mcg_hold_32(b, k, mcg_rsh(g[k], kb)));
+  for (int32_t k = 0; k < p->classes; ++k) {
+    const int32_t by = mcg_hold_32(b, k, mcg_rsh(g[k], kb));
+    bias[k] = mcg_met(bias[k], by);
+    mcg_move_bias(bias, NULL, k, by);
+  }
 }

@@ -8,12 +8,14 @@
 /* logits [K], label [1], p_label [1], g [K] */
 void mcg_softmax_cross_entropy(const mcg_softmax_t *p, const int32_t *logits, const int32_t *label, int32_t *p_label,
                                int32_t *g) {
-  const int32_t max = logits[mcg_argmax(logits, p->classes)];
+  int32_t max = INT32_MIN;
   uint32_t sum = 0;
+  for (int32_t k = 0; k < p->classes; ++k) max = logits[k] > max && logits[k] != MCG_UNSEEN ? logits[k] : max;
   for (int32_t k = 0; k < p->classes; ++k) {
-    g[k] = mcg_exponential(p->multiplier, p->shift, (int64_t)max - logits[k]);
+    g[k] = logits[k] == MCG_UNSEEN ? 0 : mcg_exponential(p->multiplier, p->shift, (int64_t)max - logits[k]);
     sum += (uint32_t)g[k];
   }
+  if (sum == 0) sum = 1; /* no output has been seen */
   for (int32_t k = 0; k < p->classes; ++k) g[k] = (int32_t)(((uint32_t)g[k] << 15) / sum);
   *p_label = g[*label];
   g[*label] -= ONE;
