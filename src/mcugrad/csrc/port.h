@@ -207,38 +207,37 @@ typedef int8_t mcg_bytes_t __attribute__((vector_size(16)));
 #define MCG_WIDE_VECTORS 1
 #endif
 
-/* acc + (byte 0 of a) * (byte 0 of b) + ... + (byte 3 of a) * (byte 3 of b) in each lane; bytes of a are unsigned, of b
- * signed. */
-MCG_INLINE mcg_wide_t mcg_dot4(mcg_wide_t acc, mcg_wide_t a, mcg_wide_t b) {
+/* A word of a factor holds this many neighbouring terms of a sum: bytes, or int16 on x86 without dot products of bytes.
+ * Terms of the first factor are v + MCG_FLIP for the int8 v. */
+#if defined(__SSE2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#define MCG_TERMS 2
+#define MCG_FLIP 0
+typedef int16_t mcg_term_t;
+#else
+#define MCG_TERMS 4
+#define MCG_FLIP 128
+typedef int8_t mcg_term_t;
+#endif
+
+/* acc + the products of the terms of a and b in each lane; bytes of a are unsigned, of b signed. */
+MCG_INLINE mcg_wide_t mcg_dot(mcg_wide_t acc, mcg_wide_t a, mcg_wide_t b) {
 #if defined(__AVX512VNNI__)
   return (mcg_wide_t)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
 #elif defined(__AVXVNNI__)
   union { mcg_wide_t all; __m256i half[2]; } r = {acc}, x = {a}, y = {b};
   for (int i = 0; i < 2; ++i) r.half[i] = _mm256_dpbusd_avx_epi32(r.half[i], x.half[i], y.half[i]);
   return r.all;
-#else
-  typedef int16_t pairs_t __attribute__((vector_size(64)));
-  typedef uint16_t upairs_t __attribute__((vector_size(64)));
-  const pairs_t a_even = (pairs_t)((upairs_t)a & 0xFF), a_odd = (pairs_t)((upairs_t)a >> 8);
-  const pairs_t b_even = (pairs_t)((upairs_t)b << 8) >> 8, b_odd = (pairs_t)b >> 8;
-#if defined(__AVX2__)
-  union { pairs_t all; __m256i part[2]; } ae = {a_even}, ao = {a_odd}, be = {b_even}, bo = {b_odd};
-  union { mcg_wide_t all; __m256i part[2]; } even, odd;
-  for (int i = 0; i < 2; ++i) even.part[i] = _mm256_madd_epi16(ae.part[i], be.part[i]);
-  for (int i = 0; i < 2; ++i) odd.part[i] = _mm256_madd_epi16(ao.part[i], bo.part[i]);
-  return acc + even.all + odd.all;
+#elif defined(__AVX2__)
+  union { mcg_wide_t all; __m256i part[2]; } x = {a}, y = {b}, r;
+  for (int i = 0; i < 2; ++i) r.part[i] = _mm256_madd_epi16(x.part[i], y.part[i]);
+  return acc + r.all;
 #elif defined(__SSE2__)
-  union { pairs_t all; __m128i part[4]; } ae = {a_even}, ao = {a_odd}, be = {b_even}, bo = {b_odd};
-  union { mcg_wide_t all; __m128i part[4]; } even, odd;
-  for (int i = 0; i < 4; ++i) even.part[i] = _mm_madd_epi16(ae.part[i], be.part[i]);
-  for (int i = 0; i < 4; ++i) odd.part[i] = _mm_madd_epi16(ao.part[i], bo.part[i]);
-  return acc + even.all + odd.all;
+  union { mcg_wide_t all; __m128i part[4]; } x = {a}, y = {b}, r;
+  for (int i = 0; i < 4; ++i) r.part[i] = _mm_madd_epi16(x.part[i], y.part[i]);
+  return acc + r.all;
 #else
-  const mcg_wide_t even = (mcg_wide_t)((mcg_uwide_t)a_even << 16) >> 16, weight = (mcg_wide_t)((mcg_uwide_t)b_even << 16) >> 16;
-  const mcg_wide_t odd = (mcg_wide_t)((mcg_uwide_t)a_odd << 16) >> 16, more = (mcg_wide_t)((mcg_uwide_t)b_odd << 16) >> 16;
-  acc += even * weight + odd * more;
-  return acc + ((mcg_wide_t)a_even >> 16) * ((mcg_wide_t)b_even >> 16) + ((mcg_wide_t)a_odd >> 16) * ((mcg_wide_t)b_odd >> 16);
-#endif
+  for (int i = 0; i < 32; i += 8) acc += (mcg_wide_t)((mcg_uwide_t)a >> i & 255u) * ((mcg_wide_t)((mcg_uwide_t)b << (24 - i)) >> 24);
+  return acc;
 #endif
 }
 

@@ -14,23 +14,33 @@ typedef struct {
   int32_t j, n;
 } lanes_t;
 
-/* acc += RSH(g, k) */
-static void add(const lanes_t *l, const int8_t *g, int32_t k) {
+/* acc += RSH(g, k); n is a constant where that pays. */
+MCG_INLINE void add_as(const lanes_t *l, const int8_t *g, int32_t k, int32_t n) {
   const mcg_block_t *b = l->b;
   const int32_t half = k > 0 ? 1 << (k - 1) : 0, positions = b->rows * b->width;
   int32_t *acc = b->acc + l->j;
   g += b->row * b->width * b->channels + b->first + l->j;
   for (int32_t i = 0; i < positions; ++i, acc += b->pitch, g += b->channels) {
-    const mcg_wide_t v = mcg_signed(mcg_load_bytes(g, l->n)), a = mcg_load_some(acc, l->n);
+    const mcg_wide_t v = mcg_signed(mcg_load_bytes(g, n)), a = mcg_load_some(acc, n);
     const mcg_wide_t by = k > 0 ? (v + half) >> k : (mcg_wide_t)((mcg_uwide_t)v << -k);
     const mcg_wide_t sum = (mcg_wide_t)((mcg_uwide_t)a + (mcg_uwide_t)by), over = ((a ^ sum) & (by ^ sum)) >> 31;
-    mcg_store_some(acc, mcg_select(over, (a >> 31) ^ INT32_MAX, sum), l->n);
+    mcg_store_some(acc, mcg_select(over, (a >> 31) ^ INT32_MAX, sum), n);
   }
+}
+
+static void add(const lanes_t *l, const int8_t *g, int32_t k) {
+  if (l->n == MCG_WIDTH) add_as(l, g, k, MCG_WIDTH);
+  else add_as(l, g, k, l->n);
 }
 
 /* n <= 16 bits from bit `at` on; reads no byte beyond the last of them. */
 MCG_INLINE uint32_t load_bits(const uint8_t *bits, int32_t at, int32_t n) {
   const int32_t skip = at & 7;
+  uint16_t all;
+  if (skip == 0 && n == MCG_WIDTH) {
+    __builtin_memcpy(&all, bits + (at >> 3), sizeof all);
+    return all;
+  }
   bits += at >> 3;
   uint32_t v = bits[0];
   if (skip + n > 8) v |= (uint32_t)bits[1] << 8;
@@ -44,56 +54,58 @@ MCG_INLINE mcg_wide_t passed(const mcg_stage_t *s, mask_t mask, int32_t row, int
                           1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
   if (mask == BIT_MASK) {
     const uint8_t *bits = (const uint8_t *)s->mask + row * ((elements + 7) >> 3);
-    return (mcg_splat((int32_t)load_bits(bits, at, n)) & bit) != 0;
+    return (mcg_splat((int32_t)load_bits(bits, at, n)) & bit) == bit;
   }
   const mcg_wide_t y = mcg_signed(mcg_load_bytes((const int8_t *)s->mask + row * elements + at, n));
   return (y > -128) & (y < 127);
 }
 
-/* The factors of a stage's n <= 16 channels from `first` on; `more` is added to their shifts. */
+/* The factors of a stage's n <= 16 channels from `first` on, as mcg_stage_factor says; `more` is added to their shifts. */
 static mcg_scale_t load_scale(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
-  mcg_wide_t multiplier = {0}, shift = {0};
-  for (int32_t i = 0; i < n; ++i) {
-    const mcg_factor_t f = mcg_stage_factor(p, first + i);
-    multiplier[i] = f.multiplier, shift[i] = f.shift + more;
-  }
-  return mcg_scale_by(multiplier, shift);
+  const int alike = p->channels <= 1;
+  const mcg_wide_t multiplier = alike ? mcg_splat(p->multiplier[0]) : mcg_load_some(p->multiplier + first, n);
+  const mcg_wide_t shift = (alike ? mcg_splat(p->shift[0]) : mcg_unsigned(mcg_load_bytes(p->shift + first, n))) + p->more + more;
+  if (p->ratio == 0) return mcg_scale_by(multiplier, shift);
+  const mcg_scale_t ratio = mcg_scale_by(mcg_splat(p->ratio), shift);
+  const mcg_wide_t up = mcg_mulhi_wide(multiplier, &ratio) * 2, shorter = up < (1 << 30) - 32;
+  return mcg_scale_by((mcg_wide_t)(((mcg_uwide_t)(up + (up & shorter)) + 32u) & ~63u), shift - shorter);
 }
 
-/* Mask and output of a stage; both kinds are constants of each call.  `more` is added to the shifts. */
-MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, mask_t mask, output_t output) {
+/* Mask and output of a stage; both kinds are constants of each call, and so is n where that pays.  `more` is added to the
+ * shifts; `last`: no stage follows. */
+MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, int last, mask_t mask, output_t output,
+                          int32_t n) {
   const mcg_block_t *b = l->b;
   const int32_t first = b->first + l->j, elements = b->width * b->channels;
   const mcg_stage_params_t *p = s->p;
   mcg_wide_t changed = {0};
   mcg_scale_t scale = {{0}, {0}, {0}};
   int32_t *acc = b->acc + l->j;
-  if (output == REQUANTIZED) scale = load_scale(p, first, l->n, more);
+  if (output == REQUANTIZED) scale = load_scale(p, first, n, more);
   for (int32_t row = b->row; row < b->row + b->rows; ++row) {
     for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {
-      mcg_wide_t v = mcg_load_some(acc, l->n);
-      if (mask != NO_MASK) {
-        v &= passed(s, mask, row, elements, at, l->n);
-        mcg_store_some(acc, v, l->n);
-      }
+      mcg_wide_t v = mcg_load_some(acc, n);
+      if (mask != NO_MASK) v &= passed(s, mask, row, elements, at, n);
+      if (mask != NO_MASK && !last) mcg_store_some(acc, v, n);
       if (output == NOTHING) continue;
       if (output == REQUANTIZED) v = mcg_mbqm_lanes(v, &scale, 1);
       else if (more > 0) v = (v >> more) + ((v >> (more - 1)) & 1);
       const mcg_wide_t kept = mcg_clamp_wide(v, -127, 127);
       changed -= kept != v;
-      mcg_store_bytes(s->out + row * elements + at, mcg_narrow(kept), l->n);
+      mcg_store_bytes(s->out + row * elements + at, mcg_narrow(kept), n);
     }
   }
   if (output == NOTHING) return;
-  for (int32_t i = 0; i < l->n; ++i) *s->clamped += changed[i];
+  for (int32_t i = 0; i < n; ++i) *s->clamped += changed[i];
 }
 
-static void finish(const lanes_t *l, const mcg_stage_t *s, int32_t more) {
+static void finish(const lanes_t *l, const mcg_stage_t *s, int32_t more, int last) {
   const mask_t mask = s->mask == NULL ? NO_MASK : s->p->mask_bits ? BIT_MASK : BYTE_MASK;
   const output_t output = s->out == NULL ? NOTHING : s->p->multiplier != NULL ? REQUANTIZED : ROUNDED;
-  if (mask == BIT_MASK && output == REQUANTIZED) finish_as(l, s, more, BIT_MASK, REQUANTIZED);
-  else if (mask == BYTE_MASK && output == REQUANTIZED) finish_as(l, s, more, BYTE_MASK, REQUANTIZED);
-  else finish_as(l, s, more, mask, output);
+  if (l->n < MCG_WIDTH) finish_as(l, s, more, last, mask, output, l->n);
+  else if (mask == BIT_MASK && output == REQUANTIZED) finish_as(l, s, more, last, BIT_MASK, REQUANTIZED, MCG_WIDTH);
+  else if (mask == BYTE_MASK && output == REQUANTIZED) finish_as(l, s, more, last, BYTE_MASK, REQUANTIZED, MCG_WIDTH);
+  else finish_as(l, s, more, last, mask, output, MCG_WIDTH);
 }
 
 /* What the exponents add to a shift: of the stage's stored operand, and of its output. */
@@ -105,16 +117,26 @@ static int32_t out_shift(const mcg_chain_t *chain, const mcg_stage_t *s) {
   return mcg_exponent(chain->exponents, s->p->out_slot) - mcg_exponent(chain->exponents, s->p->acc_slot);
 }
 
+/* Whether mcg_mbqm_lanes may be used for a stage's n channels from `first` on. */
+static int fits(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
+  const mcg_wide_t lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  mcg_wide_t wrong = {0};
+  int32_t any = 0;
+  for (int32_t i = 0; i < n; i += MCG_WIDTH) {
+    const mcg_wide_t shift = load_scale(p, first + i, mcg_min(MCG_WIDTH, n - i), more).shift;
+    wrong |= ((shift < 0) | (shift > 62 - 33)) & (lane < n - i);
+  }
+  for (int i = 0; i < MCG_WIDTH; ++i) any |= wrong[i];
+  return !any;
+}
+
 static int is_usual(const mcg_chain_t *chain, const mcg_block_t *b) {
   for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
     if (s->add != NULL && add_shift(chain, s) < -MOST_UP) return 0;
     if (s->out == NULL) continue;
     const int32_t more = out_shift(chain, s);
     if (s->p->multiplier == NULL && (more < 0 || more > 31)) return 0;
-    for (int32_t i = 0; s->p->multiplier != NULL && i < b->n; ++i) {
-      const int32_t sh = mcg_stage_factor(s->p, b->first + i).shift + more;
-      if (sh < 33 || sh > 62) return 0;
-    }
+    if (s->p->multiplier != NULL && !fits(s->p, b->first, b->n, more)) return 0;
   }
   return 1;
 }
@@ -127,7 +149,7 @@ int32_t mcg_chain_block_wide(const mcg_chain_t *chain, const mcg_block_t *block)
     const lanes_t lanes = {&b, j, mcg_min(MCG_WIDTH, b.n - j)};
     for (const mcg_stage_t *s = chain->stages; s < chain->stages + chain->count; ++s) {
       if (s->add != NULL && add_shift(chain, s) < 8) add(&lanes, s->add, add_shift(chain, s));
-      finish(&lanes, s, s->out != NULL ? out_shift(chain, s) : 0);
+      finish(&lanes, s, s->out != NULL ? out_shift(chain, s) : 0, s + 1 == chain->stages + chain->count);
     }
   }
   return 1;

@@ -6,8 +6,6 @@
 #include "ops/rows.h"
 #include "product.h"
 
-#define GATHERED 65536 /* bytes of windows at a time */
-
 typedef struct {
   const mcg_conv2d_t *p;
   const mcg_rows_t *r;
@@ -63,7 +61,7 @@ static int8_t *gather(const conv_t *f, int32_t oy, int32_t ox, int32_t first, in
     to = pick(to, at, p, first, n, h.last - h.first);
     to = fill(to, p->x_zero, (p->kernel_w - h.last) * n);
   }
-  return fill(to, 0, -(p->kernel_h * p->kernel_w * n) & 3);
+  return fill(to, 0, -(p->kernel_h * p->kernel_w * n) & (MCG_TERMS - 1));
 }
 
 /* Output columns [first, last) of row oy whose windows lie inside the input, all channels in order and no ring's end in
@@ -82,7 +80,7 @@ static mcg_taps_t inside(const conv_t *f, int32_t oy) {
 /* The windows of neighbours that are inside, the first of them at (oy, ox). */
 static int8_t *gather_inside(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
   const mcg_conv2d_t *p = f->p;
-  const int32_t pitch = p->in_w * p->in_c, n = p->kernel_w * p->in_c, height = p->kernel_h, pad = -f->live & 3;
+  const int32_t pitch = p->in_w * p->in_c, n = p->kernel_w * p->in_c, height = p->kernel_h, pad = -f->live & (MCG_TERMS - 1);
   const int32_t step = p->stride_w * p->in_c;
   const int8_t *from = mcg_row(f->x, oy * p->stride_h - p->pad_top, f->r->x_rows, pitch);
   from += (ox * p->stride_w - p->pad_left) * p->in_c;
@@ -122,7 +120,7 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
     int8_t *to = c->panel.bytes + 64 * v;
     mcg_wide_t sum = mcg_pack_columns(to, step, f->weight + o * f->live, f->live, n, f->live);
     if (f->resting > 0) sum += mcg_pack_columns(to + live * step, step, f->rest + o * f->resting, f->resting, n, f->resting);
-    c->start[v] = mcg_load_some(f->bias + o, n) - sum * (128 + p->x_zero);
+    c->start[v] = mcg_load_some(f->bias + o, n) - sum * (MCG_FLIP + p->x_zero);
     c->scale[v] = mcg_scale_of(p->multiplier + o, p->shift + o, n);
   }
 }
@@ -156,8 +154,11 @@ MCG_INLINE void tiles(const conv_t *f, const columns_t *c, const int8_t *a, int3
   }
 }
 
-/* y [pixels][out_c] from a [pixels][terms] */
-static void multiply(const conv_t *f, const int8_t *a, int32_t pitch, int32_t pixels, int8_t *y) {
+/* y [pixels][out_c] from x [pixels][terms], whole groups of at most MCG_TOGETHER terms in all */
+static void multiply(const conv_t *f, const int8_t *x, int32_t pixels, int8_t *y) {
+  mcg_term_t words[MCG_TOGETHER];
+  const int32_t groups = mcg_groups(f->live) + mcg_groups(f->resting), pitch = 4 * groups;
+  const int8_t *a = mcg_word_rows(x, MCG_TERMS * groups, pixels, words);
   columns_t c;
   for (int32_t o = 0; o < f->p->out_c; o += c.n) {
     pack(f, &c, o);
@@ -168,20 +169,20 @@ static void multiply(const conv_t *f, const int8_t *a, int32_t pitch, int32_t pi
 
 /* Output rows that follow each other at y, the first of them oy, by way of a matrix of windows. */
 static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
-  int8_t windows[GATHERED + 16];
-  const int32_t pitch = 4 * (mcg_groups(f->live) + mcg_groups(f->resting)), most = GATHERED / pitch;
+  int8_t windows[MCG_TOGETHER + 16];
+  const int32_t most = MCG_TOGETHER / (MCG_TERMS * (mcg_groups(f->live) + mcg_groups(f->resting)));
   const int32_t width = f->p->out_w, total = rows * width;
   for (int32_t i = 0; i < total; i += most) {
     const int32_t pixels = mcg_at_most(most, total - i);
     gather_pixels(f, oy + i / width, i % width, pixels, windows);
-    multiply(f, windows, pitch, pixels, y + i * f->p->out_c);
+    multiply(f, windows, pixels, y + i * f->p->out_c);
   }
 }
 
 /* Whether the input is the matrix. */
 static int in_place(const conv_t *f) {
   const mcg_conv2d_t *p = f->p;
-  return f->live == p->in_c && p->order == NULL && p->in_c % 4 == 0 && p->stride_h == 1 && p->stride_w == 1 &&
+  return f->live == p->in_c && p->order == NULL && p->in_c % MCG_TERMS == 0 && p->stride_h == 1 && p->stride_w == 1 &&
          p->in_h == p->out_h && p->in_w == p->out_w && p->pad_top == 0 && p->pad_left == 0;
 }
 
@@ -190,14 +191,14 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
   const int32_t taps = p->kernel_h * p->kernel_w, row = p->in_w * p->in_c;
   const conv_t f = {p, r, x, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live)};
   if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c, 0)) return 0;
-  const int32_t direct = in_place(&f) && !mcg_overlap(p, r, x, y);
+  const int32_t direct = in_place(&f) && row <= MCG_TOGETHER && !mcg_overlap(p, r, x, y);
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
     const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);
     rows = mcg_at_most(r->last - oy, r->y_rows - slot);
     int8_t *to = y + slot * p->out_w * p->out_c;
     if (direct) {
-      rows = mcg_at_most(rows, r->x_rows - from);
-      multiply(&f, x + from * row, p->in_c, rows * p->out_w, to);
+      rows = mcg_at_most(mcg_at_most(rows, r->x_rows - from), MCG_TOGETHER / row);
+      multiply(&f, x + from * row, rows * p->out_w, to);
     } else {
       through_windows(&f, oy, rows, to);
     }

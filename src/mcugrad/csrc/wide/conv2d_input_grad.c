@@ -3,19 +3,18 @@
 #include "product.h"
 
 #define SUMS 32768   /* of a block */
-#define COPIED 65536 /* bytes of h, where its rows are not whole groups */
 
 typedef struct {
   const mcg_conv2d_t *p;
-  const int8_t *h; /* [positions][pitch] of a block */
-  int32_t pitch, positions;
+  const int8_t *h; /* [positions][groups] of a block */
+  int32_t groups, positions;
   int32_t *acc;    /* [positions][in_c] */
 } block_t;
 
 MCG_INLINE void tile(const block_t *b, const mcg_panel_t *panel, const mcg_wide_t *start, int32_t i, int rows,
                      int vectors, int32_t n, int32_t *to) {
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
-  mcg_multiply_tile(b->h + i * b->pitch, b->pitch, 4, mcg_groups(b->p->out_c), panel, rows, vectors, start, acc);
+  mcg_multiply_tile(b->h + 4 * i * b->groups, 4 * b->groups, 4, b->groups, panel, rows, vectors, start, acc);
   for (int j = 0; j < rows; ++j) {
     for (int v = 0; v < vectors; ++v) {
       mcg_store_some(to + (i + j) * b->p->in_c + v * MCG_WIDTH, acc[j][v], mcg_at_most(MCG_WIDTH, n - v * MCG_WIDTH));
@@ -44,7 +43,7 @@ static void segment(const block_t *b, const int8_t *w, int32_t kept, int32_t pit
     n = mcg_at_most(vectors * MCG_WIDTH, kept - j);
     for (int32_t v = 0; v < vectors; ++v) {
       const int32_t at = j + v * MCG_WIDTH, columns = mcg_at_most(MCG_WIDTH, kept - at);
-      start[v] = -128 * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, w + at, pitch, columns, b->p->out_c);
+      start[v] = -MCG_FLIP * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, w + at, pitch, columns, b->p->out_c);
     }
     if (vectors == 1) tiles(b, &panel, start, 1, n, b->acc + first + j);
     else tiles(b, &panel, start, MCG_WIDE_VECTORS, n, b->acc + first + j);
@@ -62,29 +61,19 @@ static void reorder(const block_t *b, int32_t *spare) {
   }
 }
 
-/* to [positions][pitch] = h [positions][out_c], filled up with zeros */
-static void fill_up(const block_t *b, int8_t *to) {
-  const int8_t *h = b->h;
-  const int32_t n = b->p->out_c;
-  for (int32_t i = 0; i < b->positions; ++i, to += b->pitch, h += n) {
-    for (int32_t j = 0; j < n; ++j) to[j] = h[j];
-    for (int32_t j = n; j < b->pitch; ++j) to[j] = 0;
-  }
-}
-
 int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const int8_t *rest,
                                    const mcg_chain_t *chain) {
   int32_t acc[SUMS], spare[MCG_DEEPEST];
-  int8_t copied[COPIED];
-  const int32_t pitch = 4 * mcg_groups(p->out_c), sums = p->in_w * p->in_c, bytes = p->in_w * pitch;
-  if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST || sums > SUMS || bytes > COPIED) return 0;
-  const int32_t rows = mcg_min(p->in_h, mcg_min(SUMS / sums, COPIED / bytes));
+  mcg_term_t words[MCG_TOGETHER];
+  const int32_t groups = mcg_groups(p->out_c), sums = p->in_w * p->in_c, terms = p->in_w * groups * MCG_TERMS;
+  if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST || sums > SUMS || terms > MCG_TOGETHER) return 0;
+  const int32_t rows = mcg_min(p->in_h, mcg_min(SUMS / sums, MCG_TOGETHER / terms));
   mcg_block_t block = {acc, p->in_c, 0, 0, p->in_w, p->in_c, p->in_c, 0};
   mcg_chain_start(chain);
   for (; block.row < p->in_h; block.row += rows) {
     block.rows = mcg_min(rows, p->in_h - block.row);
-    block_t b = {p, h + block.row * p->in_w * p->out_c, pitch, block.rows * p->in_w, acc};
-    if (pitch != p->out_c) fill_up(&b, copied), b.h = copied;
+    const int32_t positions = block.rows * p->in_w;
+    const block_t b = {p, mcg_word_rows(h + block.row * p->in_w * p->out_c, p->out_c, positions, words), groups, positions, acc};
     segment(&b, weight, mcg_min(p->live, p->in_c), p->live, 0);
     if (rest != NULL) segment(&b, rest, p->in_c - p->live, p->in_c - p->live, p->live);
     if (p->order != NULL) reorder(&b, spare);

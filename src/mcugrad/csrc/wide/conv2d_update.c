@@ -2,7 +2,7 @@
 #include "wide.h"
 #include "product.h"
 
-#define TURNED 65536 /* bytes of h and of x that are put in order at a time */
+#define TURNED 65536 /* terms of h and of x that are put in order at a time */
 #define OUTPUTS 1024 /* computed together */
 
 /* A few outputs. */
@@ -12,16 +12,16 @@ typedef struct {
   const mcg_weight_step_t *step;
   int32_t positions, groups;
   int32_t first, outputs;
-  int8_t turned[TURNED];    /* [outputs / 16][groups][16][4] */
+  mcg_term_t turned[TURNED]; /* [outputs / 16][groups][16] words */
   int32_t sums[OUTPUTS];    /* of h */
   int64_t shifted[OUTPUTS]; /* what centring takes off the bias */
 } update_t;
 
-/* Puts four positions of each of 16 outputs together. */
+/* Puts a word of positions of each of 16 outputs together. */
 static void turn(update_t *u, const int8_t *h) {
   for (int32_t o = 0; o < u->outputs; o += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, u->outputs - o);
-    int8_t *to = u->turned + o * u->groups * 4;
+    int8_t *to = (int8_t *)u->turned + o * u->groups * 4;
     mcg_store_wide(u->sums + o, mcg_pack_terms(to, 64, h + u->first + o, u->p->out_c, n, u->positions));
   }
   for (int32_t o = 0; o < u->outputs; ++o) u->shifted[o] = 0;
@@ -44,7 +44,7 @@ static void pack(const update_t *u, const int8_t *x, int32_t j, int32_t n, mcg_p
   for (int32_t v = 0; v < vectors; ++v) {
     const int32_t columns = mcg_at_most(MCG_WIDTH, n - v * MCG_WIDTH);
     int8_t *to = panel->bytes + 64 * v;
-    start[v] = -128 * mcg_pack_terms(to, 64 * vectors, from + v * MCG_WIDTH, pitch, columns, u->positions);
+    start[v] = -MCG_FLIP * mcg_pack_terms(to, 64 * vectors, from + v * MCG_WIDTH, pitch, columns, u->positions);
   }
 }
 
@@ -52,7 +52,7 @@ static void pack(const update_t *u, const int8_t *x, int32_t j, int32_t n, mcg_p
 MCG_INLINE void tile(update_t *u, const mcg_panel_t *panel, const mcg_wide_t *start, int32_t o, int rows, int vectors,
                      int32_t j, int32_t n, const int32_t *middle) {
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
-  const int8_t *a = u->turned + (o & -MCG_WIDTH) * u->groups * 4 + (o & (MCG_WIDTH - 1)) * 4;
+  const int8_t *a = (const int8_t *)u->turned + (o & -MCG_WIDTH) * u->groups * 4 + (o & (MCG_WIDTH - 1)) * 4;
   mcg_multiply_tile(a, 4, 64, u->groups, panel, rows, vectors, start, acc);
   for (int i = 0; i < rows && o + i < u->outputs; ++i) {
     int32_t grad[MCG_WIDE_VECTORS * MCG_WIDTH];
@@ -81,7 +81,7 @@ int32_t mcg_conv2d_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int
   update_t u;
   u.p = p, u.mu = mu, u.step = step;
   u.positions = p->in_h * p->in_w, u.groups = mcg_groups(u.positions);
-  const int32_t most = mcg_at_most(OUTPUTS, TURNED / (64 * u.groups) * MCG_WIDTH);
+  const int32_t most = mcg_at_most(OUTPUTS, TURNED / (MCG_TERMS * MCG_WIDTH * u.groups) * MCG_WIDTH);
   if (!mcg_is_pointwise(p) || most == 0 || u.positions * MCG_WIDE_VECTORS * MCG_WIDTH > TURNED) {
     return mcg_conv2d_update_windows(p, x, h, mu, step);
   }

@@ -8,23 +8,22 @@
 #include "wide.h"
 #include "product.h"
 
-#define SUMS 32768     /* of a whole weight */
-#define TOGETHER 65536 /* bytes of h and of the windows that are put in order at a time */
+#define SUMS 32768 /* of a whole weight */
 
 typedef struct {
   const mcg_conv2d_t *p;
   int32_t terms;          /* of a window: taps * (live + 1) */
-  int32_t positions;      /* at a time, a multiple of four */
-  int32_t count, groups;  /* those of this turn, and their fours */
-  int8_t turned[TOGETHER];  /* h: [outputs / 16][groups][16][4] */
-  int8_t windows[TOGETHER]; /* [count][terms] */
+  int32_t positions;      /* at a time, whole words of them */
+  int32_t count, groups;  /* those of this turn, and their words */
+  mcg_term_t turned[MCG_TOGETHER]; /* h: [outputs / 16][groups][16] words */
+  int8_t windows[MCG_TOGETHER];    /* [count][terms] */
   int32_t sums[SUMS];       /* [outputs, in whole tiles][terms] */
 } update_t;
 
 static void turn(update_t *u, const int8_t *h) {
   for (int32_t o = 0; o < u->p->out_c; o += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, u->p->out_c - o);
-    mcg_pack_terms(u->turned + o * u->groups * 4, 64, h + o, u->p->out_c, n, u->count);
+    mcg_pack_terms((int8_t *)u->turned + o * u->groups * 4, 64, h + o, u->p->out_c, n, u->count);
   }
 }
 
@@ -58,7 +57,7 @@ static int8_t *gather(const mcg_conv2d_t *p, const int8_t *x, int32_t oy, int32_
 /* sums [rows][terms] += turned . columns at j; vectors is a constant of each call. */
 MCG_INLINE void tile(update_t *u, const mcg_panel_t *panel, const mcg_wide_t *start, int32_t o, int vectors, int32_t j) {
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
-  const int8_t *a = u->turned + (o & -MCG_WIDTH) * u->groups * 4 + (o & (MCG_WIDTH - 1)) * 4;
+  const int8_t *a = (const int8_t *)u->turned + (o & -MCG_WIDTH) * u->groups * 4 + (o & (MCG_WIDTH - 1)) * 4;
   mcg_multiply_tile(a, 4, 64, u->groups, panel, MCG_WIDE_ROWS, vectors, start, acc);
   for (int i = 0; i < MCG_WIDE_ROWS && o + i < u->p->out_c; ++i) {
     for (int v = 0; v < vectors; ++v) {
@@ -77,7 +76,7 @@ static void multiply(update_t *u) {
     vectors = mcg_vectors(u->terms - j);
     for (int32_t v = 0; v < vectors; ++v) {
       const int32_t at = j + v * MCG_WIDTH, n = mcg_at_most(MCG_WIDTH, u->terms - at);
-      start[v] = -128 * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, u->windows + at, u->terms, n, u->count);
+      start[v] = -MCG_FLIP * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, u->windows + at, u->terms, n, u->count);
     }
     for (int32_t o = 0; o < u->p->out_c; o += MCG_WIDE_ROWS) {
       if (vectors == 1) tile(u, &panel, start, o, 1, j);
@@ -101,7 +100,7 @@ int32_t mcg_conv2d_update_windows(const mcg_conv2d_t *p, const int8_t *x, const 
   update_t u;
   const int32_t total = p->out_h * p->out_w, outputs = (p->out_c + MCG_WIDTH - 1) & -MCG_WIDTH;
   u.p = p, u.terms = p->kernel_h * p->kernel_w * (p->live + 1);
-  u.positions = TOGETHER / (outputs > u.terms ? outputs : u.terms) & -4;
+  u.positions = MCG_TOGETHER / (outputs > u.terms ? outputs : u.terms) & -4;
   if (p->groups != 1 || u.positions == 0 || outputs * u.terms > SUMS) return 0;
   u.positions = mcg_at_most(u.positions, MCG_DEEPEST);
   for (int32_t i = 0; i < p->out_c * u.terms; ++i) u.sums[i] = 0;

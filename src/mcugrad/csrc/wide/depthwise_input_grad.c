@@ -33,24 +33,31 @@ typedef struct {
   mcg_columns_t columns;
 } grad_t;
 
-/* A row of sums at `across` positions; width and words are constants where that pays. */
-MCG_INLINE void row(const grad_t *g, int32_t width, int32_t words, int32_t across, mcg_wide_t start, int32_t step,
-                    int32_t *to) {
-  mcg_wide_t weight[MCG_TALLEST * MCG_TALLEST / 4];
-  const mcg_uwide_t *word = g->columns.word;
-  const int32_t pitch = g->columns.columns;
-  for (int32_t k = 0; k < width * words; ++k) weight[k] = g->windows.weight[k];
-  for (int32_t j = 0; j < across; ++j, ++word, to += step) {
-    mcg_store_wide(to, mcg_window_sum(word, pitch, weight, width, words, start));
-  }
+/* Sums of a row: `across` of them, `step` apart. */
+typedef struct {
+  int32_t *to;
+  int32_t across, step;
+  mcg_wide_t start;
+} sums_t;
+
+/* Windows j ... j + outputs - 1; width and outputs are constants where that pays. */
+MCG_INLINE void tile(const mcg_window_row_t *r, const sums_t *s, int32_t j, int32_t width, int outputs) {
+  mcg_wide_t acc[MCG_ACROSS];
+  mcg_window_sums(r, j, width, outputs, s->start, acc);
+  for (int i = 0; i < outputs; ++i) mcg_store_wide(s->to + (j + i) * s->step, acc[i]);
 }
 
-static void any_row(const grad_t *g, int32_t across, mcg_wide_t start, int32_t step, int32_t *to) {
-  const int32_t width = g->windows.width, words = g->windows.words;
-  if (width == 3 && words == 1) row(g, 3, 1, across, start, step, to);
-  else if (width == 5 && words == 2) row(g, 5, 2, across, start, step, to);
-  else if (width == 7 && words == 2) row(g, 7, 2, across, start, step, to);
-  else row(g, width, words, across, start, step, to);
+MCG_INLINE void row(const mcg_window_row_t *r, const sums_t *s, int32_t width) {
+  int32_t j = 0;
+  for (; j + MCG_ACROSS <= s->across; j += MCG_ACROSS) tile(r, s, j, width, MCG_ACROSS);
+  for (; j < s->across; ++j) tile(r, s, j, width, 1);
+}
+
+static void any_row(const mcg_window_row_t *r, const sums_t *s, int32_t width) {
+  if (width == 3) row(r, s, 3);
+  else if (width == 5) row(r, s, 5);
+  else if (width == 7) row(r, s, 7);
+  else row(r, s, width);
 }
 
 static int32_t *sum_at(const grad_t *g, int32_t iy, int32_t ix) {
@@ -73,15 +80,16 @@ static void fill(grad_t *g, const phase_t *y, const phase_t *x) {
     no_taps(g, y, x);
     return;
   }
-  mcg_window_weights(s, g->weight, p->kernel_w, p->in_c, g->h.n, &y->taps, &x->taps);
   s->top = 1 - y->taps.count, s->left = 1 - x->taps.count, s->step_h = s->step_w = 1;
+  mcg_window_weights(s, g->weight, p->kernel_w, p->in_c, g->h.n, &y->taps, &x->taps);
   for (int32_t j = x->first, across; j < x->last; j += across) {
     across = mcg_windows_across(s, x->last - j);
     mcg_columns_start(&g->columns, s, &g->h, y->first, j, across);
     for (int32_t i = y->first; i < y->last; ++i) {
-      mcg_columns_move(&g->columns, s, &g->h, i);
-      int32_t *to = sum_at(g, y->at + p->stride_h * i, x->at + p->stride_w * j);
-      any_row(g, across, -128 * s->sum, p->stride_w * g->b->pitch, to);
+      const mcg_window_row_t r = mcg_columns_move(&g->columns, s, &g->h, i - y->first);
+      const sums_t sums = {sum_at(g, y->at + p->stride_h * i, x->at + p->stride_w * j), across, p->stride_w * g->b->pitch,
+                           -MCG_FLIP * s->sum};
+      any_row(&r, &sums, s->width);
     }
   }
 }

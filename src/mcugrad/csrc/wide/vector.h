@@ -22,19 +22,59 @@ MCG_INLINE mcg_wide_t mcg_load_wide(const void *at) {
 
 MCG_INLINE void mcg_store_wide(void *at, mcg_wide_t v) { __builtin_memcpy(at, &v, sizeof v); }
 
-/* The first n <= 16 bytes at an address, the others 0. */
-MCG_INLINE mcg_bytes_t mcg_load_bytes(const void *at, int32_t n) {
-  mcg_bytes_t v = {0};
-  if (n == MCG_WIDTH) __builtin_memcpy(&v, at, MCG_WIDTH);
-  else if (n == 8) __builtin_memcpy(&v, at, 8);
-  else for (int32_t i = 0; i < n; ++i) v[i] = ((const int8_t *)at)[i];
+typedef uint64_t mcg_halves_t __attribute__((vector_size(16)));
+
+MCG_INLINE uint64_t mcg_load8(const int8_t *at) {
+  uint64_t v;
+  __builtin_memcpy(&v, at, sizeof v);
   return v;
 }
 
-MCG_INLINE void mcg_store_bytes(void *at, mcg_bytes_t v, int32_t n) {
-  if (n == MCG_WIDTH) __builtin_memcpy(at, &v, MCG_WIDTH);
-  else if (n == 8) __builtin_memcpy(at, &v, 8);
-  else for (int32_t i = 0; i < n; ++i) ((int8_t *)at)[i] = v[i];
+MCG_INLINE void mcg_store8(int8_t *at, uint64_t v) { __builtin_memcpy(at, &v, sizeof v); }
+
+/* n <= 8 bytes, the others 0: two overlapping words where there are so many. */
+MCG_INLINE uint64_t mcg_load_half(const int8_t *at, int32_t n) {
+  uint64_t v = 0u;
+  if (n == 8) return mcg_load8(at);
+  if (n >= 4) return mcg_load4(at) | (uint64_t)mcg_load4(at + n - 4) << (8 * (n - 4));
+  for (int32_t i = 0; i < n; ++i) v |= (uint64_t)(uint8_t)at[i] << (8 * i);
+  return v;
+}
+
+MCG_INLINE void mcg_store_half(int8_t *at, uint64_t v, int32_t n) {
+  if (n == 8) {
+    mcg_store8(at, v);
+  } else if (n >= 4) {
+    mcg_store4(at, (uint32_t)v);
+    mcg_store4(at + n - 4, (uint32_t)(v >> (8 * (n - 4))));
+  } else {
+    for (int32_t i = 0; i < n; ++i) at[i] = (int8_t)(v >> (8 * i));
+  }
+}
+
+/* The first n <= 16 bytes at an address, the others 0. */
+MCG_INLINE mcg_bytes_t mcg_load_bytes(const void *from, int32_t n) {
+  const int8_t *at = (const int8_t *)from;
+  mcg_bytes_t v;
+  if (n == MCG_WIDTH) {
+    __builtin_memcpy(&v, at, MCG_WIDTH);
+    return v;
+  }
+  const mcg_halves_t halves = {n < 8 ? mcg_load_half(at, n) : mcg_load8(at), n > 8 ? mcg_load_half(at + 8, n - 8) : 0u};
+  return (mcg_bytes_t)halves;
+}
+
+MCG_INLINE void mcg_store_bytes(void *to, mcg_bytes_t v, int32_t n) {
+  int8_t *at = (int8_t *)to;
+  const mcg_halves_t halves = (mcg_halves_t)v;
+  if (n == MCG_WIDTH) {
+    __builtin_memcpy(at, &v, MCG_WIDTH);
+  } else if (n < 8) {
+    mcg_store_half(at, halves[0], n);
+  } else {
+    mcg_store8(at, halves[0]);
+    mcg_store_half(at + 8, halves[1], n - 8);
+  }
 }
 
 MCG_INLINE mcg_wide_t mcg_signed(mcg_bytes_t v) { return __builtin_convertvector(v, mcg_wide_t); }
@@ -67,15 +107,19 @@ MCG_INLINE mcg_longs_t mcg_even_lanes(mcg_wide_t v) { return (mcg_longs_t)((mcg_
 
 /* n int32 of at most 16; the other lanes are 0. */
 MCG_INLINE mcg_wide_t mcg_load_some(const int32_t *at, int32_t n) {
-  mcg_wide_t v = {0};
+  int32_t v[MCG_WIDTH] = {0}, i = 0;
   if (n == MCG_WIDTH) return mcg_load_wide(at);
-  for (int32_t i = 0; i < n; ++i) v[i] = at[i];
-  return v;
+  for (; i + 4 <= n; i += 4) __builtin_memcpy(v + i, at + i, 16);
+  for (; i < n; ++i) v[i] = at[i];
+  return mcg_load_wide(v);
 }
 
-MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t v, int32_t n) {
-  if (n == MCG_WIDTH) mcg_store_wide(at, v);
-  else for (int32_t i = 0; i < n; ++i) at[i] = v[i];
+MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
+  int32_t v[MCG_WIDTH], i = 0;
+  mcg_store_wide(n == MCG_WIDTH ? at : v, lanes);
+  if (n == MCG_WIDTH) return;
+  for (; i + 4 <= n; i += 4) __builtin_memcpy(at + i, v + i, 16);
+  for (; i < n; ++i) at[i] = v[i];
 }
 
 MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift) {

@@ -75,9 +75,10 @@ static mcg_uwide_t numbers(uint32_t first) {
 
 static mcg_uwide_t ordered(const uint16_t *order, int32_t n, uint32_t row) {
   typedef uint16_t halves_t __attribute__((vector_size(32)));
-  halves_t v = {0};
-  if (n == MCG_WIDTH) __builtin_memcpy(&v, order, sizeof v);
-  else for (int32_t i = 0; i < n; ++i) v[i] = order[i];
+  const int32_t low = mcg_min(n, 8);
+  const mcg_bytes_t half[2] = {mcg_load_bytes(order, 2 * low), mcg_load_bytes(order + low, 2 * (n - low))};
+  halves_t v;
+  __builtin_memcpy(&v, half, sizeof v);
   return __builtin_convertvector(v, mcg_uwide_t) + row;
 }
 

@@ -1,7 +1,7 @@
 /* Sums over sliding windows of 16 channels at a time.
  *
- * While a window moves down, each column of the source keeps its last rows as bytes of one or more words, made unsigned,
- * so that one mcg_dot4 meets four taps of each channel; a step down shifts the new rows in.
+ * The rows of the source are put together in lines: word j of a line holds MCG_TERMS rows of column j, so that one mcg_dot
+ * meets as many taps of each channel.  For windows that begin inside a line there are weights with zeros before them.
  */
 #ifndef MCG_WINDOWS_H
 #define MCG_WINDOWS_H
@@ -9,8 +9,10 @@
 #include "ops/rows.h"
 #include "product.h"
 
-#define MCG_WORDS 1024 /* of all columns */
+#define MCG_WORDS 1024 /* of all lines */
 #define MCG_TALLEST 16 /* rows of a window; taller ones are left to the plain kernels, as are wider ones */
+#define MCG_LINES (MCG_TALLEST / MCG_TERMS + 1)
+#define MCG_ACROSS 4 /* windows summed together */
 
 /* n channels of a value; what lies outside reads as `zero`. */
 typedef struct {
@@ -24,9 +26,9 @@ typedef struct {
 /* Windows of `height` rows and `width` columns; window (i, j) begins at row top + i * step_h and column
  * left + j * step_w. */
 typedef struct {
-  int32_t height, width, words, top, left, step_h, step_w;
-  mcg_wide_t weight[MCG_TALLEST * MCG_TALLEST / 4]; /* [width][words]: the last tap is the last byte */
-  mcg_wide_t sum;                                   /* of all weights of each channel */
+  int32_t height, width, top, left, step_h, step_w;
+  mcg_wide_t weight[MCG_TERMS][MCG_LINES * MCG_TALLEST]; /* [lines][width] of windows that begin at row t of a line */
+  mcg_wide_t sum;                                        /* of all weights of each channel */
 } mcg_windows_t;
 
 /* Taps first, first + step ... of a kernel along one axis; count of them. */
@@ -34,107 +36,137 @@ typedef struct {
   int32_t first, step, count;
 } mcg_axis_t;
 
-/* The weights w [.][kernel_w][channels] of n channels at the taps of both axes. */
-static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t kernel_w, int32_t channels, int32_t n,
-                                      const mcg_axis_t *y, const mcg_axis_t *x) {
-  const int32_t words = mcg_groups(y->count), pitch = y->step * kernel_w * channels;
-  mcg_wide_t *to = s->weight;
-  s->height = y->count, s->width = x->count, s->words = words, s->sum = (mcg_wide_t){0};
-  for (int32_t j = 0; j < x->count; ++j) {
-    const int8_t *tap = w + (y->first * kernel_w + x->first + j * x->step) * channels;
-    for (int32_t k = 0, rows = y->count - 4 * (words - 1); k < words; ++k, tap += rows * pitch, rows = 4, ++to) {
-      s->sum += mcg_pack_terms((int8_t *)to, 64, tap, pitch, n, rows);
-      if (rows < 4) *to = (mcg_wide_t)((mcg_uwide_t)*to << (8 * (4 - rows)));
+/* Lines under a window that begins at row t of the first. */
+MCG_INLINE int32_t mcg_lines(const mcg_windows_t *s, int32_t t) { return mcg_groups(t + s->height); }
+
+/* The weights of n channels at the taps of one column, `pitch` apart; n is a constant where that pays. */
+MCG_INLINE void mcg_column_weights(mcg_windows_t *s, int32_t column, const int8_t *w, int32_t pitch, int32_t n) {
+  mcg_bytes_t tap[MCG_TALLEST + 2 * MCG_TERMS]; /* zeros before and after the taps */
+  const int32_t every = s->step_h % MCG_TERMS == 0 ? MCG_TERMS : 1;
+  for (int32_t i = 0; i < MCG_TERMS; ++i) tap[i] = tap[MCG_TERMS + s->height + i] = (mcg_bytes_t){0};
+  for (int32_t i = 0; i < s->height; ++i) tap[MCG_TERMS + i] = mcg_load_bytes(w + i * pitch, n);
+  for (int32_t t = 0; t < MCG_TERMS; t += every) {
+    mcg_wide_t *to = s->weight[t] + column;
+    for (int32_t k = 0; k < mcg_lines(s, t); ++k, to += s->width) {
+      mcg_bytes_t term[4] = {{0}, {0}, {0}, {0}};
+      for (int32_t i = 0; i < MCG_TERMS; ++i) term[i] = tap[MCG_TERMS * (k + 1) - t + i];
+      *to = mcg_word_of(term);
+      if (t == 0) s->sum = mcg_dot(s->sum, mcg_splat(MCG_ONES), *to);
     }
   }
 }
 
-/* The columns under a row of windows. */
+/* The weights w [.][kernel_w][channels] of n channels at the taps of both axes, for windows step_h apart. */
+static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t kernel_w, int32_t channels, int32_t n,
+                                      const mcg_axis_t *y, const mcg_axis_t *x) {
+  const int32_t pitch = y->step * kernel_w * channels;
+  s->height = y->count, s->width = x->count, s->sum = (mcg_wide_t){0};
+  for (int32_t j = 0; j < x->count; ++j) {
+    const int8_t *tap = w + (y->first * kernel_w + x->first + j * x->step) * channels;
+    if (n == MCG_WIDTH) mcg_column_weights(s, j, tap, pitch, MCG_WIDTH);
+    else mcg_column_weights(s, j, tap, pitch, n);
+  }
+}
+
+/* The lines under a row of windows. */
 typedef struct {
-  mcg_uwide_t word[MCG_WORDS]; /* [words][columns] */
-  int32_t columns, left;       /* left: the source's column of the first */
-  int32_t next;                /* the source's row to shift in */
+  mcg_wide_t word[MCG_WORDS]; /* [lines][columns]: a ring of lines */
+  int32_t columns, left;      /* left: the source's column of the first */
+  int32_t top, next;          /* the source's row of line 0; the line to fill */
 } mcg_columns_t;
 
 /* Windows of a row whose columns find room. */
 static inline int32_t mcg_windows_across(const mcg_windows_t *s, int32_t outputs) {
-  return mcg_at_most(outputs, (MCG_WORDS / s->words - s->width) / s->step_w + 1);
+  return mcg_at_most(outputs, (MCG_WORDS / mcg_lines(s, MCG_TERMS - 1) - s->width) / s->step_w + 1);
 }
 
-static inline void mcg_fill_words(mcg_uwide_t *word, int32_t n, mcg_uwide_t v) {
-  for (int32_t i = 0; i < n; ++i) word[i] = v;
+static inline mcg_bytes_t mcg_outside(const mcg_source_t *from) {
+  const mcg_bytes_t zero = {0};
+  return zero + (int8_t)from->zero;
 }
 
-/* Before the windows (i, j) ... (i, j + across - 1).  Rows above the source are in the columns already. */
+/* Words of a first factor. */
+MCG_INLINE mcg_wide_t mcg_flipped(const mcg_bytes_t row[4]) {
+  return mcg_word_of(row) ^ mcg_splat((int32_t)(MCG_FLIP * (uint32_t)MCG_ONES));
+}
+
+/* Before the windows (i, j) ... (i, j + across - 1); fills what lies beside the source. */
 static inline void mcg_columns_start(mcg_columns_t *c, const mcg_windows_t *s, const mcg_source_t *from, int32_t i, int32_t j,
                                      int32_t across) {
-  const mcg_uwide_t outside = (mcg_uwide_t)mcg_splat((int32_t)((uint32_t)(from->zero + 128) * 0x01010101u));
-  const int32_t top = s->top + i * s->step_h;
+  const int32_t lines = mcg_lines(s, MCG_TERMS - 1);
+  const mcg_bytes_t v = mcg_outside(from), row[4] = {v, v, v, v};
+  const mcg_wide_t outside = mcg_flipped(row);
   c->columns = (across - 1) * s->step_w + s->width;
   c->left = s->left + j * s->step_w;
-  c->next = top < 0 ? 0 : top;
-  mcg_fill_words(c->word, s->words * c->columns, outside);
+  c->top = s->top + i * s->step_h;
+  c->next = 0;
+  mcg_wide_t *word = c->word;
+  for (int32_t k = 0; k < lines; ++k, word += c->columns) {
+    for (int32_t l = 0; l < mcg_at_most(-c->left, c->columns); ++l) word[l] = outside;
+    for (int32_t l = c->columns - 1; l >= 0 && c->left + l >= from->width; --l) word[l] = outside;
+  }
 }
 
-/* New rows at one of the columns: row i at row[i] + column * step[i]. */
+/* Rows of a line, each from its first column on and so many bytes from column to column. */
 typedef struct {
-  const int8_t *row[MCG_TALLEST];
-  int32_t step[MCG_TALLEST];
-  int32_t count;
+  const int8_t *at[MCG_TERMS];
+  int32_t step[MCG_TERMS];
 } mcg_fresh_t;
 
-/* Shifts `fresh` rows into `columns` columns of `words` words, `pitch` apart; fresh, words and n are constants where that
- * pays. */
-MCG_INLINE void mcg_shift_in(mcg_uwide_t *word, int32_t pitch, const mcg_fresh_t *new, int32_t columns, int32_t fresh,
-                             int32_t words, int32_t n) {
-  for (int32_t j = 0; j < columns; ++j, ++word) {
-    mcg_uwide_t w[MCG_TALLEST / 4];
-    for (int32_t k = 0; k < words; ++k) w[k] = word[k * pitch];
-    for (int32_t i = 0; i < fresh; ++i) {
-      const mcg_bytes_t pixels = mcg_load_bytes(new->row[i] + j * new->step[i], n) ^ -128;
-      for (int32_t k = 0; k + 1 < words; ++k) w[k] = w[k] >> 8 | w[k + 1] << 24;
-      w[words - 1] = w[words - 1] >> 8 | (mcg_uwide_t)mcg_unsigned(pixels) << 24;
+/* n is a constant where that pays. */
+MCG_INLINE void mcg_fill_columns(mcg_wide_t *word, const mcg_fresh_t *rows, int32_t columns, int32_t n) {
+  for (int32_t j = 0; j < columns; ++j) {
+    mcg_bytes_t row[4] = {{0}, {0}, {0}, {0}};
+    for (int32_t i = 0; i < MCG_TERMS; ++i) row[i] = mcg_load_bytes(rows->at[i] + j * rows->step[i], n);
+    word[j] = mcg_flipped(row);
+  }
+}
+
+static inline void mcg_fill_line(mcg_columns_t *c, const mcg_source_t *from, mcg_wide_t *word) {
+  const int32_t first = c->left < 0 ? -c->left : 0, last = mcg_at_most(from->width - c->left, c->columns);
+  const int32_t top = c->top + MCG_TERMS * c->next;
+  const mcg_bytes_t outside = mcg_outside(from);
+  mcg_fresh_t rows;
+  for (int32_t i = 0; i < MCG_TERMS; ++i) {
+    const int inside = top + i >= 0 && top + i < from->height;
+    const int8_t *const row = inside ? mcg_row(from->x, top + i, from->rows, from->width * from->pixel) : NULL;
+    rows.at[i] = inside ? row + (c->left + first) * from->pixel : (const int8_t *)&outside;
+    rows.step[i] = inside ? from->pixel : 0;
+  }
+  if (from->n == MCG_WIDTH) mcg_fill_columns(word + first, &rows, last - first, MCG_WIDTH);
+  else if (from->n == 8) mcg_fill_columns(word + first, &rows, last - first, 8);
+  else mcg_fill_columns(word + first, &rows, last - first, from->n);
+}
+
+/* What the windows of a row are summed from. */
+typedef struct {
+  const mcg_wide_t *line[MCG_LINES];
+  const mcg_wide_t *weight; /* [lines][width] */
+  int32_t lines, step;
+} mcg_window_row_t;
+
+/* Fills the lines for the windows that begin i rows below the first ones. */
+static inline mcg_window_row_t mcg_columns_move(mcg_columns_t *c, const mcg_windows_t *s, const mcg_source_t *from, int32_t i) {
+  const int32_t t = i % MCG_TERMS, first = i / MCG_TERMS, ring = mcg_lines(s, MCG_TERMS - 1);
+  mcg_window_row_t row = {{NULL}, s->weight[t], mcg_lines(s, t), s->step_w};
+  if (c->next < first) c->next = first;
+  for (; c->next < first + row.lines; ++c->next) mcg_fill_line(c, from, c->word + c->next % ring * c->columns);
+  for (int32_t k = 0; k < row.lines; ++k) row.line[k] = c->word + (first + k) % ring * c->columns;
+  return row;
+}
+
+/* acc [outputs] = start + the sums over windows j ... of a row; width and outputs are constants where that pays. */
+MCG_INLINE void mcg_window_sums(const mcg_window_row_t *row, int32_t j, int32_t width, int outputs, mcg_wide_t start,
+                                mcg_wide_t acc[MCG_ACROSS]) {
+  const mcg_wide_t *weight = row->weight;
+  const int32_t step = row->step;
+  for (int i = 0; i < outputs; ++i) acc[i] = start;
+  for (int32_t k = 0; k < row->lines; ++k) {
+    const mcg_wide_t *word = row->line[k] + j * step;
+    for (int32_t l = 0; l < width; ++l, ++word, ++weight) {
+      for (int i = 0; i < outputs; ++i) acc[i] = mcg_dot(acc[i], word[i * step], *weight);
     }
-    for (int32_t k = 0; k < words; ++k) word[k * pitch] = w[k];
   }
-}
-
-MCG_INLINE void mcg_shift_in_any(mcg_uwide_t *word, int32_t pitch, const mcg_fresh_t *new, int32_t columns, int32_t words,
-                                 int32_t n) {
-  if (words == 1 && new->count == 1) mcg_shift_in(word, pitch, new, columns, 1, 1, n);
-  else if (words == 1 && new->count == 2) mcg_shift_in(word, pitch, new, columns, 2, 1, n);
-  else if (words == 1) mcg_shift_in(word, pitch, new, columns, new->count, 1, n);
-  else if (words == 2 && new->count == 1) mcg_shift_in(word, pitch, new, columns, 1, 2, n);
-  else if (words == 2 && new->count == 2) mcg_shift_in(word, pitch, new, columns, 2, 2, n);
-  else if (words == 2) mcg_shift_in(word, pitch, new, columns, new->count, 2, n);
-  else mcg_shift_in(word, pitch, new, columns, new->count, words, n);
-}
-
-/* The columns for the windows of row i. */
-static inline void mcg_columns_move(mcg_columns_t *c, const mcg_windows_t *s, const mcg_source_t *from, int32_t i) {
-  const int32_t top = s->top + i * s->step_h, first = c->left < 0 ? -c->left : 0, bytes = from->width * from->pixel;
-  const int32_t last = mcg_at_most(from->width - c->left, c->columns);
-  mcg_bytes_t outside = {0};
-  mcg_fresh_t new;
-  outside += (int8_t)from->zero, new.count = 0;
-  if (c->next < top) c->next = top;
-  for (; c->next < top + s->height; ++c->next, ++new.count) {
-    const int inside = c->next < from->height;
-    const int8_t *const row = inside ? mcg_row(from->x, c->next, from->rows, bytes) + (c->left + first) * from->pixel : NULL;
-    new.row[new.count] = inside ? row : (const int8_t *)&outside;
-    new.step[new.count] = inside ? from->pixel : 0;
-  }
-  if (from->n == MCG_WIDTH) mcg_shift_in_any(c->word + first, c->columns, &new, last - first, s->words, MCG_WIDTH);
-  else mcg_shift_in_any(c->word + first, c->columns, &new, last - first, s->words, from->n);
-}
-
-/* start + the sum over the window whose first column is `at`; width and words are constants where that pays. */
-MCG_INLINE mcg_wide_t mcg_window_sum(const mcg_uwide_t *word, int32_t pitch, const mcg_wide_t *weight, int32_t width,
-                                     int32_t words, mcg_wide_t start) {
-  for (int32_t j = 0; j < width; ++j) {
-    for (int32_t k = 0; k < words; ++k) start = mcg_dot4(start, (mcg_wide_t)word[k * pitch + j], weight[j * words + k]);
-  }
-  return start;
 }
 
 #endif
