@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,11 @@ from emulated_qemu import core_of
 from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE
-from mcugrad.ops.backprop import Chain
+from mcugrad.ops.backprop import Chain, shifted
 from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import Update
+from mcugrad.quant.affine import mbqm
 
 LIVE = tuple(range(1, 96, 3))
 LAYERS = (
@@ -45,6 +48,10 @@ SEPARATE = (
     Shape(5, 6, 8, 8, Window((2, 4), (1, 1), (0, 1, 1, 2))),
 )
 EXPONENTS = (0, 2, 11, 10)
+TIGHT = (0, 2, 6, 6)  # clamps many gradients
+AROUND = tuple(  # windows around each position, at most masked and requantized: the bytes of mask of a quad begin anywhere
+    Shape(n, n, 16, 16, Window((k, k), (1, 1), (k // 2,) * 4)) for n, k in ((4, 3), (4, 5), (4, 7), (5, 5), (8, 3), (12, 5))
+)
 STEPS = 100
 
 
@@ -53,6 +60,9 @@ def chains():
         s = Sketch(1000 + i)
         words = ("mc", "ap mc", "bc")[i % 3]
         yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
+    for i, (shape, words, exponents) in enumerate(product(AROUND, ("mc", "bc"), (EXPONENTS, TIGHT))):
+        s = Sketch(1050 + i)
+        yield chain(s, depthwise(s, shape), words, exponents)
     s = Sketch(1100)
     yield chain(s, convolution(s, Shape(4, 4, 8, 8)), "bp mc", (0, 2, 6, 8))
 
@@ -96,6 +106,27 @@ def test_a_gradient_one_beyond_the_limit_is_clamped_and_counted(library):
     answer = expected(case, contents)
     assert answer[0][1] == 8
     assert same(run(case, library, contents), answer)
+
+
+def test_a_depthwise_gradient_one_beyond_the_limit_is_clamped_and_counted(library):
+    """One product in each channel, which its factor takes to -128."""
+    found = 0
+    for case in [c for c in CASES if c.op is Chain and c.graph.nodes[0].inputs[0].type.shape == (1, 4, 4, 16)]:
+        op, contents = case.node.op, case.contents(0)
+        h, weight, exponents, mask = case.node.inputs
+        out = op.stages[0].out
+        values = np.arange(-127, 128)
+        moved = mbqm(np.outer(values, values)[..., None], *shifted(out.factor, out.shift(case.node, contents[exponents])))
+        places = [np.argwhere(moved[..., c] == -128) for c in range(16)]
+        contents |= {h: np.zeros_like(contents[h]), weight: np.zeros_like(contents[weight])}
+        contents[mask] = np.ones_like(contents[mask])
+        for c, place in enumerate(places):
+            if len(place):
+                contents[h][0, 1, 2, c], contents[weight][0, 1, 1, c] = values[place[0]]
+        answer = expected(case, contents)
+        found += int(answer[0][1][0])
+        assert same(run(case, library, contents), answer)
+    assert found > 16
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.op is Update], ids=lambda c: c.name)

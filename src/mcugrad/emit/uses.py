@@ -10,6 +10,7 @@ from mcugrad.memory.schedule import Step
 from mcugrad.program import Program
 
 _LANES = 4  # channels that packed kernels take at once
+_MOST_TAPS = 7  # MCG_MOST_TAPS of csrc/ops/depthwise_span.h
 _LEAST_SHIFT = 33  # of those of a requantization that the packed kernels take
 _Fields = dict[str, Any]
 
@@ -49,14 +50,18 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "WINDOW_UPDATES"
     if kernel.function == "mcg_avg_pool_grad_s32" and not _is_global(window):
         yield "POOL_WINDOWS"
-    if kernel.function == "mcg_depthwise_input_grad":
-        far = max(window["stride_h"], window["stride_w"]) > 2
-        if far or _has_gaps(window) or window["in_c"] % _LANES:
-            yield "DEPTHWISE_TAPS"
+    if kernel.function == "mcg_depthwise_input_grad" and not (_has_spans(window) and window["in_c"] % _LANES == 0):
+        yield "DEPTHWISE_TAPS"
 
 
 def _has_gaps(p: _Fields) -> bool:
     return bool(max(p["dilation_h"], p["dilation_w"]) > 1)
+
+
+def _has_spans(p: _Fields) -> bool:
+    """has_spans of csrc/ops/depthwise_input_grad.c"""
+    sh, sw = p["stride_h"], p["stride_w"]
+    return bool(max(sh, sw) <= 2 and not _has_gaps(p) and p["kernel_h"] >= sh and sw <= p["kernel_w"] <= _MOST_TAPS * sw)
 
 
 def _is_pointwise(p: _Fields) -> bool:

@@ -28,7 +28,7 @@ static inline void sum_row(const int8_t *at, int32_t pixel, int32_t n, int32_t s
 
 /* The same for the `lanes` of them that exist. */
 static inline void sum_few(const int8_t *at, int32_t pixel, int32_t n, int32_t lanes, int32_t sum[4]) {
-  for (; n > 0; --n, at += pixel) {
+  MCG_ROLLED for (; n > 0; --n, at += pixel) {
     MCG_ROLLED for (int32_t i = 0; i < lanes; ++i) sum[i] += at[i];
   }
 }
@@ -42,7 +42,7 @@ MCG_INLINE void pixel(const mcg_conv2d_t *p, int32_t ties, const mcg_rows_t *r, 
   for (int32_t c = 0; c < channels; c += 4) {
     const int32_t lanes = channels - c < 4 ? channels - c : 4;
     int32_t sum[4] = {0, 0, 0, 0};
-    for (int32_t ky = v.first; ky < v.last; ++ky) {
+    MCG_ROLLED for (int32_t ky = v.first; ky < v.last; ++ky) {
       const int8_t *at = mcg_row(x, top + ky, r->x_rows, p->in_w * channels) + (left + h.first) * channels + c;
       if (lanes == 4) sum_row(at, channels, taps, sum);
       else sum_few(at, channels, taps, lanes, sum);

@@ -145,7 +145,7 @@ MCG_RARE int32_t run_last_quad(mcg_quad_t *q, int32_t last, int32_t kind) {
 }
 
 /* The multipliers of four channels from c on, their shifts increased by `more`; 0 where one is not for mcg_quad_lane_t. */
-static int load_lanes(const mcg_stage_params_t *p, int32_t c, int32_t more, mcg_quad_lane_t lane[4]) {
+static MCG_APART int load_lanes(const mcg_stage_params_t *p, int32_t c, int32_t more, mcg_quad_lane_t lane[4]) {
   const mcg_factor_t half = {1 << 30, 30}; /* RSH is MBQM by one half */
   MCG_ROLLED for (int32_t i = 0; i < 4; ++i) {
     const mcg_factor_t f = p->multiplier != NULL ? mcg_stage_factor(p, c + i) : half;
@@ -181,6 +181,36 @@ static int finish_quad(const mcg_block_t *b, int32_t j, const mcg_stage_t *s, in
   if (count & 1) clamped += run_last_quad(&q, count & ~1, kind);
   if (clamped != 0) *s->clamped += clamped;
   return 1;
+}
+
+int32_t mcg_chain_is_plain(const mcg_chain_t *chain, int32_t channels) {
+  const mcg_stage_t *s = chain->stages;
+  return MCG_ASM && chain->sum == NULL && chain->count == 1 && s->add == NULL && s->mask != NULL && s->out != NULL &&
+         s->p->multiplier != NULL && channels % (s->p->mask_bits ? 8 : 4) == 0;
+}
+
+int32_t mcg_chain_lanes(const mcg_chain_t *chain, int32_t c, int32_t scaled, mcg_lane_t lane[MCG_LANES]) {
+  const mcg_stage_params_t *p = chain->stages->p;
+  const int32_t more = mcg_exponent(chain->exponents, p->out_slot) - mcg_exponent(chain->exponents, p->acc_slot) - 33;
+  MCG_ROLLED for (int32_t i = 0; i < MCG_LANES; ++i) {
+    const mcg_factor_t f = mcg_stage_factor(p, c + i);
+    const int32_t shift = f.shift + more;
+    if ((uint32_t)shift > 62u - 33u) return 0;
+    const mcg_lane_t l = {f.multiplier, shift + scaled, scaled ? 1 << shift : 1, 0};
+    lane[i] = l;
+  }
+  return 1;
+}
+
+int32_t mcg_chain_words(const mcg_chain_t *chain, const mcg_block_t *b, const int8_t *words) {
+  const mcg_stage_t *s = chain->stages;
+  const int32_t at = b->row * b->width * b->channels + b->first, bits = s->p->mask_bits ? 3 : 0;
+  const mcg_words_t q = {words, (const uint8_t *)s->mask + (at >> bits), s->out + at, b->rows * b->width, b->channels >> bits,
+                         b->channels, 16 - (b->first & 4)};
+  int32_t clamped = -1;
+  if (MCG_ASM) clamped = MCG_USES_BYTE_MASKS && bits == 0 ? mcg_chain_words_bytes(&q) : mcg_chain_words_bits(&q);
+  if (clamped > 0) *s->clamped += clamped;
+  return clamped >= 0;
 }
 
 /* acc += RSH(g, k) of channels j ... j + 3 of the block, -24 < k < 8. */

@@ -135,6 +135,95 @@
   quad mcg_chain_quad_low, load_low
   quad mcg_chain_quad_high, load_high
 
+/* int32_t mcg_chain_words_<mask>(const mcg_words_t *q): see chain_quad.h.
+ *
+ *   r0 words   r1 how many -128   r2 0   r3 a one in each byte   r4 mask   r5 out   r6 count   r7, r8 their steps   r9 up
+ */
+
+/* v: 0 where the mask says so; m is overwritten, at: of the mask */
+.macro stop_bytes v, m, at:vararg
+  ldr \m, [\at]
+  uadd8 \m, \m, r9
+  usub8 \m, \m, r12
+  sel \v, \v, r2
+.endm
+
+.macro stop_bits v, m, at:vararg
+  ldrb \m, [\at]
+  lsl \m, \m, r9
+  msr APSR_g, \m
+  sel \v, \v, r2
+.endm
+
+/* m = v with -127 for -128 */
+.macro limit v, m
+  qsub8 \m, \v, r3
+  qadd8 \m, \m, r3
+  usada8 r1, \v, \m, r1
+.endm
+
+.macro words name, stop
+  .section .text.\name, "ax", %progbits
+  .balign 4
+  .global \name
+  .type \name, %function
+  .thumb_func
+\name:
+  mrs r1, APSR
+  mov r2, #0
+  msr APSR_nzcvq, r2
+  ands r1, r1, #SATURATED
+  itt ne
+  mvnne r0, r2
+  bxne lr
+  push {r4-r11, lr}
+  ldm r0, {r0, r4-r9}
+.ifc \stop, stop_bytes
+  mov r9, #0x81818181
+  mov r12, #0x02020202
+.endif
+  mov r3, #0x01010101
+  lsrs r6, r6, #1
+  bcc 1f
+  ldr r10, [r0], #4
+  \stop r10, lr, r4
+  limit r10, lr
+  str lr, [r5]
+  add r4, r4, r7
+  add r5, r5, r8
+  cbz r6, 2f
+1:
+  ldrd r10, r11, [r0], #8
+  \stop r10, lr, r4
+  \stop r11, lr, r4, r7
+  limit r10, lr
+  limit r11, r10
+  str lr, [r5]
+  str r10, [r5, r8]
+  add r4, r4, r7, lsl #1
+  add r5, r5, r8, lsl #1
+  subs r6, r6, #1
+  bne 1b
+2:
+  mov r0, r1
+  pop {r4-r11, pc}
+  .size \name, . - \name
+.endm
+
+  words mcg_chain_words_bytes, stop_bytes
+  words mcg_chain_words_bits, stop_bits
+
+  .section .text.mcg_chain_clear_q, "ax", %progbits
+  .balign 4
+  .global mcg_chain_clear_q
+  .type mcg_chain_clear_q, %function
+  .thumb_func
+mcg_chain_clear_q:
+  mov r0, #0
+  msr APSR_nzcvq, r0
+  bx lr
+  .size mcg_chain_clear_q, . - mcg_chain_clear_q
+
 /* Four bits as bytes of ones. */
   .section .rodata.mcg_chain_quad_table, "a", %progbits
   .balign 4

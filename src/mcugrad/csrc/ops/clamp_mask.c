@@ -7,6 +7,11 @@
 
 static inline int passed(int8_t y) { return y > -128 && y < 127; }
 
+/* The bits of eight outputs. */
+static inline uint8_t mask_eight(const int8_t *y) {
+  return (uint8_t)mcg_passed(mcg_load4(y + 4), 0x80402010u, mcg_passed(mcg_load4(y), 0x08040201u, 0u));
+}
+
 /* to [(n + 7) / 8] = the bits of y [n] */
 static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
   if (MCG_WIDE) {
@@ -18,10 +23,8 @@ static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
     mcg_mask_mve(y, n & ~15, to);
     y += n & ~15, to += n >> 4 << 1;
   }
-  MCG_ROLLED for (; end - y >= 8; y += 8) {
-    const uint32_t low = mcg_passed(mcg_load4(y), 0x08040201u, 0u);
-    *to++ = (uint8_t)mcg_passed(mcg_load4(y + 4), 0x80402010u, low);
-  }
+  MCG_ROLLED for (; end - y >= 16; y += 16, to += 2) to[0] = mask_eight(y), to[1] = mask_eight(y + 8);
+  if (end - y >= 8) *to++ = mask_eight(y), y += 8;
   if (y == end) return;
   uint32_t bits = 0u;
   MCG_ROLLED for (uint32_t bit = 1u; y < end; ++y, bit <<= 1) bits |= passed(*y) ? bit : 0u;

@@ -1,5 +1,6 @@
 /* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
+#include "chain_quad.h"
 #include "depthwise_input_grad_mve.h"
 #include "depthwise_plane.h"
 #include "depthwise_span.h"
@@ -43,10 +44,10 @@ static MCG_APART void block_plain(const mcg_conv2d_t *p, const int8_t *h, const 
 
 /* Taps of one axis that can meet the same input position: `tap`, tap + stride, ...; `count` of them. */
 typedef struct {
-  int32_t count;
-  int32_t position; /* of the input: the first that they meet, every stride-th after it, `positions` in all */
-  int32_t positions;
-  int32_t output; /* that tap `tap` reads there */
+  int16_t count;
+  int16_t position; /* of the input: the first that they meet, every stride-th after it, `positions` in all */
+  int16_t positions;
+  int16_t output; /* that tap `tap` reads there */
 } phase_t;
 
 /* What blocks by pairs share, and their scratch, four channels wide as the pairs (0, 2), (1, 3). */
@@ -61,8 +62,8 @@ typedef struct {
 
 static MCG_APART phase_t phase(int32_t tap, int32_t kernel, int32_t stride, int32_t pad, int32_t size) {
   const int32_t output = (pad + stride - 1 - tap) / stride, position = output * stride + tap - pad;
-  const phase_t f = {tap < kernel ? (kernel - 1 - tap) / stride + 1 : 0, position,
-                     position < size ? (size - 1 - position) / stride + 1 : 0, output};
+  const phase_t f = {(int16_t)(tap < kernel ? (kernel - 1 - tap) / stride + 1 : 0), (int16_t)position,
+                     (int16_t)(position < size ? (size - 1 - position) / stride + 1 : 0), (int16_t)output};
   return f;
 }
 
@@ -157,7 +158,7 @@ static MCG_APART void place_spans(const mcg_conv2d_t *p, const mcg_block_t *b, s
 /* The same as block_plain for four channels by pairs. */
 static MCG_APART void block_packed(const stage_t *s) {
   for (const mcg_depthwise_span_t *part = s->span; part < s->span + s->spans; ++part) {
-    if (MCG_ASM && part->rows > 0 && part->taps > 0 && part->taps <= MCG_MOST_TAPS) mcg_depthwise_span(part);
+    if (MCG_ASM) mcg_depthwise_span(part);
     else span(part);
   }
 }
@@ -170,39 +171,19 @@ static int32_t room(const mcg_conv2d_t *p, int32_t rows) {
   return 8 * (p->kernel_h * p->kernel_w + high * wide);
 }
 
-/* Stride 1 by planes: a convolution of h by the turned kernel; 0, having done nothing, where it cannot be one.
- * scratch: int32 [positions of a block + 3][4], that of mcg_plane_block */
-static MCG_APART int32_t in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight,
-                                   const mcg_chain_t *chain, void *scratch) {
-  const int32_t most = mcg_block_rows(p, POSITIONS), kernel_h = p->kernel_h, kernel_w = p->kernel_w;
-  mcg_block_t b = {(int32_t *)scratch, CHANNELS, 0, 0, p->in_w, p->in_c, 0, 0};
-  mcg_plane_t g = {kernel_h, kernel_w, 1, 1, kernel_h - 1 - p->pad_top, kernel_w - 1 - p->pad_left, p->out_h, p->out_w,
-                   p->in_w, p->in_c, p->out_h, 0, 1, 1, 0, 0, 0, (int16_t *)scratch + 2 * CHANNELS * (most * p->in_w + 3),
-                   0, 0, 0};
-  mcg_depthwise_row_t s;
-  if (p->stride_h != 1 || p->stride_w != 1 || p->dilation_h != 1 || p->dilation_w != 1) return 0;
-  if (p->in_c % CHANNELS != 0 || !mcg_plane_fits(&g)) return 0;
-  for (int32_t i = 0; i < CHANNELS; ++i) s.lane[i].bias = 0;
-  g.square = mcg_plane_is_square(&g);
-  for (; b.row < p->in_h; b.row += most) {
-    g.first = b.row, g.rows = b.rows = mcg_min(most, p->in_h - b.row), b.n = CHANNELS;
-    mcg_plane_begin(&g);
-    for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
-      mcg_plane_block(&g, h + b.first, weight + b.first, &s, b.acc);
-      mcg_chain_block(chain, &b);
-    }
-  }
-  return 1;
+/* Whether blocks of four channels can go by pairs: each position meets a tap, and not too many. */
+static int has_spans(const mcg_conv2d_t *p) {
+  const int32_t sh = p->stride_h, sw = p->stride_w;
+  return MCG_DUAL_MAC && sh <= MOST_STRIDE && sw <= MOST_STRIDE && p->dilation_h == 1 && p->dilation_w == 1 &&
+         p->kernel_h >= sh && p->kernel_w >= sw && p->kernel_w <= MCG_MOST_TAPS * sw;
 }
 
-/* Any stride.  scratch: int32 [positions of a block][4], uint32 [taps][2],
- * uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
+/* Any stride; the rows and channels of `b`, whose `first` goes past them.  scratch: int32 [positions of a block][4],
+ * uint32 [taps][2], uint32 [rows of h that a block depends on, and as many more as taps reach][likewise columns][2] */
 static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
-                               void *scratch) {
-  const int32_t rows = mcg_block_rows(p, POSITIONS);
-  const int packed = MCG_DUAL_MAC && p->stride_h <= MOST_STRIDE && p->stride_w <= MOST_STRIDE && p->dilation_h == 1 &&
-                     p->dilation_w == 1;
-  mcg_block_t b = {(int32_t *)scratch, 0, 0, 0, p->in_w, p->in_c, 0, 0};
+                               void *scratch, mcg_block_t *b) {
+  const int32_t rows = mcg_block_rows(p, POSITIONS), packed = has_spans(p);
+  const int32_t top = b->row, bottom = top + b->rows, first = b->first, last = first + b->n;
   stage_t s;
   mcg_grad_planes_t f;
   s.wide = (uint32_t *)scratch + CHANNELS * rows * p->in_w;
@@ -211,24 +192,56 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
     s.x[k] = phase(k, p->kernel_w, p->stride_w, p->pad_left, p->in_w);
     s.y[k] = phase(k, p->kernel_h, p->stride_h, p->pad_top, p->in_h);
   }
-  for (b.row = 0; b.row < p->in_h; b.row += rows) {
-    b.rows = mcg_min(rows, p->in_h - b.row);
-    const int vectors = MCG_MVE && mcg_depthwise_input_grad_open(&f, p, s.wide, room(p, rows), b.rows);
-    if (packed && !vectors) clear_plane(p, &b, &s), place_spans(p, &b, &s);
-    for (b.first = 0; b.first < p->in_c; b.first += CHANNELS) {
-      b.n = b.pitch = mcg_min(CHANNELS, p->in_c - b.first);
-      if (vectors && b.n == CHANNELS) {
-        mcg_depthwise_input_grad_mve(&f, h, weight, &b);
-      } else if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b.n == CHANNELS)) {
-        widen_weight(p, weight + b.first, &s);
-        fill_plane(p, h + b.first, &s);
+  for (b->acc = (int32_t *)scratch; b->row < bottom; b->row += rows) {
+    b->rows = mcg_min(rows, bottom - b->row);
+    const int vectors = MCG_MVE && mcg_depthwise_input_grad_open(&f, p, s.wide, room(p, rows), b->rows);
+    if (packed && !vectors) clear_plane(p, b, &s), place_spans(p, b, &s);
+    for (b->first = first; b->first < last; b->first += CHANNELS) {
+      b->n = b->pitch = mcg_min(CHANNELS, last - b->first);
+      if (vectors && b->n == CHANNELS) {
+        mcg_depthwise_input_grad_mve(&f, h, weight, b);
+      } else if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b->n == CHANNELS)) {
+        widen_weight(p, weight + b->first, &s);
+        fill_plane(p, h + b->first, &s);
         block_packed(&s);
       } else {
-        block_plain(p, h, weight, &b);
+        block_plain(p, h, weight, b);
       }
-      mcg_chain_block(chain, &b);
+      mcg_chain_block(chain, b);
     }
   }
+  b->row = top;
+}
+
+/* Four channels of a block of `g`, as words of int8; 0, having stored nothing, where their sums are needed themselves: a
+ * shift is too small, or the clamp changed some. */
+static MCG_APART int quad_in_planes(const mcg_plane_t *g, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                          const mcg_block_t *b, int8_t *words) {
+  mcg_depthwise_row_t s;
+  if (!mcg_chain_lanes(chain, b->first, g->kind != MCG_BY_ROWS, s.lane)) return 0;
+  mcg_plane_block(g, h + b->first, weight + b->first, &s, words);
+  return mcg_chain_words(chain, b, words);
+}
+
+/* Stride 1 by planes, a convolution of h by the turned kernel that is requantized as forward ones are: from block b on up to
+ * one that by_spans must do, or all; returns whether there is such a block.  scratch: words [positions of a block], that of
+ * mcg_plane_block */
+static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                               void *scratch, mcg_block_t *b) {
+  const int32_t most = mcg_block_rows(p, POSITIONS), kernel_h = p->kernel_h, kernel_w = p->kernel_w;
+  mcg_plane_t g = {kernel_h, kernel_w, 1, 1, kernel_h - 1 - p->pad_top, kernel_w - 1 - p->pad_left, p->out_h, p->out_w,
+                   p->in_w, p->in_c, p->out_h, 0, 1, CHANNELS, 1, 0, 0, (int16_t *)scratch + 2 * most * p->in_w, 0, 0, 0,
+                   MCG_BY_ROWS};
+  if (!mcg_plane_fits(&g)) return b->first < p->in_c; /* all of it */
+  if (MCG_ASM) mcg_chain_clear_q();
+  for (b->n = CHANNELS; b->row < p->in_h; b->row += most, b->first = 0) {
+    g.first = b->row, g.rows = b->rows = mcg_min(most, p->in_h - b->row);
+    mcg_plane_begin(&g);
+    for (; b->first < p->in_c; b->first += CHANNELS) {
+      if (!quad_in_planes(&g, h, weight, chain, b, (int8_t *)scratch)) return 1;
+    }
+  }
+  return 0;
 }
 
 /* h [out_h][out_w][C], weight [kh][kw][C] */
@@ -236,6 +249,9 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
                               void *scratch) {
   if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
   mcg_chain_start(chain);
-  if (MCG_DUAL_MAC && !MCG_MVE && in_planes(p, h, weight, chain, scratch)) return;
-  by_spans(p, h, weight, chain, scratch);
+  const int unit = p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 && p->dilation_w == 1;
+  const int planes = MCG_ASM && !MCG_MVE && unit && mcg_chain_is_plain(chain, p->in_c);
+  mcg_block_t b = {NULL, 0, 0, p->in_h, p->in_w, p->in_c, p->in_c, 0};
+  if (!planes) by_spans(p, h, weight, chain, scratch, &b);
+  while (planes && in_planes(p, h, weight, chain, scratch, &b)) by_spans(p, h, weight, chain, scratch, &b);
 }

@@ -145,15 +145,13 @@ MCG_INLINE void row_of(const mcg_depthwise_row_t *s, int32_t stride, int32_t ste
   for (int c = 0; c < MCG_LANES; ++c) {
     const int16_t *x = s->columns + c * s->plane, *w = s->weight + c * s->weight_plane;
     const mcg_lane_t lane = s->lane[c];
-    int8_t *y = (int8_t *)s->y + c;
-    int32_t *sum = (int32_t *)s->y + c;
+    int8_t *y = s->y + c;
     for (int32_t i = 0; i < s->quads; ++i, x += MCG_QUAD * stride) {
       int32_t acc[MCG_QUAD] = {lane.bias, lane.bias, lane.bias, lane.bias};
       if (stride == 1) quad_1(s, x, w, steps, acc);
       else quad_2(s, x, w, steps, acc);
-      for (int j = 0; j < MCG_QUAD; ++j, y += s->pixel, sum += MCG_LANES) {
-        if (s->raw) *sum = acc[j];
-        else *y = mcg_clamp8(((mcg_mulhi(acc[j], lane.multiplier) >> lane.shift) + lane.offset) >> 1);
+      for (int j = 0; j < MCG_QUAD; ++j, y += s->pixel) {
+        *y = mcg_clamp8(((mcg_mulhi(acc[j], lane.multiplier) >> lane.shift) + lane.offset) >> 1);
       }
     }
   }
@@ -188,7 +186,7 @@ static void output_row(const block_t *b, mcg_depthwise_row_t *s, int32_t oy) {
   s->y = mcg_row_out(b->y, oy, b->r->y_rows, p->out_w * p->out_c);
   if (whole > 0) row(b, s);
   if (rest > 0) {
-    int8_t last[MCG_QUAD * MCG_LANES], *to = (int8_t *)s->y + whole * MCG_QUAD * p->out_c;
+    int8_t last[MCG_QUAD * MCG_LANES], *to = s->y + whole * MCG_QUAD * p->out_c;
     s->columns += whole * (MCG_QUAD / 2 * p->stride_w) * b->pair_step, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
     row(b, s);
     for (int32_t i = 0; i < rest; ++i, to += p->out_c) mcg_store4(to, mcg_load4(last + MCG_LANES * i));
@@ -233,7 +231,7 @@ static MCG_APART void in_planes(const mcg_conv2d_t *p, const mcg_rows_t *r, cons
     mcg_plane_begin(g);
     for (int32_t next = 0; next < p->in_c; next += MCG_LANES) {
       const int32_t c = next + MCG_LANES > p->in_c ? p->in_c - MCG_LANES : next; /* the last may overlap the one before */
-      mcg_depthwise_lanes(p, bias, c, g->square, s.lane);
+      mcg_depthwise_lanes(p, bias, c, g->kind != MCG_BY_ROWS, s.lane);
       mcg_plane_block(g, x + c, weight + c, &s, y + slot * row + c);
     }
   }
@@ -252,7 +250,7 @@ static MCG_APART void in_rings(const mcg_conv2d_t *p, const mcg_rows_t *r, const
     const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
                        square ? 2 : width, square ? 2 * ring : 2};
     mcg_depthwise_row_t s;
-    s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps, s.raw = 0;
+    s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps;
     mcg_depthwise_lanes(p, bias, c, square, s.lane);
     widen_all_weights(&b, weight + c);
     through_ring(&b, &s);
@@ -265,13 +263,13 @@ int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const i
   const int within = p->pad_top < p->kernel_h && (p->out_h - 1) * p->stride_h - p->pad_top < p->in_h; /* every window */
   int scaled = 1; /* whether the shifts suit mcg_depthwise_row_3x3_* */
   mcg_plane_t g = {p->kernel_h, p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left, p->in_h, p->in_w, p->out_w,
-                   p->in_c, r->x_rows, p->x_zero, 0, 0, 0, 0, 0, (int16_t *)scratch, 0, 0, 0};
+                   p->in_c, r->x_rows, p->x_zero, 0, p->out_c, 0, 0, 0, (int16_t *)scratch, 0, 0, 0, MCG_BY_ROWS};
   if (p->in_c < MCG_LANES || !mcg_plane_fits(&g) || (small && !within)) return 0;
   MCG_ROLLED for (int32_t c = 0; c < p->in_c; ++c) {
     if (p->shift[c] < 33) return 0;
     if (p->shift[c] > 54) scaled = 0;
   }
-  g.square = scaled && mcg_plane_is_square(&g);
+  g.scaled = scaled;
   if (small) in_planes(p, r, x, weight, bias, y, &g);
   else in_rings(p, r, x, weight, bias, y, MCG_ASM && scaled && p->kernel_h == 3 && p->kernel_w == 3, g.planes);
   return 1;

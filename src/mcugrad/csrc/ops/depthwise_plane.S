@@ -6,8 +6,7 @@
 #if defined(__ARM_FEATURE_SIMD32)
 
 /* Fields of s. */
-#define ROWS_OF_S 20
-#define LANE_OF_S 40
+#define LANE_OF_S 36
 
 /* The stack frame. */
 #define MULTIPLIER 0 /* and shift, rounding, bias of the channel */
@@ -36,19 +35,6 @@
   smlatb r8, r4, \w01, \b
   smlad r9, r5, \w01, \c
   smlatb r10, r5, \w01, \d
-  smlabt r7, r5, \w12, r7
-  smlad r8, r5, \w12, r8
-  smlabt r9, r6, \w12, r9
-  smlad r10, r6, \w12, r10
-.endm
-
-/* The same from sums of 0. */
-.macro row_from_zero w01, w12
-  ldmia r0!, {r4-r6}
-  smuad r7, r4, \w01
-  smultb r8, r4, \w01
-  smuad r9, r5, \w01
-  smultb r10, r5, \w01
   smlabt r7, r5, \w12, r7
   smlad r8, r5, \w12, r8
   smlabt r9, r6, \w12, r9
@@ -138,75 +124,6 @@ mcg_depthwise_square:
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_depthwise_square, . - mcg_depthwise_square
-
-/* void mcg_depthwise_square_raw(const mcg_depthwise_row_t *s): the same without requantization, the sums as [rows][.][4]; the
- * registers are the same. */
-
-/* The stack frame: of the quad; of the channel; the rest. */
-#define RAW_OUT 0   /* and pitch, end */
-#define RAW_END 8
-#define RAW_LEFT 12 /* quads of the channel, then channels */
-#define RAW_Y 20    /* and weight */
-#define RAW_SPAN 28 /* of the rows, and quads */
-#define RAW_FRAME 36
-
-  .section .text.mcg_depthwise_square_raw, "ax", %progbits
-  .balign 4
-  .global mcg_depthwise_square_raw
-  .type mcg_depthwise_square_raw, %function
-  .thumb_func
-mcg_depthwise_square_raw:
-  push {r4-r11, lr}
-  sub sp, sp, #RAW_FRAME
-  ldr r6, [r0, #ROWS_OF_S]
-  ldm r0, {r0, r2-r4}        /* columns, weight, y, quads */
-  lsl r5, r4, #6
-  mul r6, r6, r5
-  strd r6, r4, [sp, #RAW_SPAN]
-  strd r3, r2, [sp, #RAW_Y]
-  str r5, [sp, #(RAW_OUT + 4)]
-  mov r5, #4
-  str r5, [sp, #(RAW_LEFT + 4)]
-1: /* a channel */
-  ldrd r4, r5, [sp, #RAW_Y]
-  ldm r5!, {r1-r3, r11, r12, lr}
-  ldrd r6, r7, [sp, #RAW_SPAN]
-  str r4, [sp, #RAW_OUT]
-  add r6, r6, r4
-  strd r6, r7, [sp, #RAW_END]
-  add r4, r4, #4
-  strd r4, r5, [sp, #RAW_Y]
-2: /* a row */
-  row_from_zero r1, r11
-  row r2, r12, r7, r8, r9, r10
-  row r3, lr, r7, r8, r9, r10
-  ldm sp, {r4-r6}
-  sub r0, r0, #24
-  str r7, [r4]
-  str r8, [r4, #16]
-  str r9, [r4, #32]
-  str r10, [r4, #48]
-  add r4, r4, r5
-  str r4, [sp, #RAW_OUT]
-  cmp r4, r6
-  bne 2b
-  ldr r5, [sp, #RAW_SPAN]
-  ldr r7, [sp, #RAW_LEFT]
-  add r0, r0, #24            /* to the next strip, past the two rows below the last */
-  sub r4, r4, r5
-  add r4, r4, #64
-  add r6, r6, #64
-  str r4, [sp, #RAW_OUT]
-  subs r7, r7, #1
-  strd r6, r7, [sp, #RAW_END]
-  bne 2b
-  ldr r7, [sp, #(RAW_LEFT + 4)]
-  subs r7, r7, #1
-  str r7, [sp, #(RAW_LEFT + 4)]
-  bne 1b
-  add sp, sp, #RAW_FRAME
-  pop {r4-r11, pc}
-  .size mcg_depthwise_square_raw, . - mcg_depthwise_square_raw
 
 /* void mcg_depthwise_square_rows(const mcg_square_rows_t *t): see depthwise_plane.h.
  *

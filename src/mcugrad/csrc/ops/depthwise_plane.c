@@ -5,6 +5,7 @@
 #include "ops/rows.h"
 
 #define SQUARE_ROW 6 /* elements of a row under a quad of 3x3 windows */
+#define FOUR 4       /* height and width of a small map */
 
 static int32_t round4(int32_t n) { return (n + 3) & ~3; }
 
@@ -13,9 +14,13 @@ int32_t mcg_plane_fits(const mcg_plane_t *g) {
   return g->stride_w <= 2 && g->pad_top >= 0 && g->pad_left >= 0 && (!MCG_ASM || (steps >= 2 && steps <= 4));
 }
 
-int32_t mcg_plane_is_square(const mcg_plane_t *g) {
-  return g->kernel_h == 3 && g->kernel_w == 3 && g->stride_h == 1 && g->stride_w == 1 && g->pad_left == 1 &&
-         g->in_w == g->out_w && g->out_w % MCG_QUAD == 0;
+static mcg_plane_kind_t kind_of(const mcg_plane_t *g) {
+  const int32_t kernel = g->kernel_w;
+  const int around = g->kernel_h == kernel && g->stride_h == 1 && g->stride_w == 1 && g->pad_left == kernel / 2;
+  const int four = MCG_ASM && g->in_h == FOUR && g->in_w == FOUR && g->rows == FOUR && g->in_rows >= FOUR;
+  if (!g->scaled || !around || g->in_w != g->out_w) return MCG_BY_ROWS;
+  if (four && g->pad_top == kernel / 2 && (kernel == 3 || kernel == 5)) return MCG_FOUR;
+  return kernel == 3 && g->out_w % MCG_QUAD == 0 ? MCG_SQUARE : MCG_BY_ROWS;
 }
 
 static int32_t steps_of(const mcg_plane_t *g) { return g->kernel_w / 2 + 1; }
@@ -30,8 +35,11 @@ void mcg_plane_begin(mcg_plane_t *g) {
   const int32_t first = top_of(g, g->first), last = top_of(g, g->first + g->rows - 1) + g->kernel_h;
   g->top = first < 0 ? 0 : first;
   g->bottom = last > g->in_h ? g->in_h : last;
-  g->plane = g->square ? g->out_w / MCG_QUAD * (g->rows + 2) * SQUARE_ROW : (g->bottom - g->top) * width_of(g);
-  mcg_clear(g->planes, MCG_LANES * g->plane);
+  g->kind = kind_of(g);
+  g->plane = g->kind == MCG_FOUR     ? FOUR * FOUR
+             : g->kind == MCG_SQUARE ? g->out_w / MCG_QUAD * (g->rows + 2) * SQUARE_ROW
+                                     : (g->bottom - g->top) * width_of(g);
+  if (g->kind != MCG_FOUR) mcg_clear(g->planes, MCG_LANES * g->plane);
 }
 
 /* to [3] of each channel, `plane` elements apart: the pairs w0 w1 of the three rows or, from another tap on, w1 w2. */
@@ -82,26 +90,40 @@ static void square_in_c(const mcg_depthwise_row_t *s) {
     const int16_t *x = s->columns + (c * s->quads + ox / MCG_QUAD) * strip + oy * SQUARE_ROW + ox % MCG_QUAD;
     const int16_t *w = s->weight + c * 12;
     const mcg_lane_t *l = &s->lane[c];
-    int8_t *y = (int8_t *)s->y + oy * s->pitch + ox * s->pixel;
+    int8_t *y = s->y + oy * s->pitch + ox * s->pixel;
     int32_t acc = l->bias;
     for (int32_t ky = 0; ky < 3; ++ky, x += SQUARE_ROW, w += 2) acc += x[0] * w[0] + x[1] * w[1] + x[2] * w[7];
-    if (s->raw) ((int32_t *)(void *)y)[c] = acc;
-    else y[c] = mcg_clamp8((mcg_mulhi(acc, l->multiplier) + l->offset) >> l->shift);
+    y[c] = mcg_clamp8((mcg_mulhi(acc, l->multiplier) + l->offset) >> l->shift);
   }
 }
 
-static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
-                                   void *y) {
-  const int32_t plane = g->plane, strip = (g->rows + 2) * SQUARE_ROW, row = g->channels * g->kernel_w;
-  int16_t *const widened = g->planes + MCG_LANES * plane;
+/* The weights of mcg_depthwise_square behind the planes. */
+static void widen_square(const mcg_plane_t *g, const int8_t *weight, int16_t *to) {
+  const int32_t row = g->channels * g->kernel_w;
   square_weights(weight + (g->turned ? 3 * row - g->channels : 0), g->turned ? -row : row,
-                 g->turned ? -g->channels : g->channels, widened, 12);
-  square_columns(g, x, strip);
-  s->columns = g->planes, s->weight = widened, s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->raw = g->raw;
-  s->y = y, s->pixel = g->raw ? 4 * MCG_LANES : g->channels, s->pitch = g->out_w * s->pixel;
-  if (!MCG_ASM) square_in_c(s);
-  else if (g->raw) mcg_depthwise_square_raw(s);
-  else mcg_depthwise_square(s);
+                 g->turned ? -g->channels : g->channels, to, 12);
+}
+
+/* Those of mcg_depthwise_line, `plane` elements a channel. */
+static void widen_rows(const mcg_plane_t *g, const int8_t *weight, int16_t *to, int32_t plane) {
+  const int32_t row = g->channels * g->kernel_w, next = g->turned ? -g->channels : g->channels;
+  const int8_t *from = weight + (g->turned ? g->kernel_h * row - g->channels : 0);
+  MCG_ROLLED for (int32_t ky = g->kernel_h; ky > 0; --ky, from += g->turned ? -row : row, to += 4 * steps_of(g)) {
+    mcg_depthwise_widen_weights(to, plane, from, g->kernel_w, next);
+  }
+}
+
+static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, mcg_depthwise_row_t *s) {
+  square_columns(g, x, (g->rows + 2) * SQUARE_ROW);
+  s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->pitch = g->out_w * s->pixel;
+  if (MCG_ASM) mcg_depthwise_square(s);
+  else square_in_c(s);
+}
+
+static void four_block(const mcg_plane_t *g, const int8_t *x, const mcg_depthwise_row_t *s) {
+  mcg_depthwise_widen_pixels(x, g->channels, g->zero, 0, FOUR * FOUR, g->planes, g->plane, 2);
+  if (MCG_ASM && g->kernel_w == 3) mcg_depthwise_four_3(s);
+  else if (MCG_ASM) mcg_depthwise_four_5(s);
 }
 
 /* What a row has left after its whole quads, of which s names columns and weights. */
@@ -109,24 +131,18 @@ static MCG_APART void last_pixels(const mcg_plane_t *g, mcg_depthwise_row_t *s, 
   int8_t last[MCG_QUAD * MCG_LANES];
   s->columns += whole * MCG_QUAD * g->stride_w, s->quads = 1, s->y = last, s->pixel = MCG_LANES;
   mcg_depthwise_line(s, g->stride_w, steps_of(g));
-  y += whole * MCG_QUAD * g->channels;
-  for (int32_t i = 0; i < g->out_w - whole * MCG_QUAD; ++i, y += g->channels) mcg_store4(y, mcg_load4(last + MCG_LANES * i));
+  y += whole * MCG_QUAD * g->pixel;
+  for (int32_t i = 0; i < g->out_w - whole * MCG_QUAD; ++i, y += g->pixel) mcg_store4(y, mcg_load4(last + MCG_LANES * i));
 }
 
-static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s,
-                                 int8_t *y) {
-  const int32_t steps = steps_of(g), stride = g->stride_w, pixel = g->raw ? 4 * MCG_LANES : g->channels;
-  const int32_t quads = (g->out_w + (g->raw ? MCG_QUAD - 1 : 0)) / MCG_QUAD, more = quads * MCG_QUAD < g->out_w;
-  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps, row = g->channels * g->kernel_w;
+static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, mcg_depthwise_row_t *s) {
+  const int32_t steps = steps_of(g), stride = g->stride_w, quads = g->out_w / MCG_QUAD, more = quads * MCG_QUAD < g->out_w;
+  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps, line = g->out_w * g->pixel;
   const int32_t odd = g->pad_left & 1, most = width - g->pad_left, pixels = most < g->in_w ? most : g->in_w;
-  const int32_t line = g->out_w * pixel;
-  int16_t *const widened = g->planes + MCG_LANES * plane, *to = g->planes + g->pad_left - odd;
-  s->pitch = width, s->plane = plane, s->weight_plane = g->kernel_h * step, s->raw = g->raw;
-  for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
-    const int8_t *from = weight + (g->turned ? (g->kernel_h - ky) * row - g->channels : ky * row);
-    mcg_depthwise_widen_weights(widened + ky * step, s->weight_plane, from, g->kernel_w,
-                                g->turned ? -g->channels : g->channels);
-  }
+  const int16_t *const widened = s->weight;
+  int16_t *to = g->planes + g->pad_left - odd;
+  int8_t *y = s->y;
+  s->pitch = width, s->plane = plane;
   for (int32_t iy = g->top; iy < g->bottom && pixels > 0; ++iy, to += width) {
     mcg_depthwise_widen_pixels(mcg_row(x, iy, g->in_rows, g->in_w * g->channels), g->channels, g->zero, odd, pixels, to,
                                plane, 2);
@@ -136,13 +152,19 @@ static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, const in
     const mcg_taps_t v = mcg_taps(top, g->kernel_h, g->in_h);
     s->rows = v.last - v.first, s->columns = g->planes + (top + v.first - g->top) * width;
     s->weight = widened + v.first * step;
-    s->y = y, s->quads = quads, s->pixel = pixel;
+    s->y = y, s->quads = quads, s->pixel = g->pixel;
     if (quads > 0) mcg_depthwise_line(s, stride, steps);
     if (more) last_pixels(g, s, quads, y);
   }
 }
 
-void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, void *y) {
-  if (g->square) square_block(g, x, weight, s, y);
-  else rows_block(g, x, weight, s, (int8_t *)y);
+void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, int8_t *y) {
+  int16_t *const widened = g->planes + MCG_LANES * g->plane;
+  s->columns = g->planes, s->weight = widened, s->y = y, s->pixel = g->pixel;
+  s->weight_plane = 4 * g->kernel_h * steps_of(g);
+  if (g->kind == MCG_SQUARE || (g->kind == MCG_FOUR && g->kernel_w == 3)) widen_square(g, weight, widened);
+  else widen_rows(g, weight, widened, s->weight_plane);
+  if (g->kind == MCG_FOUR) four_block(g, x, s);
+  else if (g->kind == MCG_SQUARE) square_block(g, x, s);
+  else rows_block(g, x, s);
 }

@@ -7,6 +7,10 @@
 
 #include "depthwise_row.h"
 
+/* How a block is computed: row by row, as 3x3 windows around each of whole quads of positions, or as a 4x4 map under
+ * 3x3 or 5x5 windows. */
+typedef enum { MCG_BY_ROWS, MCG_SQUARE, MCG_FOUR } mcg_plane_kind_t;
+
 /* A block of output rows. */
 typedef struct {
   int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
@@ -15,27 +19,23 @@ typedef struct {
   int32_t in_rows;     /* that the input keeps */
   int32_t zero;        /* of the input */
   int32_t turned;      /* whether the last tap comes first */
-  int32_t raw;         /* whether the sums are stored themselves, [rows][out_w][4] */
-  int32_t square;      /* whether mcg_depthwise_square does it; from mcg_plane_is_square */
+  int32_t pixel;       /* bytes from one pixel of the output to the next */
+  int32_t scaled;      /* whether the lanes can be those of mcg_depthwise_row_3x3_1 */
   int32_t first, rows; /* output rows first ... first + rows - 1 */
   int16_t *planes;     /* the scratch of mcg_plane_bytes */
   int32_t top, bottom; /* input rows under the block, top ... bottom - 1; from mcg_plane_begin, as is: */
   int32_t plane;       /* elements of a channel */
+  mcg_plane_kind_t kind; /* but by rows: the lanes are scaled */
 } mcg_plane_t;
 
 /* Whether blocks of this shape can be computed. */
 int32_t mcg_plane_fits(const mcg_plane_t *g);
 
-/* Whether they are 3x3 windows around each of whole quads of positions. */
-int32_t mcg_plane_is_square(const mcg_plane_t *g);
-
 /* Before the first channels of a block. */
 void mcg_plane_begin(mcg_plane_t *g);
 
-/* Four channels of the block; x, weight and y at the channels, x at row 0, y at the block's first row.  s has the lanes, those
- * of mcg_depthwise_row_3x3_1 with `square`, and of raw sums only a bias.  Raw rows may write three positions more than there
- * are. */
-void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, void *y);
+/* Four channels of the block; x, weight and y at the channels, x at row 0, y at the block's first row.  s has the lanes. */
+void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, int8_t *y);
 
 /* Rows of pixels, one after the other, as strips of six columns: the two last begin the next strip.  depthwise_plane.S knows the
  * order of the fields. */
@@ -55,6 +55,10 @@ void mcg_depthwise_square_rows(const mcg_square_rows_t *t);
 /* All rows of a block of 3x3 windows.  columns: [4 channels][quads][rows + 2][3][2], six columns of each row; weight:
  * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
 void mcg_depthwise_square(const mcg_depthwise_row_t *s);
-void mcg_depthwise_square_raw(const mcg_depthwise_row_t *s); /* sums without a bias */
+
+/* A 4x4 map.  columns: [4 channels][4 rows][4]; weight: of 3x3 windows as for mcg_depthwise_square, of 5x5 ones [4
+ * channels][5 rows][3 steps][4].  Needs MCG_ASM. */
+void mcg_depthwise_four_3(const mcg_depthwise_row_t *s);
+void mcg_depthwise_four_5(const mcg_depthwise_row_t *s);
 
 #endif

@@ -6,7 +6,7 @@
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-#define LANE_OF_S 40
+#define LANE_OF_S 36
 #define LANE_BYTES 16
 
 /* The stack frame. */
@@ -23,9 +23,7 @@
 #define FIRST 40        /* columns of the channel */
 #define Y 44            /* of the channel */
 #define CHANNELS 48     /* left */
-#define NEXT 52         /* from one channel of y to the next */
-#define TAIL 56         /* what to do with the sums */
-#define FRAME 60
+#define FRAME 52
 
   .syntax unified
   .thumb
@@ -99,20 +97,9 @@
   sub sp, sp, #FRAME
   add r12, r0, #LANE_OF_S
   ldm r0, {r1-r8}            /* columns, weight, y, quads, pixel, rows, pitch, plane */
-  ldrd r9, r10, [r0, #32]    /* weight_plane, raw */
+  ldr r9, [r0, #32]          /* weight_plane */
   strd r6, r12, [sp, #ROWS]
   strd r5, r4, [sp, #PIXEL]  /* and LEFT, which is set again */
-.if \stride == 1
-  adr r11, 5f
-  mov r12, #1
-  cmp r10, #0
-  beq 8f
-  adr r11, 6f
-  mov r12, #4
-8:
-  orr r11, r11, #1
-  strd r12, r11, [sp, #NEXT]
-.endif
   str r4, [sp, #QUADS]
   lsl r8, r8, #1
   lsl r9, r9, #1
@@ -140,11 +127,6 @@
   add r0, r0, r2
   subs r3, r3, #1
   bne 3b
-.if \stride == 1
-  ldr pc, [sp, #TAIL]
-  .balign 4
-5:
-.endif
   ldrd r12, r7, [sp, #LANE]
   ldr r6, [sp, #PIXEL]
   ldm r12, {r3-r5}
@@ -158,7 +140,6 @@
   strb r10, [r7]
   strb r11, [r7, r6]
   add r7, r7, r6, lsl #1
-7:
   ldr r0, [sp, #COLUMNS]
   ldr r3, [sp, #LEFT]
   str r7, [sp, #OUT]
@@ -172,12 +153,7 @@
   ldr r3, [sp, #WEIGHT]
   ldr r12, [sp, #LANE]
   ldr r7, [sp, #CHANNELS]
-.if \stride == 1
-  ldr r6, [sp, #NEXT]
-  add r1, r1, r6
-.else
   add r1, r1, #1
-.endif
   add r0, r0, r4
   add r3, r3, r5
   add r12, r12, #LANE_BYTES
@@ -189,17 +165,6 @@
   bne 1b
   add sp, sp, #FRAME
   pop {r4-r11, pc}
-.if \stride == 1
-  .balign 4
-6:
-  ldr r7, [sp, #OUT]
-  str r8, [r7]
-  str r9, [r7, #16]
-  str r10, [r7, #32]
-  str r11, [r7, #48]
-  add r7, r7, #64
-  b 7b
-.endif
   .size \name, . - \name
 .endm
 

@@ -24,14 +24,13 @@ typedef struct {
 typedef struct {
   const int16_t *columns; /* [4 channels][rows][pitch], from the first output pixel on */
   const int16_t *weight;  /* [4 channels][.][steps][4], from the row that meets the first of columns on */
-  void *y;                /* [4 * quads] int8 pixels, at the channels; int32 if raw */
+  int8_t *y;              /* [4 * quads] pixels, at the channels */
   int32_t quads;          /* of output pixels, at least 1 */
   int32_t pixel;          /* bytes of an output pixel */
   int32_t rows;           /* kernel_h */
   int32_t pitch;          /* elements of a row of columns */
   int32_t plane;          /* elements between channels of columns */
   int32_t weight_plane;   /* elements between channels of weight */
-  int32_t raw;            /* stride 1: whether to store the sums themselves; a pixel has 16 bytes then */
   mcg_lane_t lane[MCG_LANES];
 } mcg_depthwise_row_t;
 

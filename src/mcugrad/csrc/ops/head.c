@@ -4,10 +4,10 @@
 
 /* x [F], weight [F][K], bias [K], logits [K] */
 void mcg_head(const mcg_head_t *p, const int8_t *x, const int16_t *weight, const int32_t *bias, int32_t *logits) {
-  for (int32_t k = 0; k < p->classes; ++k) logits[k] = bias[k];
+  MCG_COMPACT for (int32_t k = 0; k < p->classes; ++k) logits[k] = bias[k];
   for (int32_t c = 0; c < p->features; ++c, weight += p->classes) {
     const int32_t f = x[c] - p->zero;
-    for (int32_t k = 0; f != 0 && k < p->classes; ++k) logits[k] += f * weight[k];
+    MCG_COMPACT for (int32_t k = 0; f != 0 && k < p->classes; ++k) logits[k] += f * weight[k];
   }
 }
 
@@ -15,7 +15,7 @@ void mcg_head(const mcg_head_t *p, const int8_t *x, const int16_t *weight, const
 void mcg_head_input_grad(int32_t features, int32_t classes, const int16_t *weight, const int32_t *g, int32_t *gf) {
   for (int32_t c = 0; c < features; ++c, weight += classes) {
     uint32_t sum = 0;
-    for (int32_t k = 0; k < classes; ++k) sum += (uint32_t)weight[k] * (uint32_t)g[k];
+    MCG_COMPACT for (int32_t k = 0; k < classes; ++k) sum += (uint32_t)weight[k] * (uint32_t)g[k];
     gf[c] = (int32_t)sum;
   }
 }
@@ -26,12 +26,12 @@ void mcg_head_update(const mcg_head_t *p, const mcg_context_t *c, const int8_t *
   const int32_t kw = p->weight_shift + c->halvings, kb = p->bias_shift + c->halvings;
   for (int32_t i = 0; i < p->features; ++i, weight += p->classes) {
     const int32_t f = x[i] - p->zero;
-    for (int32_t k = 0; k < p->classes; ++k) {
+    MCG_COMPACT for (int32_t k = 0; k < p->classes; ++k) {
       const int32_t step = mcg_between(mcg_rsh(f * g[k], kw), -65536, 65536);
       weight[k] = (int16_t)mcg_between(weight[k] - step, -p->limit, p->limit);
     }
   }
-  for (int32_t k = 0; k < p->classes; ++k) {
+  MCG_ROLLED for (int32_t k = 0; k < p->classes; ++k) {
     const int64_t moved = (int64_t)mcg_met(bias[k], g[k]) - mcg_rsh(g[k], kb);
     bias[k] = moved > MCG_BIAS_LIMIT ? MCG_BIAS_LIMIT : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT : (int32_t)moved;
   }

@@ -3,10 +3,11 @@
 #define MCG_ROWS_H
 
 #include "kernels.h"
+#include "port.h"
 
 /* row % rows without a division. */
 static inline int32_t mcg_ring_slot(int32_t row, int32_t rows) {
-  while (row >= rows) row -= rows;
+  MCG_ROLLED while (row >= rows) row -= rows;
   return row;
 }
 
