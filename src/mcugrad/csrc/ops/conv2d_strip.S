@@ -7,14 +7,12 @@
 #if defined(__ARM_FEATURE_SIMD32)
 
 /* The stack frame is a copy of mcg_strip_t; tail and entries become addresses. */
-#define OUTPUT 0
-#define BIAS 4
-#define WEIGHT 12
-#define END 16
-#define TAIL 20 /* where an output ends */
-#define MULTIPLIER 24
-#define OFFSET 32
-#define Y 40
+#define OUTPUT 4
+#define Y3 24
+#define BIAS 28 /* and columns */
+#define WEIGHT 36
+#define END 40
+#define TAIL 44 /* where an output ends */
 #define LIVE_END 48
 #define LIVE_PAD 52
 #define REST_END 56
@@ -82,6 +80,11 @@
   bne 1b
 .endm
 
+/* y, output, pitch, multiplier, shift, offset, y3 */
+.macro output
+  ldm sp, {r0, r2-r7}
+.endm
+
 /* `name` for each accumulator */
 .macro each name, pixels
   \name r8
@@ -125,16 +128,15 @@
   sub sp, sp, #FRAME
   mov r1, sp
   ldmia r0!, {r2-r11}
-  adr r12, 10f
+  stmia r1!, {r2-r11}
+  adr r2, 10f
   adr lr, 1f
   orr lr, lr, #1
-  ldrb r7, [r12, r7]
-  add r7, lr, r7, lsl #1
-  stmia r1!, {r2-r11}
-  mov r2, r12
   ldmia r0!, {r4-r12}
+  ldrb r5, [r2, r5]
   ldrb r11, [r2, r11]
   ldrb r12, [r2, r12]
+  add r5, lr, r5, lsl #1
   add r11, lr, r11, lsl #1
   add r12, lr, r12, lsl #1
   stmia r1!, {r4-r12}
@@ -159,14 +161,11 @@
 17:
   next_pass
 15:
-  ldr r2, [sp, #OUTPUT]
-  ldrd r4, r5, [sp, #MULTIPLIER]
+  output
   ldr r4, [r4, r2, lsl #2]
   ldrb r5, [r5, r2]
   subs r5, r5, #33
 7:
-  ldrd r6, r3, [sp, #OFFSET]
-  ldrd r0, r7, [sp, #Y]
   lsls r6, r6, r5
   adds r5, r5, #1
   each requantize, \pixels
@@ -182,9 +181,9 @@
 .if \pixels > 1
   strb r11, [r7], #1
 .endif
-  strd r0, r7, [sp, #Y]
   adds r2, r2, #1
-  str r2, [sp, #OUTPUT]
+  strd r0, r2, [sp]
+  str r7, [sp, #Y3]
   beq 9f
 5:
   ldrd r3, r0, [sp, #BIAS]
@@ -229,8 +228,7 @@
   str r1, [sp, #REST]
   ldr r1, [sp, #WEIGHT]
 12:
-  ldr r2, [sp, #OUTPUT]
-  ldrd r4, r5, [sp, #MULTIPLIER]
+  output
   ldr r4, [r4, r2, lsl #2]
   ldrb r5, [r5, r2]
   subs r5, r5, #33

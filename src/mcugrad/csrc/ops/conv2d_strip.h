@@ -20,18 +20,18 @@ enum { MCG_TAIL_FEW = MCG_STRIP_UNROLLED + 1, MCG_TAIL_WHOLE, MCG_TAIL_PADDED, M
  * SXTB16 takes four weights apart.  Arrays by output are given by their ends, so that one index counts up to zero.
  * conv2d_strip.S knows the order of the fields. */
 typedef struct {
+  int8_t *y;                 /* [O] */
   int32_t output;            /* minus the number of outputs, at least 1 */
+  int32_t pitch;             /* bytes between pixels of y */
+  const int32_t *multiplier; /* end of [O] */
+  const uint8_t *shift;      /* end of [O] */
+  int32_t offset;            /* 2 * y_zero + 1 */
+  int8_t *y3;                /* three pixels on from y */
   const int32_t *bias;       /* end of [O] */
   const int16_t *columns;
   const int8_t *weight;      /* [O][live] */
   const int16_t *end;        /* of the columns in work: live_end */
   int32_t tail;              /* MCG_TAIL_..., how an output ends */
-  const int32_t *multiplier; /* end of [O] */
-  const uint8_t *shift;      /* end of [O] */
-  int32_t offset;            /* 2 * y_zero + 1 */
-  int32_t pitch;             /* bytes between pixels of y */
-  int8_t *y;                 /* [O] */
-  int8_t *y3;                /* three pixels on */
   const int16_t *live_end;   /* of the columns */
   int32_t live_pad;          /* what the last group of the live inputs lacks */
   const int16_t *rest_end;   /* live_end without resting inputs */

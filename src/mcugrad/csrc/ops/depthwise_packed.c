@@ -23,6 +23,7 @@ typedef struct {
   int32_t width, steps, ring;
   int32_t square;              /* whether mcg_depthwise_row_3x3_* do it */
   int32_t row_step, pair_step; /* elements between rows and between pairs of columns: 2 and 6 for it, width and 2 */
+  int32_t first, odd, pixels;  /* of a row: elements before its first pair, whether the pixel is at an odd place, how many */
 } block_t;
 
 /* Pairs of neighbouring columns, one for each channel, from the pixels' words (lanes a c, b d). */
@@ -97,13 +98,11 @@ void mcg_depthwise_widen_pixels(const int8_t *at, int32_t pixel, int32_t zero, i
 /* Input row iy into slot `slot` of the ring. */
 static void fetch(const block_t *b, int32_t iy, int32_t slot) {
   const mcg_conv2d_t *p = b->p;
-  const int32_t plane = b->ring * b->width, odd = p->pad_left & 1;
-  const int32_t pixels = mcg_between(b->width - p->pad_left, 0, p->in_w);
+  const int32_t plane = b->ring * b->width;
   int16_t *const to = b->columns + slot * b->row_step;
   if (iy >= 0 && iy < p->in_h) {
     const int8_t *row = mcg_row(b->x, iy, b->r->x_rows, p->in_w * p->in_c);
-    const int32_t first = ((p->pad_left - odd) >> 1) * b->pair_step;
-    mcg_depthwise_widen_pixels(row, p->in_c, p->x_zero, odd, pixels, to + first, plane, b->pair_step);
+    mcg_depthwise_widen_pixels(row, p->in_c, p->x_zero, b->odd, b->pixels, to + b->first, plane, b->pair_step);
   } else {
     for (int c = 0; c < MCG_LANES; ++c) blank(to + c * plane, b->width, b->pair_step);
   }
@@ -244,11 +243,12 @@ static MCG_APART void in_rings(const mcg_conv2d_t *p, const mcg_rows_t *r, const
   const int32_t width = (p->out_w + MCG_QUAD - 1) / MCG_QUAD * MCG_QUAD * p->stride_w + 2 * steps - 2;
   int16_t *const widened = columns + MCG_LANES * ring * width;
   const int32_t odd = p->pad_left & 1, pixels = mcg_between(width - p->pad_left, 0, p->in_w);
+  const int32_t pair = square ? 2 * ring : 2;
   if (p->pad_left > 1 || odd + pixels < width - 1) mcg_clear(columns, MCG_LANES * ring * width); /* not all are written */
   for (int32_t next = 0; next < p->in_c; next += MCG_LANES) {
     const int32_t c = next + MCG_LANES > p->in_c ? p->in_c - MCG_LANES : next; /* the last may overlap the one before */
     const block_t b = {p, r, x + c, y + c, columns, widened, width, steps, ring, square,
-                       square ? 2 : width, square ? 2 * ring : 2};
+                       square ? 2 : width, pair, ((p->pad_left - odd) >> 1) * pair, odd, pixels};
     mcg_depthwise_row_t s;
     s.rows = ring, s.pitch = width, s.plane = ring * width, s.weight_plane = 8 * p->kernel_h * steps;
     mcg_depthwise_lanes(p, bias, c, square, s.lane);

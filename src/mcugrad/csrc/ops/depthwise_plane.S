@@ -9,8 +9,7 @@
 #define LANE_OF_S 36
 
 /* The stack frame. */
-#define MULTIPLIER 0 /* and shift, rounding, bias of the channel */
-#define ROUND 8
+/* from 0 on: multiplier, shift and rounding of the channel */
 #define BIAS 12
 #define OUT 16       /* of the quad, and pixel */
 #define LINE 24
@@ -77,8 +76,7 @@ mcg_depthwise_square:
   row r2, r12, r7, r8, r9, r10
   row r3, lr, r7, r8, r9, r10
   subs r0, r0, #24
-  ldrd r4, r5, [sp, #MULTIPLIER]
-  ldr r6, [sp, #ROUND]
+  ldm sp, {r4-r6}            /* multiplier, shift, rounding */
   smmla r7, r7, r4, r6
   smmla r8, r8, r4, r6
   smmla r9, r9, r4, r6

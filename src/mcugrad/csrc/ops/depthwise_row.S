@@ -172,8 +172,7 @@
  *   r0 columns   r1, r2, r3 weights w0 w1 of the rows   r11, r12, lr weights w1 w2, for stride 2 w2 0
  *   r4-r6 a pair of columns of each row   r7-r10 accumulators
  */
-#define Q_MULTIPLIER 0
-#define Q_ROUND 8
+/* The stack frame begins with multiplier, shift and rounding of the channel. */
 #define Q_BIAS 12
 #define Q_OUT 16        /* and pixel */
 #define Q_END 24        /* of the channel's columns */
@@ -288,8 +287,7 @@
   ldmia r0, {r4-r6}
   ends r10
 .endif
-  ldrd r4, r5, [sp, #Q_MULTIPLIER]
-  ldr r6, [sp, #Q_ROUND]
+  ldm sp, {r4-r6}            /* multiplier, shift, rounding */
   smmla r7, r7, r4, r6
   smmla r8, r8, r4, r6
   smmla r9, r9, r4, r6
@@ -333,9 +331,11 @@
 
 /* void mcg_depthwise_widen_taps(int16_t *to, int32_t plane, const int8_t *row, int32_t kw, int32_t next): see depthwise_row.h.
  *
- *   r0 to   r1, r5 bytes to channels 1 and 3   r2 weights   r3 how many are left   r4 next
- *   r6, r7 the weight before the step   r8, r9 and r10, r11 its two, channels 0 2 and 1 3   r12, lr pairs
+ *   r0, r1, r4, r5 to of channels 0 ... 3   r2 weights   r3 how many are left
+ *   r6, r7 the weight before the step   r8, r9 and r10, r11 its two, channels 0 2 and 1 3   r12, lr pairs, or next
  */
+#define NEXT_WEIGHT 36 /* the last argument */
+
   .section .text.mcg_depthwise_widen_taps, "ax", %progbits
   .balign 4
   .global mcg_depthwise_widen_taps
@@ -343,38 +343,36 @@
   .thumb_func
 mcg_depthwise_widen_taps:
   push {r4-r11, lr}
-  ldr r4, [sp, #36]
-  lsl r1, r1, #1
+  add r4, r0, r1, lsl #2
   add r5, r1, r1, lsl #1
+  add r5, r0, r5, lsl #1
+  add r1, r0, r1, lsl #1
   mov r6, #0
   mov r7, #0
 1:
   subs r3, r3, #2
   blt 3f
+  ldr r12, [sp, #NEXT_WEIGHT]
   ldr r8, [r2]
-  ldr r10, [r2, r4]
-  add r2, r2, r4, lsl #1
+  ldr r10, [r2, r12]
+  add r2, r2, r12, lsl #1
 2:
   sxtb16 r9, r8, ror #8
   sxtb16 r8, r8
   sxtb16 r11, r10, ror #8
   sxtb16 r10, r10
   pkhbt r12, r9, r11, lsl #16
-  pkhtb lr, r10, r8, asr #16
-  str r12, [r0, r1]
-  str lr, [r0, r1, lsl #1]
+  pkhbt lr, r7, r9, lsl #16
+  strd r12, lr, [r1], #8
   pkhtb r12, r11, r9, asr #16
-  pkhbt lr, r8, r10, lsl #16
-  str r12, [r0, r5]
-  str lr, [r0], #4
-  pkhbt r12, r7, r9, lsl #16
+  pkhtb lr, r9, r7, asr #16
+  strd r12, lr, [r5], #8
+  pkhtb r12, r10, r8, asr #16
   pkhtb lr, r8, r6, asr #16
-  str r12, [r0, r1]
-  str lr, [r0, r1, lsl #1]
-  pkhtb r12, r9, r7, asr #16
+  strd r12, lr, [r4], #8
+  pkhbt r12, r8, r10, lsl #16
   pkhbt lr, r6, r8, lsl #16
-  str r12, [r0, r5]
-  str lr, [r0], #4
+  strd r12, lr, [r0], #8
   mov r6, r10
   mov r7, r11
   b 1b

@@ -116,11 +116,10 @@ mcg_dot_rows:
   pop {r4-r11, pc}
   .size mcg_dot_rows, . - mcg_dot_rows
 
-/* Rows w0 and w2 (or w1 and w3) of a group, from r0 on, as pairs: the elements of columns 0 ... 3 */
-.macro pairs c0, c1, c2, c3
-  ldr r12, [r0]
-  ldr lr, [r0, r2, lsl #1]
-  add r0, r0, r2
+/* Rows w0 and w2 (or w1 and w3) of a group, from `at` on, as pairs: the elements of columns 0 ... 3 */
+.macro pairs at, c0, c1, c2, c3
+  ldr r12, [\at]
+  ldr lr, [\at, r2, lsl #1]
   sxtb16 \c2, lr
   sxtb16 \c3, lr, ror #8
   sxtb16 lr, r12
@@ -140,9 +139,10 @@ mcg_dot_rows:
 mcg_dot_widen:
   push {r4-r11, lr}
 1:
-  pairs r4, r6, r8, r10
-  pairs r5, r7, r9, r11
-  add r0, r0, r2, lsl #1
+  pairs r0, r4, r6, r8, r10
+  add lr, r0, r2
+  pairs lr, r5, r7, r9, r11
+  add r0, r0, r2, lsl #2
   stmia r3!, {r4-r11}
   subs r1, r1, #1
   bne 1b
