@@ -260,8 +260,8 @@ class DepthwiseInputGrad(InputGradRows):
         return kernel if self.channels is None else joined_weight(kernel, self.channels, weight, node.inputs[2])
 
     def _scratch(self) -> int:
-        """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on, all as
-        the kernel's turned twin keeps it where the stride is 1 (csrc/ops/depthwise_plane.h)."""
+        """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on; or, of
+        stride 1, int8 gradients and the others as a convolution keeps them (csrc/ops/depthwise_plane.h)."""
         height, width = self.shape[1:3]
         (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
         positions = block_positions(height, width, 128)
@@ -271,7 +271,7 @@ class DepthwiseInputGrad(InputGradRows):
         if (sh, sw) != (1, 1):
             return spans
         block = positions // width
-        return max(spans, 4 * 4 * (positions + 3) + plane_scratch(self.window, block + kh - 1, block, width))
+        return max(spans, 4 * positions + plane_scratch(self.window, block + kh - 1, block, width))
 
 
 @dataclass(frozen=True)

@@ -190,13 +190,14 @@ int32_t mcg_chain_is_plain(const mcg_chain_t *chain, int32_t channels) {
 }
 
 int32_t mcg_chain_lanes(const mcg_chain_t *chain, int32_t c, int32_t scaled, mcg_lane_t lane[MCG_LANES]) {
-  const mcg_stage_params_t *p = chain->stages->p;
-  const int32_t more = mcg_exponent(chain->exponents, p->out_slot) - mcg_exponent(chain->exponents, p->acc_slot) - 33;
+  const mcg_stage_params_t p = *chain->stages->p;
+  const int32_t up = mcg_exponent(chain->exponents, p.out_slot) - mcg_exponent(chain->exponents, p.acc_slot) - 33;
+  const int32_t all = scaled ? -1 : 0;
   MCG_ROLLED for (int32_t i = 0; i < MCG_LANES; ++i) {
-    const mcg_factor_t f = mcg_stage_factor(p, c + i);
-    const int32_t shift = f.shift + more;
+    const mcg_factor_t f = mcg_stage_factor(&p, c + i);
+    const int32_t shift = f.shift + up;
     if ((uint32_t)shift > 62u - 33u) return 0;
-    const mcg_lane_t l = {f.multiplier, shift + scaled, scaled ? 1 << shift : 1, 0};
+    const mcg_lane_t l = {f.multiplier, shift + scaled, 1 << (shift & all), 0};
     lane[i] = l;
   }
   return 1;

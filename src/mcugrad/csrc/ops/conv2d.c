@@ -6,6 +6,7 @@
 #include "fixed.h"
 #include "kernels.h"
 #include "ops/conv2d_columns.h"
+#include "ops/conv2d_groups.h"
 #include "ops/conv2d_mve.h"
 #include "ops/conv2d_strip.h"
 #include "ops/rows.h"
@@ -202,26 +203,9 @@ static void fetch(const conv_t *f, const place_t *at, int32_t count) {
   else fetch_windows(f, *at, count);
 }
 
-/* acc [4] += columns [groups][4][4] . w [groups][4]. */
+/* mcg_dot_groups for whole groups and the last one. */
 static void dot_groups(const int16_t *columns, const int8_t *w, int32_t groups, int32_t acc[4]) {
-  int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
-  for (; groups > 0; --groups, w += 4, columns += 16) {
-    if (MCG_DUAL_MAC) {
-      const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
-      a = mcg_smlad(mcg_load4_aligned(columns + 2), odd, mcg_smlad(mcg_load4_aligned(columns), even, a));
-      b = mcg_smlad(mcg_load4_aligned(columns + 6), odd, mcg_smlad(mcg_load4_aligned(columns + 4), even, b));
-      c = mcg_smlad(mcg_load4_aligned(columns + 10), odd, mcg_smlad(mcg_load4_aligned(columns + 8), even, c));
-      d = mcg_smlad(mcg_load4_aligned(columns + 14), odd, mcg_smlad(mcg_load4_aligned(columns + 12), even, d));
-    } else {
-      for (int i = 0; i < 4; ++i) {
-        a += columns[i] * w[i];
-        b += columns[i + 4] * w[i];
-        c += columns[i + 8] * w[i];
-        d += columns[i + 12] * w[i];
-      }
-    }
-  }
-  acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
+  mcg_dot_groups(columns, w, groups, acc);
 }
 
 /* acc [4] += columns [(n + 3) / 4][4][4] . w [n]. */

@@ -1,6 +1,7 @@
 /* A 1x1 convolution some input channels at a time: int32 sums, and their requantization. */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/conv2d_groups.h"
 #include "port.h"
 
 #define PIXELS 4 /* that are widened and multiplied together */
@@ -24,28 +25,6 @@ static MCG_APART void widen(int16_t *columns, const int8_t *x, int32_t n, int32_
   }
 }
 
-/* acc [PIXELS] += columns [groups][PIXELS][4] . w [groups][4] */
-MCG_INLINE void dot(const int16_t *columns, const int8_t *w, int32_t groups, int32_t acc[PIXELS]) {
-  int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
-  MCG_ROLLED for (; groups > 0; --groups, w += 4, columns += 4 * PIXELS) {
-    if (MCG_DUAL_MAC) {
-      const uint32_t v = mcg_load4(w), even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
-      a = mcg_smlad(mcg_load4_aligned(columns + 2), odd, mcg_smlad(mcg_load4_aligned(columns), even, a));
-      b = mcg_smlad(mcg_load4_aligned(columns + 6), odd, mcg_smlad(mcg_load4_aligned(columns + 4), even, b));
-      c = mcg_smlad(mcg_load4_aligned(columns + 10), odd, mcg_smlad(mcg_load4_aligned(columns + 8), even, c));
-      d = mcg_smlad(mcg_load4_aligned(columns + 14), odd, mcg_smlad(mcg_load4_aligned(columns + 12), even, d));
-    } else {
-      for (int i = 0; i < 4; ++i) {
-        a += columns[i] * w[i];
-        b += columns[i + 4] * w[i];
-        c += columns[i + 8] * w[i];
-        d += columns[i + 12] * w[i];
-      }
-    }
-  }
-  acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
-}
-
 /* The outputs of `count` pixels, all that `columns` holds. */
 static MCG_APART void outputs(const mcg_conv2d_sum_t *p, const int16_t *columns, const int8_t *w, int32_t count,
                               int32_t *sum) {
@@ -53,7 +32,7 @@ static MCG_APART void outputs(const mcg_conv2d_sum_t *p, const int16_t *columns,
   MCG_ROLLED for (int32_t o = 0; o < pitch; ++o, w += p->pitch, ++sum) {
     int32_t acc[PIXELS] = {0, 0, 0, 0};
     MCG_ROLLED for (int32_t j = 0; p->more && j < count; ++j) acc[j] = sum[j * pitch];
-    dot(columns, w, p->inputs >> 2, acc);
+    mcg_dot_groups(columns, w, p->inputs >> 2, acc);
     MCG_ROLLED for (int32_t j = 0; j < count; ++j) sum[j * pitch] = acc[j];
   }
 }
