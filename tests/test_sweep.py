@@ -113,6 +113,8 @@ def test_a_sweep_of_an_autoencoder_chooses_the_smaller_error(tmp_path: Path, lab
     np.savez(tmp_path / "d.npz", x=x.astype(np.uint8), **y)
     request = Request(str(tmp_path / "m.onnx"), loss="autoencoder")
     plan = Sweep(request, tmp_path / "d.npz", Course(epochs=6))
+    with pytest.raises(McugradError, match=r"the scheme 'head' updates nothing of m, .* use bias, full"):
+        plan.run(Job("head", None, 0))
     result = sweep(plan, parse_jobs("bias,full", "default", "0"), tmp_path / "out", workers=1)
     errors = [row["validation"]["mean"] for row in result["rows"]]
     assert errors == sorted(errors) and {row["metric"] for row in result["rows"]} == {"mse"}

@@ -286,7 +286,10 @@ def sweep(
     model: Model,
     data: Annotated[Path, typer.Option(help="Labelled data: image folder (train/CLASS/*, test/CLASS/*) or .npz.")],
     output: Out = None,
-    schemes: Annotated[str, typer.Option(help="Names or .toml files, as in head,bias,49kb.")] = "head,bias",
+    schemes: Annotated[
+        str | None,
+        typer.Option(help="Names or .toml files, as in bias,49kb (default: head,bias; of an autoencoder bias,full)."),
+    ] = None,
     lr: Annotated[str, typer.Option("--lr", help="Learning rates, as in 1e-3,2e-3, or default.")] = "default",
     seeds: Annotated[str, typer.Option(help="As in 0,1,2 or 0-4.")] = "0-2",
     steps: Annotated[int | None, typer.Option(help="Training steps of a run.", min=1)] = None,
@@ -315,6 +318,7 @@ def sweep(
     request = Request(model, "head", classes, keep_head, calibrate=calibrate, residual_bits=residual_bits,
                       quantizer=quantizer, preprocess=preprocess, loss=loss)  # fmt: skip
     plan = Sweep(request, data, Course(steps, epochs, schedule, skip, balanced=balanced))
+    schemes = schemes or ("bias,full" if loss == "autoencoder" else "head,bias")  # an autoencoder has no head
     folder = output or Path("runs") / f"sweep-{model.stem}"
     bar, show = progress_bar()
     with bar:

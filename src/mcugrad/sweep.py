@@ -29,7 +29,7 @@ from mcugrad.loss import Loss
 from mcugrad.memory.problem import state_layout
 from mcugrad.metrics import measure
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, default_rate, training_graph
-from mcugrad.trainer import Course, Progress, learn, quiet
+from mcugrad.trainer import Course, Progress, learn, quiet, require_updates
 from mcugrad.training.scheme import resolve
 
 T = TypeVar("T", int, float)
@@ -103,6 +103,7 @@ class Sweep:
         course, targets = replace(self.course, seed=job.seed), prepared.targets
         with tempfile.TemporaryDirectory() as folder:
             program, library = host_program(graph, prepared.name, Path(folder))
+            require_updates(program, job.scheme)
             with Host.load(library) as device:
                 encoded, score = targets.encode(y, len(x)), targets.loss_of(prepared.graph)
                 learned = learn(device, x, encoded, course, score=score, chance=targets.chance)

@@ -211,6 +211,15 @@ def agree(device: Device, twin: Device, x: Array) -> int:
     return len(x)
 
 
+def require_updates(program: Program, scheme: str) -> None:
+    """Raises McugradError where a scheme updates nothing."""
+    if not program.trains:
+        raise McugradError(
+            f"the scheme {scheme!r} updates nothing of {program.name}, which keeps its own output and has no new head: "
+            "use bias, full, or a .toml file (mcugrad search finds one)"
+        )
+
+
 def train(
     compiled: Compiled, data: Dataset, course: Course, on: str = "host", progress: Progress = quiet
 ) -> tuple[dict[str, Any], Learned]:
@@ -221,6 +230,7 @@ def train(
     (x, y), (test_x, test_y) = data.train, data.test
     if not len(x) or not len(test_x):
         raise McugradError(f"{data.origin}: needs training and test samples, has {len(x)} and {len(test_x)}")
+    require_updates(compiled.program, compiled.scheme.name)
     prepared = compiled.prepared
     for given, option in ((course.balanced, "--balanced"), (course.new, "--new-classes")):
         if given and prepared.targets.loss is not Loss.SOFTMAX:

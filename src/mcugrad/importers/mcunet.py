@@ -100,7 +100,7 @@ def read_pickle(path: Path) -> Model:
 
 def _unpickle(path: Path) -> Any:
     if not zipfile.is_zipfile(path):
-        raise McugradError("not a zip archive, as the tiny-training models are")
+        raise McugradError("not a zip archive, as the tiny-training models are (truncated or corrupt): download it again")
     with zipfile.ZipFile(path) as archive:
         names = [n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"]
         if len(names) != 1:
