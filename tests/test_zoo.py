@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.zoo import key, settings
 from benchmarks.zoo_models import ENTRIES, Entry
-from benchmarks.zoo_rate import without_test
+from benchmarks.zoo_rate import best, explored, without_test
 from benchmarks.zoo_table import HEADS, zoo_table
 
 from mcugrad.compiler import Budget, compile_model
@@ -109,6 +109,14 @@ def test_the_table_has_a_cell_for_every_heading_and_says_what_is_missing() -> No
 def test_names_of_rows_are_unique_and_a_changed_entry_is_measured_again() -> None:
     assert len({key(e) for e in ENTRIES}) == len(ENTRIES)
     assert settings(ENTRIES[0]) != settings(replace(ENTRIES[0], steps=1))
+
+
+@pytest.mark.parametrize(("top", "tried"), [(8, 5), (12, 6), (14, 7), (2, 7), (-9, 7), (30, 7)])
+def test_rates_go_on_while_the_best_lies_at_an_edge(top: int, tried: int) -> None:
+    scores = explored(lambda halvings: -abs(halvings - top))
+    assert len(scores) == tried and sorted(scores) == list(range(min(scores), max(scores) + 1, 2))
+    assert min(scores) < best(scores) < max(scores) or best(scores) in {0, 16}
+    assert best({4: 0.5, 6: 0.5, 8: 0.1}) == 6, "of equals the slowest"
 
 
 def test_a_rate_is_chosen_without_the_test_split() -> None:
