@@ -6,6 +6,7 @@ import itertools
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,19 @@ from mcugrad.digits import digits
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.importers import load
 from mcugrad.ir import Graph, interpret
+from mcugrad.memory import modes
 from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.modes import plan
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, prepare
 from mcugrad.preprocess import Input, Preprocess
-from mcugrad.search.command import search_request
+from mcugrad.search.command import SOLVERS, search_request
 from mcugrad.search.contribution import Trials, contribution
 from mcugrad.search.cost import instructions
 from mcugrad.search.evolution import evolve
 from mcugrad.search.importance import importance
-from mcugrad.search.solve import Choice, Limits, front, solve
+from mcugrad.search.run import ROUNDS, _Margin
+from mcugrad.search.solve import Choice, Cost, Limits, front, solve
 from mcugrad.search.space import (
     QUALITY,
     RATIOS,
@@ -296,6 +299,52 @@ def test_the_scheme_it_writes_compiles_within_the_budget(
     assert facts["sram"]["total"] <= SRAM and facts["flash"]["total"] <= 256 << 10
     assert facts["sram"]["parameters"] == chosen["parameters"]
     assert chosen["sram"] <= SRAM and chosen["instructions"] <= 1_500_000
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_near_the_limit_it_asks_for_few_plans(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    """What a search costs is its plans: so many rounds of so many probes, besides the head's, and never the smallest of all."""
+    counts: Counter[str] = Counter()
+    placed, solved = modes._place, SOLVERS["fisher"]
+    monkeypatch.setattr(modes, "_place", lambda *a, **k: [counts.update(["plans"]), placed(*a, **k)][1])
+    monkeypatch.setitem(SOLVERS, "fisher", lambda *a: [counts.update(["solved"]), solved(*a)][1])
+    monkeypatch.setattr(modes.Planner, "smallest", property(lambda _: pytest.fail("looks for the smallest plan of all")))
+    sram = SRAM + (more << 10)
+    result = search_request(request(sram=sram), data, folder=tmp_path / "out")
+    assert result["chosen"]["sram"] <= sram and result["chosen"]["weights"]
+    assert counts["plans"] <= 4 * modes.PROBES * (ROUNDS + 1) and counts["solved"] <= ROUNDS
+
+
+def plans_of(limit: int, gap: int) -> tuple[list[int], int | None]:
+    """What margins a search takes where each choice uses all it may and needs `gap` more: SRAM of each round, and the last
+    that fits."""
+    margin, tried, fitting = _Margin(), [], None
+    for _ in range(ROUNDS):
+        predicted = limit - margin.taken.sram
+        fits = predicted + gap <= limit
+        tried.append(predicted)
+        fitting = predicted if fits else fitting
+        following = margin.after(Cost(gap, 0, 0), fits)
+        if following is None:
+            break
+        margin = following
+    return tried, fitting
+
+
+@pytest.mark.parametrize("gap", [-3000, -1, 0, 1, 500, 9000])
+def test_what_was_missed_is_left_free(gap: int) -> None:
+    tried, fitting = plans_of(100_000, gap)
+    assert fitting is not None and fitting >= 100_000 - max(gap, 0) * 1.01
+    assert len(tried) <= ROUNDS
+
+
+def test_the_margin_grows_ever_faster_until_a_choice_fits() -> None:
+    margin, taken = _Margin(), []
+    for missed in (100, 150, 260):
+        margin = margin.after(Cost(missed, 0, 0), fits=False)
+        taken.append(margin.taken.sram)
+    assert taken == [100, 350, 960]
+    assert margin.after(Cost(40, 0, 0), fits=True).taken.sram == (960 + 350) // 2, "half way back to what was refused"
 
 
 def test_it_tells_for_each_layer_why(found: tuple[dict[str, Any], Path]) -> None:

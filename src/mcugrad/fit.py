@@ -14,7 +14,7 @@ from mcugrad.emit import c as emit
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.ir import Graph
 from mcugrad.memory.buffer import ALIGN
-from mcugrad.memory.modes import Planner
+from mcugrad.memory.modes import Planned, Planner
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
 from mcugrad.program import Program, lower
@@ -27,7 +27,7 @@ INPUT_MODES = {"auto": None, "resident": False, "rows": True}
 
 _TRIES = 3
 SLOTS_PER_CLASS = 4  # of a replay buffer, before a cheaper plan gets the SRAM
-_ROOMY_SRAM, _ROOMY_FLASH = 16 << 20, 64 << 20  # bytes; what a firmware needs is known only once it is linked
+_ROOMY_SRAM, _ROOMY_FLASH = 16 << 20, 64 << 20  # bytes
 
 
 class Shortage(BudgetError):
@@ -43,6 +43,18 @@ class Shortage(BudgetError):
             f"{self.available} it may use",
             needed,
         )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one look at a graph found: bytes of SRAM and flash, and the program, None where no plan kept the budget.
+
+    least: bytes of SRAM of its leanest forward pass.  sram: of the firmware, or of the smallest plan that was tried."""
+
+    program: Program | None
+    least: int
+    sram: int
+    flash: int | None
 
 
 @dataclass(frozen=True)
@@ -77,13 +89,12 @@ class Line:
         return roomier.fit(graph, name, folder)
 
     def _cheapest(self, graph: Graph, name: str, folder: Path) -> tuple[Program, Firmware]:
-        roomy = replace(self.target, sram=max(self.target.sram, _ROOMY_SRAM), flash=max(self.target.flash, _ROOMY_FLASH))
         cap = self.target.sram - state_layout(graph).total
         planner = self.planner(graph)
         for _ in range(_TRIES):
             program = self.plan(planner, name, cap)
             emit.write(program, folder)
-            linked = build(folder, roomy, compiler=self.compiler).facts
+            linked = build(folder, self._roomy, compiler=self.compiler).facts
             needed = _occupied(linked, self.target)
             rest = needed - program.plan.arena - program.state.total
             if linked.flash_total > self.target.flash:
@@ -95,6 +106,22 @@ class Line:
             cap = self.target.sram - (needed - program.plan.arena)
         raise Shortage(self.target, "SRAM", needed, rest, _fewer(program, needed - self.target.sram))
 
+    def probe(self, graph: Graph, name: str, rest: int) -> Probe:
+        """Whether it fits, from one look: at most one firmware, and no search for the smallest plan of all.
+
+        rest: bytes of SRAM besides arena and parameters, known from another firmware of the same network."""
+        planner, state = self.planner(graph), state_layout(graph).total
+        planned = planner.probe(self.target.sram - state - rest)
+        arena = planner.live if planned is None else planned.arena
+        if planned is None or arena + state + rest > self.target.sram:
+            return Probe(None, planner.live + state + rest, arena + state + rest, None)
+        program = _lowered(planned, name, self.replay)
+        with tempfile.TemporaryDirectory() as folder:
+            emit.write(program, Path(folder))
+            facts = build(Path(folder), self._roomy, compiler=self.compiler).facts
+        sram = _occupied(facts, self.target)
+        return Probe(program, sram - arena + min(arena, planner.live), sram, facts.flash_total)
+
     def planner(self, graph: Graph) -> Planner:
         return Planner(graph, INPUT_MODES[self.input_mode], target=self.target)
 
@@ -104,8 +131,17 @@ class Line:
             planned = planner.plan(max(cap, 0))
         except BudgetError as error:
             planned = planner.plan(error.needed)
-        scheduled = planned.scheduled
-        return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name, self.replay)
+        return _lowered(planned, name, self.replay)
+
+    @property
+    def _roomy(self) -> Target:
+        """The target with memories that anything fits: what a firmware needs is known only once it is linked."""
+        return replace(self.target, sram=max(self.target.sram, _ROOMY_SRAM), flash=max(self.target.flash, _ROOMY_FLASH))
+
+
+def _lowered(planned: Planned, name: str, replay: Replay | None) -> Program:
+    scheduled = planned.scheduled
+    return lower(scheduled.graph, scheduled.schedule, scheduled.plan, name, replay)
 
 
 def _slot_bytes(program: Program) -> int:

@@ -24,6 +24,9 @@ from mcugrad.targets import Target
 TRIES = 3
 """Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
 
+PROBES = 2
+"""Plans that a probe tries as the backward pass stands, and with reruns; ways that it looks at for each of these."""
+
 __all__ = ["Block", "Mode", "Planned", "Planner", "Scheduled", "Way", "plan"]
 
 
@@ -91,6 +94,32 @@ class Planner:
             raise BudgetError(_too_big(self.smallest, cap, self.graph), self.smallest.arena)
         return self.smallest
 
+    def probe(self, cap: int) -> Planned | None:
+        """The first of a few plans that has at most `cap` bytes, or the smallest of them; None where nothing was to try.
+
+        For a search that asks about many graphs: `plan` tries more, and looks for the smallest of all when none fits."""
+        least: Planned | None = None
+        for attempt in (self._forward_only, self._cheap_reruns):
+            for rows in self.choices:
+                for planned in islice(attempt(cap, rows), PROBES):
+                    if planned.arena <= cap:
+                        return planned
+                    least = planned if least is None or planned.arena < least.arena else least
+        return least
+
+    def _cheap_reruns(self, cap: int, rows: bool) -> Iterator[Planned]:
+        """The cheapest reruns under the cap, and again under a lower one where the plan was too large for its live peak."""
+        goal = cap
+        while (found := next(self._fitting(goal, rows, PROBES), None)) is not None:
+            planned = self._placed(*found, goal, rows)
+            yield planned
+            goal -= max(planned.arena - cap, 4)
+
+    @property
+    def live(self) -> int:
+        """Bytes alive at most under the leanest modes of the forward pass, nothing of the backward pass rerun."""
+        return min(self._forward(rows).floor() for rows in self.choices)
+
     @cached_property
     def smallest(self) -> Planned:
         """The plan of the fewest bytes, whatever was asked for: what an error calls needed is found when it is asked for."""
@@ -111,7 +140,7 @@ class Planner:
     def floor(self) -> int:
         """A cap below which no plan is likely to fit, bytes: the least that is alive at once."""
         if not self._can_rerun():
-            return min(self._forward(rows).floor() for rows in self.choices)
+            return self.live
         return min(min(self._forward(rows).floor(), self._backward(rows).floor) for rows in self.choices)
 
     def _forward(self, rows: bool) -> Forward:
@@ -150,12 +179,15 @@ class Planner:
     def _under(self, cap: int, rows: bool) -> Iterator[Planned]:
         """Plans that are alive in `cap` bytes, the cheapest backward passes first."""
         for choice, forward in self._fitting(cap, rows):
-            verify(forward.graph)
-            yield _place(forward.graph, next(iter(forward.candidates(cap))), rows, self.seed, choice.chosen)
+            yield self._placed(choice, forward, cap, rows)
 
-    def _fitting(self, cap: int, rows: bool) -> Iterator[tuple[Ways, Forward]]:
-        """Backward passes that are alive in `cap` bytes and leave the forward pass enough."""
-        for choice in self._backward(rows).ways(cap):
+    def _placed(self, choice: Ways, forward: Forward, cap: int, rows: bool) -> Planned:
+        verify(forward.graph)
+        return _place(forward.graph, next(iter(forward.candidates(cap))), rows, self.seed, choice.chosen)
+
+    def _fitting(self, cap: int, rows: bool, most: int | None = None) -> Iterator[tuple[Ways, Forward]]:
+        """Backward passes, of the `most` cheapest, that are alive in `cap` bytes and leave the forward pass enough."""
+        for choice in self._backward(rows).ways(cap)[:most]:
             forward = Forward(recompute(self.graph, choice.reruns), rows, self.costs)
             if forward.fits(cap):
                 yield choice, forward

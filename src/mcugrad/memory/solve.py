@@ -89,24 +89,23 @@ class _Boxes:
 
     def __init__(self, buffers: Sequence[Buffer], overlaps: Sequence[Overlap]) -> None:
         self.buffers, self.overlaps = buffers, overlaps
-        self.beside = [[j for j, b in enumerate(buffers) if j != i and overlap_in_time(a, b)] for i, a in enumerate(buffers)]
         self.distance = {(o.before, o.after): o.distance for o in overlaps}
+        beside = ([j for j, b in enumerate(buffers) if j != i and overlap_in_time(a, b)] for i, a in enumerate(buffers))
+        self.closed = [[(j, *self._closed(i, j)) for j in others] for i, others in enumerate(beside)]
 
     def first_fit(self, order: Sequence[int]) -> list[int]:
         """Offset of each buffer: in `order`, the lowest that those placed before allow that are alive at the same time."""
-        offsets: dict[int, int] = {}
+        offsets = [-1] * len(self.buffers)
         for i in order:
-            closed = sorted(self._closed(i, j, offsets[j]) for j in self.beside[i] if j in offsets)
+            closed = [(at + low, at + high) for j, low, high in self.closed[i] if (at := offsets[j]) >= 0]
+            closed.sort()
             offsets[i] = _lowest_open(closed, self.buffers[i].align)
-        return [offsets[i] for i in range(len(self.buffers))]
+        return offsets
 
-    def _closed(self, i: int, j: int, at: int) -> tuple[int, int]:
-        """The open interval of offsets of buffer i that buffer j at `at` rules out."""
-        low, high = at - self.buffers[i].size, at + self.buffers[j].size
-        return (
-            at - self.distance[j, i] if (j, i) in self.distance else low,
-            at + self.distance[i, j] if (i, j) in self.distance else high,
-        )
+    def _closed(self, i: int, j: int) -> tuple[int, int]:
+        """The open interval of offsets of buffer i that buffer j rules out, from where j lies."""
+        low, high = self.distance.get((j, i), self.buffers[i].size), self.distance.get((i, j), self.buffers[j].size)
+        return -low, high
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from mcugrad.errors import BudgetError
 from mcugrad.fit import INPUT_MODES, Line, Shortage
 from mcugrad.ir import Graph
 from mcugrad.memory.floor import smallest_peak
-from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared
 from mcugrad.program import Program
 from mcugrad.search.cost import constants, instructions, scheduled_instructions
@@ -20,7 +19,10 @@ from mcugrad.search.solve import Choice, Cost, Limits
 from mcugrad.search.space import Progress, Space, least_depth, scheme_of, training
 from mcugrad.training.scheme import HEAD_ONLY
 
-ROUNDS = 5  # of solving and confirming
+ROUNDS = 4  # of solving and confirming
+WORTH = 0.02  # share of the gain; less is not worth another round
+
+NOTHING = Cost(0, 0, 0)
 
 Solver = Callable[[Space, Limits, int], Choice | None]
 
@@ -90,51 +92,66 @@ def head_cost(job: Budgeted) -> tuple[Cost, Fixed]:
 def search(job: Budgeted, where: Space, head: Cost, fixed: Fixed, solver: Solver, progress: Progress) -> Found:
     """The choice of largest predicted gain whose firmware fits; solver: `solve`, or what searches in its place.
 
-    Each round solves the knapsack and confirms its choice.  What that needs beyond the prediction is taken from the limits
-    of the next round, until a choice fits; if that one needs less than was taken, one more round tries to use the rest.
-    """
+    Each round solves the knapsack under the limits less a margin, and confirms its choice with a few plans.  It ends when a
+    choice that does not fit would have gained little more than the best that does."""
     limits = job.limits.less(Cost(fixed.sram, fixed.flash, 0))
     least = Choice(where, where.depths[least_depth(job.prepared)], ())
-    best, wrong = Found(least, head, head, fixed, limits, ()), Cost(0, 0, 0)
+    best, margin = Found(least, head, head, fixed, limits, ()), _Margin()
     rounds: list[tuple[Choice, Cost, bool]] = []
     for n in range(ROUNDS):
         progress("confirming", n, ROUNDS)
-        choice = solver(where, limits.less(wrong), job.seed)
+        left = limits.less(margin.taken)
+        choice = solver(where, left, job.seed)
         if choice is None or any(choice.same(other) for other, _, _ in rounds):
             break
         needed, fits = confirm(choice, job, fixed)
         rounds.append((choice, needed, fits))
-        missed = needed.minus(Cost(fixed.sram + choice.sram, fixed.flash + choice.flash, choice.instructions))
         if fits and choice.gain >= best.choice.gain:
-            best = replace(best, choice=choice, cost=needed, limits=limits.less(wrong))
-        if best.cost is not head and (not fits or missed.sram >= wrong.sram):
+            best = replace(best, choice=choice, cost=needed, limits=left)
+        missed = needed.minus(Cost(fixed.sram + choice.sram, fixed.flash + choice.flash, choice.instructions))
+        following = margin.after(missed, fits)
+        refused = [c.gain for c, _, ok in rounds if not ok]
+        if following is None or (refused and min(refused) < (1 + WORTH) * best.choice.gain):
             break
-        wrong = missed if fits else wrong.most(missed)
+        margin = following
     progress("confirming", ROUNDS, ROUNDS)
     return replace(best, rounds=tuple(rounds))
 
 
+@dataclass(frozen=True)
+class _Margin:
+    """What is taken from the limits, because a real plan needs more than the prediction.
+
+    held, refused: the last margins under which a choice kept the budget, and did not."""
+
+    taken: Cost = NOTHING
+    held: Cost | None = None
+    refused: Cost | None = None
+
+    def after(self, missed: Cost, fits: bool) -> _Margin | None:
+        """The margin of the next round, None where none is worth it; missed: what was needed beyond the prediction.
+
+        It grows ever faster until a choice fits, or shrinks as fast while all do; then it goes half way back."""
+        held, refused = (self.taken, self.refused) if fits else (self.held, self.taken)
+        if held is None:
+            return _Margin(self.taken.plus(self.taken).plus(missed.most(NOTHING)), held, refused)
+        if refused is not None:
+            return _Margin(held.middle(refused), held, refused)
+        less = missed.plus(missed.minus(self.taken))
+        return _Margin(less, held, refused) if less.sram < self.taken.sram else None
+
+
 def confirm(choice: Choice, job: Budgeted, fixed: Fixed) -> tuple[Cost, bool]:
-    """What a choice needs at least, by the real plan, and whether its firmware keeps the budget."""
+    """What a choice needs at least, by the real plan, and whether its firmware keeps the budget.
+
+    Where none does: what it needs as it was tried, for the next choice must leave that much more."""
     graph = training(job.prepared, scheme_of(choice.depth, choice.options))
-    arena = smallest_peak(graph, input_rows=INPUT_MODES[job.line.input_mode])
-    least = Cost(
-        arena + state_layout(graph).total + fixed.sram,
-        constants(graph) + fixed.flash,
-        instructions(graph, job.line.target),
-    )
-    try:
-        program, firmware = _fit(graph, job)
-    except Shortage as shortage:
-        needed = shortage.needed or 0
-        if shortage.memory == "SRAM":
-            return replace(least, sram=max(least.sram, needed)), False
-        return replace(least, flash=max(least.flash, needed)), False
-    built = _measured(program, firmware, job)
-    rest = built.sram - program.plan.arena - program.state.total
-    arena = min(arena, program.plan.arena)  # rerunning parts of the backward pass may need even less
-    least = Cost(arena + program.state.total + rest, built.flash, built.instructions)
-    return least, job.instructions is None or built.instructions <= job.instructions
+    probe = job.line.probe(graph, job.prepared.name, fixed.sram)
+    if probe.program is None or probe.flash is None:
+        return Cost(probe.sram, constants(graph) + fixed.flash, instructions(graph, job.line.target)), False
+    cost = Cost(probe.sram, probe.flash, scheduled_instructions(probe.program, job.line.target))
+    fits = job.limits.allow(cost)
+    return replace(cost, sram=probe.least) if fits else cost, fits
 
 
 def _fit(graph: Graph, job: Budgeted) -> tuple[Program, Firmware]:

@@ -27,6 +27,14 @@ class Cost:
     def minus(self, other: Cost) -> Cost:
         return Cost(self.sram - other.sram, self.flash - other.flash, self.instructions - other.instructions)
 
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.sram + other.sram, self.flash + other.flash, self.instructions + other.instructions)
+
+    def middle(self, other: Cost) -> Cost:
+        """Half way to another."""
+        total = self.plus(other)
+        return Cost(total.sram // 2, total.flash // 2, total.instructions // 2)
+
     def most(self, other: Cost) -> Cost:
         """The larger of each."""
         return Cost(max(self.sram, other.sram), max(self.flash, other.flash), max(self.instructions, other.instructions))
@@ -44,6 +52,11 @@ class Limits:
         """What is left of the limits."""
         pairs = ((self.sram, taken.sram), (self.flash, taken.flash), (self.instructions, taken.instructions))
         return Limits(*(None if limit is None else limit - cost for limit, cost in pairs))
+
+    def allow(self, cost: Cost) -> bool:
+        """Does a cost keep all limits?"""
+        pairs = ((cost.sram, self.sram), (cost.flash, self.flash), (cost.instructions, self.instructions))
+        return all(limit is None or paid <= limit for paid, limit in pairs)
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,7 @@ class Choice:
 
     def within(self, limits: Limits) -> bool:
         """Does it keep all limits?"""
-        pairs = ((self.sram, limits.sram), (self.flash, limits.flash), (self.instructions, limits.instructions))
-        return all(limit is None or cost <= limit for cost, limit in pairs)
+        return limits.allow(Cost(self.sram, self.flash, self.instructions))
 
     def same(self, other: Choice) -> bool:
         """Is it the same scheme?"""
