@@ -24,11 +24,11 @@ static void mask_row(const int8_t *y, int32_t n, uint8_t *to) {
     y += n & ~15, to += n >> 4 << 1;
   }
   MCG_ROLLED for (; end - y >= 16; y += 16, to += 2) to[0] = mask_eight(y), to[1] = mask_eight(y + 8);
-  if (end - y >= 8) *to++ = mask_eight(y), y += 8;
-  if (y == end) return;
-  uint32_t bits = 0u;
-  MCG_ROLLED for (uint32_t bit = 1u; y < end; ++y, bit <<= 1) bits |= passed(*y) ? bit : 0u;
-  *to = (uint8_t)bits;
+  MCG_ROLLED while (y < end) {
+    uint32_t bits = 0u;
+    MCG_ROLLED for (uint32_t bit = 1u; bit < 256u && y < end; ++y, bit <<= 1) bits |= passed(*y) ? bit : 0u;
+    *to++ = (uint8_t)bits;
+  }
 }
 
 void mcg_clamp_mask(const mcg_rows_t *r, const int8_t *y, uint8_t *mask, int32_t row) {

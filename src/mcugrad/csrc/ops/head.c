@@ -20,6 +20,9 @@ void mcg_head_input_grad(int32_t features, int32_t classes, const int16_t *weigh
   }
 }
 
+/* RSH, once for weights and biases. */
+static MCG_APART int32_t shifted(int32_t v, int32_t k) { return mcg_rsh(v, k); }
+
 /* x [F], g [K], weight [F][K] and bias [K] in place */
 void mcg_head_update(const mcg_head_t *p, const mcg_context_t *c, const int8_t *x, const int32_t *g, int16_t *weight,
                      int32_t *bias) {
@@ -27,12 +30,12 @@ void mcg_head_update(const mcg_head_t *p, const mcg_context_t *c, const int8_t *
   for (int32_t i = 0; i < p->features; ++i, weight += p->classes) {
     const int32_t f = x[i] - p->zero;
     MCG_COMPACT for (int32_t k = 0; k < p->classes; ++k) {
-      const int32_t step = mcg_between(mcg_rsh(f * g[k], kw), -65536, 65536);
+      const int32_t step = mcg_between(shifted(f * g[k], kw), -65536, 65536);
       weight[k] = (int16_t)mcg_between(weight[k] - step, -p->limit, p->limit);
     }
   }
   MCG_ROLLED for (int32_t k = 0; k < p->classes; ++k) {
-    const int64_t moved = (int64_t)mcg_met(bias[k], g[k]) - mcg_rsh(g[k], kb);
+    const int64_t moved = (int64_t)mcg_met(bias[k], g[k]) - shifted(g[k], kb);
     bias[k] = moved > MCG_BIAS_LIMIT ? MCG_BIAS_LIMIT : moved < -MCG_BIAS_LIMIT ? -MCG_BIAS_LIMIT : (int32_t)moved;
   }
 }
