@@ -93,7 +93,7 @@ ENTRIES = (
     _code("MobileNetV2, small", "mobilenet_v2", "cifar10", UNIT, 6, learns="trashnet128", biases=8),
     _code("MobileNetV3-Small, small", "mobilenet_v3_small", "cifar10", UNIT, 6, learns="trashnet128", biases=6),
     _code("EfficientNet-Lite0, small", "efficientnet_lite0", "cifar10", UNIT, 6, learns="trashnet128", biases=8),
-    _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 6, learns="cifar10", keep_head=True, biases=6),
+    _code("SqueezeNet, small", "squeezenet", "cifar10", UNIT, 20, learns="trashnet128", biases=6),
     _code("DenseNet, small", "densenet", "cifar10, 16x16", UNIT, 6, learns="trashnet128", biases=4),
     _code("1-D CNN, vibration", "vibration_1d", "bearing", _float(1 / 2048), 12, learns="bearing, loads 1-3",
           keep_head=True, biases=3, weights={"*": 1.0}, steps=3000),
