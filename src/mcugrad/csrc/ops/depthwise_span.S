@@ -2,7 +2,7 @@
  *
  * The taps of a row are unrolled after the first; fewer than the most begin further down.
  *   r0 h   r1 weights   r2 from the end of a row of h to the next   r3 rows left   r4, r5 h   r6, r7 weights
- *   r8-r11 accumulators   r12 where the others begin   lr positions left
+ *   r8-r11 accumulators   lr positions left
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
@@ -18,7 +18,8 @@
 #define LINE 20
 #define S 28
 #define LEFT 32 /* lines */
-#define FRAME 36
+#define ENTRY 36 /* where the other taps begin */
+#define FRAME 40
 
   .syntax unified
   .thumb
@@ -52,6 +53,7 @@ mcg_depthwise_span:
   adr r12, 9f
   add r12, r12, r7, lsl #3
   orr r12, r12, #1
+  str r12, [sp, #ENTRY]
 1:
   ldrd r0, r4, [sp, #LINE]
   ldr r5, [sp, #S]
@@ -66,10 +68,10 @@ mcg_depthwise_span:
   smulbb r9, r5, r7
   smultt r10, r4, r6
   smultt r11, r5, r7
-  bx r12
+  ldr pc, [sp, #ENTRY]
 3:
   tap
-  bx r12
+  ldr pc, [sp, #ENTRY]
   .balign 4
 9:
   .rept MOST_TAPS - 1
