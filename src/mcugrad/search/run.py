@@ -131,10 +131,10 @@ class _Margin:
     def after(self, missed: Cost, fits: bool) -> _Margin | None:
         """The margin of the next round, None where none is worth it; missed: what was needed beyond the prediction.
 
-        It grows ever faster until a choice fits, or shrinks as fast while all do; then it goes half way back."""
+        It at least doubles until a choice fits, or shrinks as fast while all do; then it goes half way back."""
         held, refused = (self.taken, self.refused) if fits else (self.held, self.taken)
         if held is None:
-            return _Margin(self.taken.plus(self.taken).plus(missed.most(NOTHING)), held, refused)
+            return _Margin(self.taken.plus(self.taken).most(missed), held, refused)
         if refused is not None:
             return _Margin(held.middle(refused), held, refused)
         less = missed.plus(missed.minus(self.taken))
