@@ -415,6 +415,22 @@ MUTANTS = (
         "a row may not be written over the row that its step still reads",
     ),
     Mutant(
+        "gaps-forget-what-ends-now",
+        "memory/gaps.py",
+        "if b.first <= buffer.first <= b.last",
+        "if b.first <= buffer.first < b.last",
+        ("tests/test_memory.py::test_an_update_takes_the_arenas_free_bytes_while_it_runs",),
+        "scratch memory grows into what nobody has, not into the operands of its own step",
+    ),
+    Mutant(
+        "turned-forgets-the-moved-biases",
+        "ops/turned.py",
+        "moved = 4 * self.centred if self.kept > self.inputs else 0",
+        "moved = 0",
+        (*KERNELS, f"{BITS} Update"),
+        "a bias that moves over several rounds is summed up in the scratch memory",
+    ),
+    Mutant(
         "walk-forgets-the-last-strip",
         "ops/spatial.py",
         "np.minimum(pixel, max(len(pixel) - strip, 0)), pixel",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mcugrad.ir import Graph, TensorType, Value, interpret
 from mcugrad.memory.buffer import Buffer
 from mcugrad.memory.certificate import live, live_bytes, live_peak, lower_bound
+from mcugrad.memory.gaps import use_gaps
 from mcugrad.memory.modes import plan
 from mcugrad.memory.problem import Home, MemoryProblemError, build, state_layout, storage
 from mcugrad.memory.schedule import (
@@ -341,3 +342,16 @@ def test_a_training_step_is_planned_and_valid(bits: int) -> None:
         n for n in chains if any(step.plan.offsets[n.inputs[i]] == step.plan.offsets[n.outputs[o]] for i, o in n.op.replaces(n))
     ]
     assert merged, "some gradient takes the bytes of its mask or of the gradient it adds"
+
+
+def test_an_update_takes_the_arenas_free_bytes_while_it_runs() -> None:
+    graph = training(4, size=32, everything=True)
+    schedule, lean = layerwise(graph), solve(build(graph, layerwise(graph)))
+    roomy, steps, given = use_gaps(graph, schedule, lean)
+    grown = [(n, m) for n, m in zip(graph.nodes, roomy.nodes, strict=True) if n is not m]
+    assert grown and given.arena == lean.arena and given.offsets == lean.offsets
+    for old, new in grown:
+        less, more = (n.op.kernel(n) for n in (old, new))
+        assert less is not None and more is not None and less.scratch < more.scratch
+    check(roomy, steps, given)
+    assert use_gaps(roomy, steps, given) == (roomy, steps, given), "what has all it can use takes no more"

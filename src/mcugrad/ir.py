@@ -231,6 +231,10 @@ class Op:
         """The same function in less scratch memory, at more instructions; None where there is none."""
         return None
 
+    def roomier(self, node: Node, room: int) -> Op | None:
+        """The same function in up to `room` bytes of scratch memory, at fewer instructions; None where there is none."""
+        return None
+
     def work(self, node: Node) -> Work:
         return Work(nbytes=sum(v.type.nbytes for v in (*node.inputs, *node.outputs)))
 

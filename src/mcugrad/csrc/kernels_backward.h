@@ -173,8 +173,9 @@ void mcg_adapt_exponent(const mcg_adapt_t *p, const int32_t *clamped, int8_t *ex
 /* h [positions][channels]; scratch: 4 * channels bytes. */
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch);
 
-/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null. */
-void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+/* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; together: inputs, a multiple of four up to 48,
+ * that are turned at once, and scratch for these as ops/turned.py says. */
+void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t together,
                        const mcg_weight_step_t *step, void *scratch);
 
 /* The same for a weight [kh][kw][C]; scratch: 16 * taps bytes. */

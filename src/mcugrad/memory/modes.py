@@ -12,6 +12,7 @@ from mcugrad.errors import BudgetError
 from mcugrad.ir import Graph, verify
 from mcugrad.memory.backward import Backward, Way, Ways
 from mcugrad.memory.forward import Block, Forward, Mode, can_pull
+from mcugrad.memory.gaps import use_gaps
 from mcugrad.memory.problem import build, state_layout
 from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
@@ -197,7 +198,7 @@ def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways:
     """Addresses under these modes, verified and validated."""
     graph, segments = _rewritten(graph, blocks)
     schedule = arrange(graph, segments, input_rows=rows)
-    plan = solve(build(graph, schedule), seed=seed)
+    graph, schedule, plan = use_gaps(graph, schedule, solve(build(graph, schedule), seed=seed))
     verify_schedule(graph, schedule, plan.ring_rows)
     state = state_layout(graph)
     validate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ from mcugrad.ops.bias import moving_bias, whole_bias, with_bias, without_delta
 from mcugrad.ops.correlate import correlate, correlate_back, correlate_weight
 from mcugrad.ops.example import COARSE, conv_cases, filled, single, vector
 from mcugrad.ops.spatial import InputGradRows, WeightGradRows, Window, nhwc
+from mcugrad.ops.turned import Turned
 from mcugrad.quant.affine import BIAS_LIMIT, clamp8, mbqm, multipliers
 
 Array = NDArray[Any]
@@ -326,8 +328,7 @@ class Conv2dInputGrad(InputGradRows):
         return Kernel("mcg_conv2d_input_grad", args, scratch=self._scratch(h.type))
 
     def _scratch(self, h: TensorType) -> int:
-        """Four int16 columns of at most 192 weights and the int32 gradients of four channels of a block; or of a row,
-        and of one position to bring its channels into order."""
+        """Four int16 columns of up to 192 weights, int32 gradients of four channels of a block; or of a row and a position."""
         _, height, width, channels = self.shape
         if is_pointwise(self.window, self.groups, self.shape, h.shape):
             return 8 * min(round_up(h.shape[3], 4), 192) + 16 * block_positions(height, width, 64)
@@ -338,11 +339,13 @@ class Conv2dInputGrad(InputGradRows):
 class Conv2dWeightGrad(WeightGradRows):
     """dW[o,tap,i] = sum_p (x - z - mu_i) * h over the live channels: int32.  Inputs: x, h (, mu).
 
-    mu: int16 of the live channels.  With `channels`, those of x; a narrow x that holds no others has None."""
+    mu: int16 of the live channels.  With `channels`, those of x; a narrow x that holds no others has None.
+    together: inputs whose x is turned at once; None: few, in little scratch memory."""
 
     window: Window
     groups: int
     channels: tuple[int, ...] | None
+    together: int | None = None
     phase = "update"
     lowers = False
 
@@ -371,26 +374,27 @@ class Conv2dWeightGrad(WeightGradRows):
     def kernel(self, node: Node) -> Kernel:
         x, h = node.inputs[:2]
         mu = node.inputs[2] if len(node.inputs) == 3 else None
-        weight = node.outputs[0].type
-        order = Table("uint16_t", self.channels) if self.channels is not None else 0
         fields = (
             *conv_fields(x.type, h.type, self.window, self.groups),
-            ("live", weight.shape[3]),
-            ("order", order),
+            ("live", node.outputs[0].type.shape[3]),
+            ("order", Table("uint16_t", self.channels) if self.channels is not None else 0),
             ("x_zero", need_quant(x.type)[0].zero),
         )
-        args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"))
-        return Kernel("mcg_conv2d_update", args, scratch=self._scratch(x.type, h.type, mu is not None))
+        turned = self._turned(node)
+        together, scratch = (turned.inputs, turned.scratch) if turned else (0, 4 * (x.type.shape[3] // self.groups))
+        args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"), together)
+        return Kernel("mcg_conv2d_update", args, scratch=scratch)
 
-    def _scratch(self, x: TensorType, h: TensorType, centred: bool) -> int:
-        """Gradients of up to 48 inputs by 4 outputs, random numbers, h of 4 outputs at 64 positions and x of these inputs,
-        both as int16, and how far each bias moves if that takes several rounds (csrc/ops/weight_step.h); with groups, or
-        for some channels of a larger window, one row of gradients."""
+    def roomier(self, node: Node, room: int) -> Op | None:
+        turned = self._turned(node)
+        more = turned.within(room) if turned else None
+        return replace(self, together=more.inputs) if more else None
+
+    def _turned(self, node: Node) -> Turned | None:
+        """How the kernel works as a product of matrices; None with groups, or for some channels of a larger window."""
+        x, h = (v.type for v in node.inputs[:2])
         pointwise = is_pointwise(self.window, self.groups, x.shape, h.shape)
         if self.groups > 1 or (self.channels is not None and not pointwise):
-            return 4 * (x.shape[3] // self.groups)
-        most = min(round_up(h.shape[1] * h.shape[2], 2), 1024)
-        inputs = min(max((768 // most + 2) // 4 * 4, 4), 48)
-        kept = len(self.channels) if self.channels is not None else x.shape[3] * self.window.kernel[0] * self.window.kernel[1]
-        moved = 4 * h.shape[3] if centred and kept > inputs else 0
-        return 4 * (3 * 48 + 2 * inputs) + 2 * (4 * min(64, most) + inputs * most) + moved
+            return None
+        kept = len(self.channels) if self.channels is not None else x.shape[3] * math.prod(self.window.kernel)
+        return Turned(kept, h.shape[1] * h.shape[2], h.shape[3] if len(node.inputs) == 3 else 0, self.together)

@@ -342,6 +342,10 @@ class Update(Op):
         gradient = Value("gradient", type_)
         return Node(self.grad, ins, (gradient,)), Node(self.step, (gradient, *rest), node.outputs)
 
+    def roomier(self, node: Node, room: int) -> Op | None:
+        grad = self.grad.roomier(self._parts(node)[0], room)
+        return None if grad is None else replace(self, grad=grad)
+
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (gradient,) = self.grad.infer(*types[: self.grad_inputs])
         return self.step.infer(gradient, *types[self.grad_inputs :])

@@ -181,7 +181,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv2_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 156), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv2_mean, .bias = (int32_t
         *)(S + 32), .c = c};
-    mcg_conv2d_update(&conv2_conv2d, (const int8_t *)(A + 1888), (const int8_t *)(A + 1904), conv2_mean, &conv2_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv2_conv2d, (const int8_t *)(A + 1888), (const int8_t *)(A + 1904), conv2_mean, 48, &conv2_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,4] q(4 scales@3,E2), %conv1.h.1: s32[1] = chain(%avg_pool.grad.0, %exponents, %conv1.mask) */
   {
@@ -235,7 +235,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv0_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 48), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv0_mean, .bias = (int32_t
         *)(S + 0), .c = c};
-    mcg_conv2d_update(&conv0_conv2d, (const int8_t *)(A + 3216), (const int8_t *)(A + 2928), conv0_mean, &conv0_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv0_conv2d, (const int8_t *)(A + 3216), (const int8_t *)(A + 2928), conv0_mean, 12, &conv0_weight_next_0_weight_step, A + 0);
   }
   result->progress = MCG_STEP_FULL;
   result->saturated += *(const int32_t *)(A + 3380);

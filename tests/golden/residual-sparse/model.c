@@ -230,7 +230,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv3_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 96), .residual = (void *)(S +
         162), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv3_conv2d, (const int8_t *)(A + 2624), (const int8_t *)(A + 2816), NULL, &conv3_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv3_conv2d, (const int8_t *)(A + 2624), (const int8_t *)(A + 2816), NULL, 48, &conv3_weight_next_0_weight_step, A + 0);
   }
   /* %conv1.h.0: s8[1,4,4,6] q(6 scales@3,E3), %conv1.h.1: s32[1] = chain(%conv2.h.0, %conv2_weight, %exponents,
    * %conv1.mask) */
@@ -247,7 +247,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 84), .residual = (void *)(S +
         186), .sample_exponent = (const int32_t *)(A + 2940), .exponents = exponents, .mu = NULL, .bias = NULL, .c
         = c};
-    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 2880), (const int8_t *)(A + 2720), NULL, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_conv2d_update(&conv1_weight_next_0_conv2d, (const int8_t *)(A + 2880), (const int8_t *)(A + 2720), NULL, 48, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv1_bias.next: s32[6] = update(%conv1.h.0, %conv1_bias, %features.scaled.1, %exponents, %control) */
   {

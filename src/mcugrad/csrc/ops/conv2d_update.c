@@ -8,10 +8,9 @@
 #include "weight_step.h"
 #include "wide.h"
 
-#define ELEMENTS 768  /* of x that are turned together, about; ops/conv2d.py sizes the scratch by all four */
-#define MOST 1024     /* positions of them */
-#define POSITIONS 64  /* of h that are widened together */
-#define OUTPUTS 4     /* whose weights move together */
+#define MOST 1024    /* positions of x that are turned together; ops/turned.py sizes the scratch by all three */
+#define POSITIONS 64 /* of h that are widened together */
+#define OUTPUTS 4    /* whose weights move together */
 
 /* Input channel j of those that this weight keeps, counted inside its group. */
 static inline int32_t channel(const mcg_conv2d_t *p, int32_t j) { return p->order != NULL ? p->order[j] : j; }
@@ -201,10 +200,9 @@ static void product(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, con
 }
 
 /* Every input in turn, those under all taps as the channels of a 1x1 convolution. */
-static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t inputs,
                      const mcg_weight_step_t *step, void *scratch) {
   const int32_t taps = p->kernel_h * p->kernel_w, most = mcg_min((p->out_h * p->out_w + 1) & ~1, MOST);
-  const int32_t inputs = mcg_between((ELEMENTS / most + 2) & ~3, 4, MCG_GRADS);
   mcg_weight_params_t flat = *step->p;
   mcg_weight_step_t whole = *step;
   flat.taps = 1, flat.live = (int16_t)(flat.live * taps), flat.total = (int16_t)(flat.total * taps);
@@ -221,11 +219,11 @@ static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, co
 }
 
 /* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of product_t */
-void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t together,
                        const mcg_weight_step_t *step, void *scratch) {
   if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
   const int dense = MCG_USES_WINDOW_UPDATES && p->groups == 1 && p->order == NULL && step->p->order == NULL &&
                     p->kernel_h * p->kernel_w * step->p->total <= INT16_MAX;
-  if (mcg_is_pointwise(p) || dense) products(p, x, h, mu, step, scratch);
+  if (mcg_is_pointwise(p) || dense) products(p, x, h, mu, together, step, scratch);
   else if (MCG_USES_WINDOW_UPDATES) update_plain(p, x, h, mu, step, (int32_t *)scratch);
 }
