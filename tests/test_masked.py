@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mcugrad import cli
 from mcugrad.compiler import Budget, compile_model, host_program
 from mcugrad.data import Calibration
 from mcugrad.demo import ASSET
 from mcugrad.devices.base import NEVER_SKIP
 from mcugrad.devices.host import Host
 from mcugrad.errors import McugradError
+from mcugrad.exporters.learned import read_run
 from mcugrad.importers import load
 from mcugrad.ops.head import UNSEEN
 from mcugrad.prepare import Prepared, prepare, training_graph
 from mcugrad.program import Machine
 from mcugrad.training.scheme import UpdateScheme, read_scheme
+from onnx_models import residual_net
 
 SCHEME = UpdateScheme("last", biases=2, masked=True)
 STEPS = 24
@@ -92,3 +96,26 @@ def test_a_scheme_file_asks_for_it_and_a_kept_head_refuses(tmp_path: Path) -> No
     own = prepare(imported, keep_head=True, calibration=Calibration(x, np.zeros(64, int), "noise"))
     with pytest.raises(McugradError, match="only the outputs of a new classifier"):
         training_graph(own, SCHEME)
+
+
+def test_the_commands_leave_out_what_no_sample_showed_and_so_do_exported_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, output = residual_net()
+    net.save(tmp_path / "net.onnx", output)
+    x, y = np.random.default_rng(0).integers(0, 256, (80, 17, 13, 3)).astype(np.uint8), np.arange(80) % 3
+    np.savez(tmp_path / "data.npz", x=x, y=y, split=(np.arange(80) >= 64).astype(np.uint8))
+    folder, out = tmp_path / "run", tmp_path / "out.onnx"
+    train = ("--scheme", "bias", "--data", tmp_path / "data.npz", "--classes", 5, "--mask-unseen", "--steps", 40, "-o", folder)
+    export = ("--to", "onnx-exact", "-o", out, "--data", tmp_path / "data.npz", "--json")
+    for arguments in (("train", tmp_path / "net.onnx", *train), ("export", folder, *export)):
+        monkeypatch.setattr("sys.argv", ["mcugrad", *map(str, arguments)])
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+    found = json.loads(capsys.readouterr().out)["agreement"]
+    assert found["top1"] == found["within"] == 1
+    bias = next(p.data for p in read_run(folder).graph.params if p.value.name == "head_bias")
+    assert (bias[3:] == UNSEEN).all() and (bias[:3] != UNSEEN).all()
