@@ -431,6 +431,22 @@ MUTANTS = (
         "a bias that moves over several rounds is summed up in the scratch memory",
     ),
     Mutant(
+        "unseen-output-goes-on-from-its-mark",
+        "csrc/ops/backward.h",
+        "bias == MCG_UNSEEN && step != 0 ? 0 : bias",
+        "bias",
+        (*KERNELS, f"{BITS} HeadUpdate"),
+        "an output that waited starts from zero with its first sample",
+    ),
+    Mutant(
+        "unseen-output-is-the-largest",
+        "csrc/ops/loss.c",
+        "logits[k] > max && logits[k] != MCG_UNSEEN ? logits[k] : max",
+        "logits[k] > max || logits[k] == MCG_UNSEEN ? logits[k] : max",
+        ("tests/test_masked.py",),
+        "outputs that wait have no share in the softmax",
+    ),
+    Mutant(
         "walk-forgets-the-last-strip",
         "ops/spatial.py",
         "np.minimum(pixel, max(len(pixel) - strip, 0)), pixel",
