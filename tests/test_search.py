@@ -170,8 +170,8 @@ def random_space(seed: int) -> Space:
         Depth(n, float(n * rng.uniform(0, 4)), *(int(v) for v in steps[n, :4]), tuple(int(p) for p in row))
         for n, row in enumerate(steps[:, 4:] * rng.uniform(0, 4, (5, 4)))
     ]
-    kept = tuple(int(k) for k in rng.integers(0, 200, 4))
-    return Space(names, kept, tuple(options), tuple(depths), 200.0)
+    kept, update = (tuple(int(k) for k in rng.integers(0, most, 4)) for most in (200, 600))
+    return Space(names, kept, update, tuple(options), tuple(depths), 200.0)
 
 
 def every_choice(where: Space) -> Iterator[Choice]:

@@ -160,7 +160,7 @@ class _Model:
         return sum(getattr(part, cost) * v for part, v in parts)
 
     def _memory(self, limit: int | None) -> None:
-        """At each layer: the parameters, what is alive there, and the inputs kept for the layers up to it."""
+        """At each layer: the parameters, the inputs kept for layers up to it, and what else is alive, or its update needs."""
         if limit is None:
             return
         count = len(self.space.names)
@@ -172,6 +172,7 @@ class _Model:
             kept += self.space.kept[at] * updated
             peak = sum(d.peaks[at] * v for d, v in zip(self.space.depths, self.depths, strict=True) if at >= count - d.biases)
             self.cp.add(state + peak + kept <= limit // 4 * 4)
+            self.cp.add(state + kept + self.space.update[at] * updated <= limit // 4 * 4)
 
     def best(self, seed: int, gap: float) -> Choice | None:
         solver = cp_model.CpSolver()

@@ -14,6 +14,7 @@ from mcugrad.memory.floor import smallest_peak
 from mcugrad.memory.problem import build
 from mcugrad.memory.schedule import layerwise
 from mcugrad.ops.head import Head
+from mcugrad.ops.turned import Turned
 from mcugrad.passes import TRAIN, run
 from mcugrad.prepare import Prepared
 from mcugrad.search.cost import constants, instructions
@@ -82,25 +83,26 @@ class Space:
     """All choices for a network.
 
     names: layers in forward order.  kept: by layer, bytes by which the input of an updated weight, kept whole until the
-    update, exceeds the 1-bit mask that the backward pass keeps anyway.  total: gain of updating everything.
+    update, exceeds the 1-bit mask that the backward pass keeps anyway.  update: by layer, bytes of the gradient that its
+    update reads and of the scratch memory it works in.  total: gain of updating everything.
     """
 
     names: tuple[str, ...]
     kept: tuple[int, ...]
+    update: tuple[int, ...]
     options: tuple[Option, ...]
     depths: tuple[Depth, ...]
     total: float
 
     def arena(self, depth: Depth, chosen: tuple[Option, ...]) -> int:
-        """Predicted bytes of the smallest arena: at each layer, what is alive and the inputs kept for the layers before.
-
-        The scratch memory of the weight updates is left out."""
+        """Predicted bytes of the smallest arena: at each layer, the inputs kept for it and those before, and what else is
+        alive, or what its own update needs."""
         updated = {o.layer for o in chosen}
         kept, most = 0, depth.arena
         for at, peak in enumerate(depth.peaks):
             kept += self.kept[at] if at in updated else 0
             if at >= len(self.names) - depth.biases:
-                most = max(most, peak + kept)
+                most = max(most, kept + max(peak, self.update[at] if at in updated else 0))
         return most
 
 
@@ -158,7 +160,16 @@ def space(prepared: Prepared, gains: Gains, depths: Sequence[Depth], target: Tar
     kept = tuple(n.inputs[0].type.nbytes - (n.inputs[0].type.elements + 7) // 8 for n in table.values())
     gained = (sum(gains.bias[name] for name in names[len(names) - d.biases :]) for d in depths)
     worth = tuple(replace(d, gain=gain) for d, gain in zip(depths, gained, strict=True))
-    return Space(names, kept, tuple(options), worth, gains.total)
+    return Space(names, kept, tuple(map(_update_bytes, table.values())), tuple(options), worth, gains.total)
+
+
+def _update_bytes(node: Node) -> int:
+    """Of the gradient and the scratch memory of a layer's weight update, all inputs updated."""
+    weight, y = node.inputs[1].type, node.outputs[0].type
+    if node.op.weight_axis == 3:
+        return y.elements + 16 * math.prod(weight.shape[:3])
+    outputs = weight.shape[0]
+    return y.elements + Turned(weight.elements // outputs, y.elements // outputs, outputs).scratch
 
 
 def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, bits: tuple[int, ...]) -> list[Option]:
