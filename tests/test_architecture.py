@@ -19,7 +19,7 @@ ROWS = (
     ("ops",),
     ("importers", "quant", "training", "passes", "costs"),
     ("prepare", "own_output"),
-    ("memory", "replay"),
+    ("memory", "replay", "nor"),
     ("program", "graphfile"),
     ("emit", "devices", "build"),
     ("report.ledger", "report.memory_map"),

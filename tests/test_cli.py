@@ -131,7 +131,7 @@ def test_compile_reports_every_byte_and_writes_a_folder(run: Run, build: tuple[o
     for part, names in {
         "macs": {"forward", "backward"},
         "sram": {"arena", "parameters", "replay", "static", "stack", "total"},
-        "flash": {"code", "constants", "total"},
+        "flash": {"code", "constants", "latents", "total"},
     }.items():
         assert set(facts[part]) == names and whole(facts[part])
     assert {"live_peak", "lower_bound"} <= set(facts["plan"])
@@ -169,6 +169,21 @@ def test_the_seed_decides_everything(run: Run, train: tuple[object, ...]) -> Non
     first, again, other = (run(*common, "--seed", seed).json["parameters_sha256"] for seed in (1, 1, 2))
     assert first == again != other
     assert made(Path("runs")) == {"train-model-1", "train-model-2", "train-model-3"}
+
+
+def test_kept_samples_may_lie_in_flash(run: Run, train: tuple[object, ...], build: tuple[object, ...]) -> None:
+    common = (*train, "--scheme", "bias", "--steps", 30, "--replay", 6, "--on", "vm")
+    sram, flash = (run(*common, "--replay-in", place, "-o", place, "--json").json for place in ("sram", "flash"))
+    assert flash["parameters_sha256"] == sram["parameters_sha256"] and flash["sram"]["total"] < sram["sram"]["total"]
+    wear = flash["wear"]
+    assert "wear" not in sram and (wear["samples"], wear["expected_writes"]) == (30, 15.7) and 6 <= wear["writes"] <= 30
+    assert f"{wear['writes']} latents written" in run(*common, "--replay-in", "flash", "-o", "again").out
+    text = run(*build, "--scheme", "bias", "--replay", 6, "--replay-in", "flash", "-o", "c").out
+    assert "flash latents" in text and "in slots of 4,096 bytes of flash" in text
+    answer = run(*build, "--replay-in", "flash", "-o", "out")
+    assert answer.code == 1 and "add --replay auto to keep some" in answer.words
+    answer = run(*build, "--replay", 6, "--replay-in", "flash", "--target", "microbit", "-o", "out")
+    assert answer.code == 1 and "cannot write the flash of microbit" in answer.words and "out" not in made(Path())
 
 
 def test_people_read_tables(run: Run, build: tuple[object, ...], train: tuple[object, ...], here: Path) -> None:

@@ -16,9 +16,10 @@ from mcugrad.importers import Imported, load
 from mcugrad.loss import Loss
 from mcugrad.prepare import CALIBRATION_SAMPLES, Prepared, prepare, training_graph
 from mcugrad.preprocess import Preprocess
-from mcugrad.replay import MOST_SLOTS, Replay
+from mcugrad.replay import MOST_SLOTS, REPLAY_IN, Replay
 from mcugrad.report.curve import learning_curve
 from mcugrad.report.plan import Plans, write_front, write_plan
+from mcugrad.targets import get_target
 from mcugrad.trainer import TRAINING, Course, Progress, quiet, train
 from mcugrad.training.scheme import (
     ACCUMULATE,
@@ -41,7 +42,7 @@ class Request:
     autoencoder.  quantizer: minmax, percentile or mse.  preprocess: what raw samples go through (None: what the model says,
     or the usual).  accumulate: samples of one step.  augment: see `augment.parse_augment`.
     replay: past samples kept at the end of the frozen layers, "auto": as many as fit; replays: of them
-    learned from again after each new sample.  mask_unseen: outputs wait for their first sample.
+    learned from again after each new sample; replay_in: sram or flash.  mask_unseen: outputs wait for their first sample.
     Raises McugradError for numbers out of range."""
 
     model: str | Path | Imported
@@ -67,6 +68,7 @@ class Request:
     replay: int | Literal["auto"] | None = None
     replays: int = 1
     mask_unseen: bool = False
+    replay_in: str = "sram"
 
     def __post_init__(self) -> None:
         Loss.named(self.loss)
@@ -82,13 +84,18 @@ class Request:
             raise McugradError(f"--replay must be auto or between 1 and {MOST_SLOTS}, got {self.replay}")
         if not 1 <= self.replays <= 64:
             raise McugradError(f"--replays must be between 1 and 64, got {self.replays}")
+        if self.replay_in not in REPLAY_IN:
+            raise McugradError(f"--replay-in must be one of {', '.join(REPLAY_IN)}, got {self.replay_in}")
+        if self.replay_in != "sram" and self.replay is None:
+            raise McugradError(f"--replay-in {self.replay_in} says where kept samples lie: add --replay auto to keep some")
         if not 0 <= self.seed < 1 << 32:
             raise McugradError(f"--seed must be between 0 and 2^32 - 1, got {self.seed}")
 
     @property
     def budget(self) -> Budget:
         slots = None if self.replay == "auto" else self.replay
-        replay = None if self.replay is None else Replay(slots, self.replays)
+        erase = get_target(self.target).flash_erase if self.replay_in == "flash" else 0
+        replay = None if self.replay is None else Replay(slots, self.replays, erase)
         return Budget(self.target, self.sram, self.flash, self.input_mode, self.compiler, replay)
 
     def prepared(self, imported: Imported, classes: int | None, calibration: Calibration | None) -> Prepared:

@@ -38,6 +38,7 @@ from mcugrad.options import (
     Pixels,
     Quantizer,
     Rate,
+    ReplayIn,
     Replays,
     ReplaySlots,
     Scheme,
@@ -164,6 +165,7 @@ def compile_command(
     preprocess: Pixels = None,
     replay: ReplaySlots = None,
     replays: Replays = 1,
+    replay_in: ReplayIn = "sram",
     mask_unseen: MaskUnseen = False,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +175,7 @@ def compile_command(
 
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
                       compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
-                      replay, replays, mask_unseen)  # fmt: skip
+                      replay, replays, mask_unseen, replay_in)  # fmt: skip
     bar, _ = progress_bar()
     with bar:
         bar.add_task("compiling", total=None)
@@ -218,6 +220,7 @@ def train(
     preprocess: Pixels = None,
     replay: ReplaySlots = None,
     replays: Replays = 1,
+    replay_in: ReplayIn = "sram",
     mask_unseen: MaskUnseen = False,
     new_classes: NewClasses = None,
     as_json: Json = False,
@@ -231,7 +234,7 @@ def train(
         raise typer.BadParameter("give --steps or --epochs, not both")
     request = Request(model, scheme, classes, keep_head, target, sram, flash, calibrate, lr, residual_bits, input_mode,
                       compiler, seed, loss, quantizer, preprocess, bias_bits, input_size, accumulate, augment,
-                      replay, replays, mask_unseen)  # fmt: skip
+                      replay, replays, mask_unseen, replay_in)  # fmt: skip
     course = Course(steps, epochs, schedule, skip, seed, balanced, new_classes or ())
     bar, show = progress_bar()
     with bar:

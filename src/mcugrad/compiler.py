@@ -62,7 +62,14 @@ class Budget:
         """The target with the budget's memories.  Raises McugradError for an unknown target or mode."""
         if self.input_mode not in INPUT_MODES:
             raise McugradError(f"unknown input mode {self.input_mode!r}: use {', '.join(INPUT_MODES)}")
-        return get_target(self.target, sram=self.sram, flash=self.flash)
+        target = get_target(self.target, sram=self.sram, flash=self.flash)
+        if self.replay is not None and self.replay.erase and not target.nor:
+            able = ", ".join(name for name in known_targets() if get_target(name).nor)
+            raise McugradError(
+                f"--replay-in flash: the firmware cannot write the flash of {target.name}, only that of {able}: use "
+                "one of them, or --replay-in sram"
+            )
+        return target
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,8 @@ class Compiled:
         The bound of the stack carries over: the same compiler makes the same code for the same core."""
         if self.firmware.target.qemu_machine:
             return self.firmware
+        if self.program.cut is not None and self.program.cut.pitch:
+            raise McugradError("--replay-in flash: QEMU has no flash that the firmware can write: use --on vm")
         core, stack = self.firmware.target.core, self.firmware.facts.stack_reserved
         for name in known_targets():
             if get_target(name).core == core and get_target(name).qemu_machine:

@@ -17,7 +17,7 @@ from mcugrad.memory.buffer import ALIGN
 from mcugrad.memory.modes import Planned, Planner
 from mcugrad.memory.problem import state_layout
 from mcugrad.prepare import Prepared, training_graph
-from mcugrad.program import Program, lower
+from mcugrad.program import Cut, Program, lower
 from mcugrad.replay import MOST_SLOTS, Replay
 from mcugrad.targets import Target
 from mcugrad.training.scheme import BUILT_IN, UpdateScheme, read_scheme, shipped, with_bias_bits, with_residual_bits
@@ -26,6 +26,7 @@ INPUT_MODES = {"auto": None, "resident": False, "rows": True}
 """Is the input pulled row by row?  None: only where nothing else fits."""
 
 _TRIES = 3
+_GROWTH = 64  # bytes of code that a number of slots may add
 SLOTS_PER_CLASS = 4  # of a replay buffer, before a cheaper plan gets the SRAM
 _ROOMY_SRAM, _ROOMY_FLASH = 16 << 20, 64 << 20  # bytes
 
@@ -83,10 +84,18 @@ class Line:
                 raise
             return replace(self, replay=replace(replay, slots=shortage.slots)).fit(graph, name, folder)
         assert program.cut is not None
-        room = self.target.sram - _occupied(firmware.facts, self.target)
-        slots = SLOTS_PER_CLASS * classes + max(room - ALIGN, 0) // _slot_bytes(program)
+        slots = SLOTS_PER_CLASS * classes + self._more_slots(program, program.cut, firmware.facts)
         roomier = replace(self, replay=replace(replay, slots=min(slots, MOST_SLOTS)))
         return roomier.fit(graph, name, folder)
+
+    def _more_slots(self, program: Program, cut: Cut, facts: ElfFacts) -> int:
+        """Slots that there is room for besides those of the program."""
+        room = self.target.sram - _occupied(facts, self.target)
+        more = max(room - ALIGN, 0) // _slot_bytes(program)
+        if not cut.pitch:
+            return more
+        start = -(-(facts.flash_image + _GROWTH) // cut.replay.erase) * cut.replay.erase
+        return max(min(more, (self.target.flash - start) // cut.pitch - (cut.replay.slots or 0)), 0)
 
     def _cheapest(self, graph: Graph, name: str, folder: Path) -> tuple[Program, Firmware]:
         cap = self.target.sram - state_layout(graph).total
@@ -98,7 +107,8 @@ class Line:
             needed = _occupied(linked, self.target)
             rest = needed - program.plan.arena - program.state.total
             if linked.flash_total > self.target.flash:
-                raise Shortage(self.target, "flash", linked.flash_total, rest)
+                missing = linked.flash_total - self.target.flash
+                raise Shortage(self.target, "flash", linked.flash_total, rest, _fewer_in_flash(program, missing))
             if needed <= self.target.sram:
                 return program, build(folder, self.target, compiler=self.compiler, stack=linked.stack_reserved)
             if program.plan.arena > cap:
@@ -145,9 +155,9 @@ def _lowered(planned: Planned, name: str, replay: Replay | None) -> Program:
 
 
 def _slot_bytes(program: Program) -> int:
-    """Of a latent and its label, and what rounding may add."""
+    """Of SRAM: a latent, unless it lies in flash, and its label, and what rounding may add."""
     assert program.cut is not None
-    return program.cut.value.type.nbytes + 4
+    return 4 + (0 if program.cut.pitch else program.cut.value.type.nbytes)
 
 
 def _fewer(program: Program, missing: int) -> int | None:
@@ -155,6 +165,13 @@ def _fewer(program: Program, missing: int) -> int | None:
     if program.cut is None or program.cut.replay.slots is None:
         return None
     return max(program.cut.replay.slots - -(-(missing + ALIGN) // _slot_bytes(program)), 0)
+
+
+def _fewer_in_flash(program: Program, missing: int) -> int | None:
+    """The same for bytes of flash; None where flash holds no latents."""
+    if program.cut is None or not program.cut.pitch:
+        return None
+    return max((program.cut.replay.slots or 0) - -(-missing // program.cut.pitch), 0)
 
 
 @dataclass(frozen=True)
@@ -168,10 +185,10 @@ class Choice:
 
 def advice(shortage: Shortage, prepared: Prepared, scheme: UpdateScheme, line: Line, rate: float | None, seed: int) -> str:
     """What would fit, tried out; a sentence for the message."""
-    if shortage.slots is not None and shortage.memory == "SRAM":
-        less = f"use --replay {shortage.slots}" if shortage.slots else "leave --replay out"
-        return f"Give it that much (--sram {-(-(shortage.needed or 0) // 1024)}K), or {less}"
     give = f"Give it that much (--{shortage.memory.lower()} {-(-(shortage.needed or 0) // 1024)}K)"
+    if shortage.slots is not None:
+        less = f"use --replay {shortage.slots}" if shortage.slots else "leave --replay out"
+        return f"{give}, or {less}"
     for choice in _choices(prepared, scheme, line):
         graph = training_graph(prepared, choice.scheme, rate=rate, seed=seed)
         needed = _needed(graph, prepared, choice, shortage)

@@ -141,13 +141,14 @@ Balanced = Annotated[bool, typer.Option("--balanced", help="Learn from every cla
 ReplaySlots = Annotated[
     Any,
     typer.Option(
-        "--replay", parser=parse_replay, metavar="N|auto", help="Keep so many past samples in SRAM and learn from them again."
+        "--replay", parser=parse_replay, metavar="N|auto", help="Keep so many past samples and learn from them again."
     ),
 ]
 MaskUnseen = Annotated[
     bool, typer.Option("--mask-unseen", help="Outputs that no sample has reached get no probability and learn nothing.")
 ]
 Replays = Annotated[int, typer.Option(help="Kept samples to learn from again after each new one.", min=1, max=64)]
+ReplayIn = Annotated[Literal["sram", "flash"], typer.Option("--replay-in", help="Where kept samples lie.")]
 NewClasses = Annotated[
     Any,
     typer.Option(

@@ -16,6 +16,7 @@ from mcugrad.memory.buffer import ALIGN
 from mcugrad.memory.problem import Home, StateLayout, state_layout, storage
 from mcugrad.memory.schedule import LoadRows, Schedule, Step
 from mcugrad.memory.solve import MemoryPlan
+from mcugrad.nor import NorFlash, StoreError
 from mcugrad.ops.loss import SoftmaxCrossEntropy
 from mcugrad.ops.losses import MeanSquaredError, SigmoidCrossEntropy
 from mcugrad.passes.train import prune
@@ -32,6 +33,16 @@ class Cut:
 
     def block_bytes(self, classes: int) -> int:
         return self.replay.block_bytes(classes, self.value.type.nbytes)
+
+    @property
+    def pitch(self) -> int:
+        """Bytes of flash from one latent to the next; 0 where they lie in SRAM."""
+        return self.replay.pitch(self.value.type.nbytes)
+
+    @property
+    def flash_bytes(self) -> int:
+        """Of flash that latents take."""
+        return (self.replay.slots or 0) * self.pitch
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +217,8 @@ class Machine:
         self.arena = self.rng.integers(0, 256, program.plan.arena, dtype=np.uint8)
         self.state = np.frombuffer(program.initial_state(), np.uint8).copy()
         self.reservoir = Reservoir(0, 0)
-        self.latents: dict[int, Array] = {}
+        self.latents: dict[int, bytes] = {}
+        self.flash = NorFlash(program.cut.flash_bytes, program.cut.replay.erase) if program.cut and program.cut.pitch else None
         self.constants = {p.value: p.data for p in program.graph.params}
 
     def infer(self, x: Array) -> Array:
@@ -215,7 +227,9 @@ class Machine:
         return self._read(self.program.logits, 0, None, {})
 
     def train_step(self, x: Array, label: int | Array, control: Array) -> tuple[int, int]:
-        """(p_label, progress) of a training step; label: class or target; control: int32 [4] seed, step, halvings, skip."""
+        """(p_label, progress) of a training step; label: class or target; control: int32 [4] seed, step, halvings, skip.
+
+        Raises StoreError, the step done, when flash does not take a latent."""
         if self.program.augment is not None:
             x = self.program.augment.apply(x, self.program.zero, int(control[0]), int(control[1]))
         if self.program.cut is not None:
@@ -237,16 +251,35 @@ class Machine:
         if step == 0:
             self.reservoir, self.latents = Reservoir(cut.replay.slots, self.program.logits.type.elements), {}
         self._run(self.program.schedule[: cut.steps], x, {})
-        slot = self.reservoir.offer(label, seed)
-        if slot is not None:
-            self.latents[slot] = self._read(cut.value, 0, None, {}).copy()
+        stored = self._keep(cut, self.reservoir.offer(label, seed))
         numbers = [np.array([seed, step * each + i, *control[2:]], np.int64) for i in range(each)]
         found = self._learn(cut.steps, x, label, numbers[0])
         for number in numbers[1:]:
             slot = self.reservoir.draw(seed, int(number[1]))
-            self._write(cut.value, self.latents[slot], 0, None)
+            if slot is None:
+                break
+            self._write(cut.value, self._kept(cut, slot), 0, None)
             self._learn(cut.steps, x, self.reservoir.labels[slot], number)
+        if not stored or not any(self.reservoir.kept):
+            raise StoreError(f"step {step}: flash did not take the latent")
         return found
+
+    def _keep(self, cut: Cut, slot: int | None) -> bool:
+        """Puts the value at the cut into a slot; False when flash does not take it."""
+        if slot is None:
+            return True
+        latent = to_bytes(self._read(cut.value, 0, None, {}), cut.value.type)
+        if self.flash is None:
+            self.latents[slot] = latent
+        elif not self.flash.write(slot * cut.pitch, cut.pitch, latent):
+            self.reservoir.retire(slot)
+            return False
+        return True
+
+    def _kept(self, cut: Cut, slot: int) -> Array:
+        """What a slot holds."""
+        at, size = slot * cut.pitch, cut.value.type.nbytes
+        return from_bytes(self.latents[slot] if self.flash is None else self.flash.data[at : at + size], cut.value.type)
 
     def _run(self, steps: Schedule, x: Array, scalars: Mapping[Value, Array], first: int = 0) -> int:
         if not self.program.input_rows and first == 0:

@@ -7,6 +7,7 @@ share is kept with the same chance.  All decisions are integers and functions of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,20 +17,36 @@ from mcugrad.quant.affine import random_bits
 OFFERED, DRAWN = -1, -2
 """Tensor numbers of the random bits: no parameter has them."""
 MOST_SLOTS = 65535
+REPLAY_IN = ("sram", "flash")
+_RETIRED = -1  # in the place of a label
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Samples that the buffer holds (None: as many as fit), and how many are learned from again after each new one."""
+    """Samples that the buffer holds (None: as many as fit), and how many are learned from again after each new one.
+
+    erase: bytes of a unit of the flash that holds the latents; 0: they lie in SRAM."""
 
     slots: int | None
     per_step: int = 1
+    erase: int = 0
 
     def block_bytes(self, classes: int, latent: int) -> int:
-        """Bytes of the buffer for latents of so many bytes: counts, labels, latents.  replay.c has the same layout."""
+        """Bytes of SRAM for latents of so many bytes: counts, labels, latents but those in flash.  replay.c has the same
+        layout."""
         assert self.slots is not None, "how many slots there are is known once the rest is planned"
         head = 4 + 8 * classes + (2 * self.slots + 3) // 4 * 4
-        return (head + self.slots * latent + 15) // 16 * 16
+        return (head + (0 if self.erase else self.slots * latent) + 15) // 16 * 16
+
+    def pitch(self, latent: int) -> int:
+        """Bytes of flash for a latent of so many bytes: whole erase units; 0 where latents lie in SRAM."""
+        return -(-latent // self.erase) * self.erase if self.erase else 0
+
+
+def expected_writes(slots: int, samples: int) -> float:
+    """Latents that a reservoir writes while so many samples come: the sum of min(1, slots / i), slots (1 + ln(samples / slots))
+    (Vitter, "Random sampling with a reservoir", 1985)."""
+    return float(samples) if samples <= slots else slots * (1 + math.log(samples / slots))
 
 
 @dataclass
@@ -68,10 +85,16 @@ class Reservoir:
         self.labels[slot] = label
         return slot
 
-    def draw(self, seed: int, step: int) -> int:
-        """The slot to learn from at a step: every class that is held has the same chance."""
+    def retire(self, slot: int) -> None:
+        """Forgets what an offer just put into a slot, and never uses it again."""
+        self.labels[slot] = _RETIRED
+
+    def draw(self, seed: int, step: int) -> int | None:
+        """The slot to learn from at a step: every class that is held has the same chance.  None where none is held."""
         kept = self.kept
         present = [k for k in range(self.classes) if kept[k]]
+        if not present:
+            return None
         label = present[_below(_bits(seed, step, DRAWN, 0), len(present))]
         return self._member(label, _below(_bits(seed, step, DRAWN, 1), kept[label]))
 

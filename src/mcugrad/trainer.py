@@ -23,6 +23,7 @@ from mcugrad.ops.backprop import Chain
 from mcugrad.ops.piece import Piece
 from mcugrad.ops.share import PartOfSum, Share
 from mcugrad.program import Program
+from mcugrad.replay import expected_writes
 
 SCHEDULES = ("halving", "cosine", "constant")
 HALVE_AT = {"halving": (0.5, 0.75, 0.9), "constant": ()}
@@ -250,9 +251,21 @@ def train(
         after = measure(twin, prepared, test_x, test_y, data.test_group)
         agree(device, twin, test_x[:AGREEMENT_SAMPLES])
         counters = device.counters()
+        worn = wear(compiled.program, device, len(learned.losses))
     (compiled.folder / PARAMETERS).write_bytes(state)
     found = report(compiled, learned, (before, after), state, counters.forward if counters else None)
-    return {**found, **phases}, learned
+    return {**found, **phases, **worn}, learned
+
+
+def wear(program: Program, device: Device, samples: int) -> dict[str, Any]:
+    """{"wear"}: how often latents were written to flash, how often a reservoir is expected to for so many samples, and how
+    often the unit was erased that was most.  Nothing where flash holds none."""
+    if program.cut is None or device.flash is None:
+        return {}
+    replay, erased = program.cut.replay, device.flash.erased
+    writes = int(erased.sum()) * replay.erase // program.cut.pitch
+    expected = round(expected_writes(replay.slots or 0, samples), 1)
+    return {"wear": {"samples": samples, "writes": writes, "expected_writes": expected, "most_erased": int(erased.max())}}
 
 
 def check_new_classes(new: tuple[int, ...], labels: tuple[Array, ...]) -> None:

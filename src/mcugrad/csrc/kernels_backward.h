@@ -182,7 +182,8 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
 void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                           const mcg_weight_step_t *step, void *scratch);
 
-/* Where latents of past samples are kept: the buffer lies behind everything else in the arena's block. */
+/* Where latents of past samples are kept: the buffer lies behind everything else in the arena's block; where they lie in
+ * flash, only its counts and labels do. */
 typedef struct {
   uint32_t block;  /* offset of the buffer in the arena, a multiple of four */
   uint32_t latent; /* offset of the value at the cut */
@@ -190,10 +191,12 @@ typedef struct {
   uint32_t slots, classes;
 } mcg_replay_t;
 
-/* Keeps the value at the cut, of a sample of class `target`, if the reservoir has room for it; step 0 empties the buffer. */
-void mcg_replay_offer(const mcg_replay_t *p, const mcg_context_t *c, int32_t target);
+/* Keeps the value at the cut, of a sample of class `target`, if the reservoir has room for it; step 0 empties the buffer.
+ * MCG_E_STORE when flash does not take it, or when no slot is left that does. */
+mcg_status_t mcg_replay_offer(const mcg_replay_t *p, const mcg_context_t *c, int32_t target);
 
-/* Puts a kept value, drawn by c->step, in its place at the cut; its class.  At least one must have been offered. */
+/* Puts a kept value, drawn by c->step, in its place at the cut; its class.  One must have been offered;
+ * of latents in flash none may be held all the same: then -1. */
 int32_t mcg_replay_load(const mcg_replay_t *p, const mcg_context_t *c);
 
 #endif

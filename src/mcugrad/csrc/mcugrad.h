@@ -12,13 +12,17 @@
 #define MCG_ABI 3u        /* changes whenever a struct below changes */
 #define MCG_ALIGN 16u     /* both SRAM blocks are aligned to this */
 
+/* 1 where latents of past samples lie in flash; the printer of a model sets it. */
+#define MCG_STORED_LATENTS 0
+
 typedef enum {
   MCG_OK = 0,
   MCG_E_SIZE = 1,   /* a block is missing, too small or misaligned */
   MCG_E_LABEL = 2,  /* label outside [0, classes), or the model learns from targets */
   MCG_E_CRC = 3,    /* imported parameters are damaged */
   MCG_E_MODEL = 4,  /* imported parameters belong to another model, or the ABI differs */
-  MCG_E_ROW = 5     /* the row source failed */
+  MCG_E_ROW = 5,    /* the row source failed */
+  MCG_E_STORE = 6   /* flash did not take a latent: the sample was learned, the step counts, but it is not kept */
 } mcg_status_t;
 
 /* How far a training step went. */
@@ -31,6 +35,23 @@ typedef enum {
 /* Fills `dst` with row `row` of the input (width x channels bytes).  Returns 0, or non-zero to abandon the call. */
 typedef int (*mcg_row_source_t)(void *user, int32_t row, int8_t *dst);
 
+#if MCG_STORED_LATENTS
+/* The flash that latents lie in, memory-mapped: `slots` of `pitch` bytes each, whole units of `erase` bytes. */
+typedef struct {
+  uint32_t slots, pitch, erase;
+} mcg_latents_t;
+
+extern const mcg_latents_t mcg_latents;
+
+/* `write` erases all units of slot `slot` and programs its first `bytes` bytes.  Returns 0 once they can be read there; else
+ * the slot may hold anything, and is not used again until the buffer is emptied. */
+typedef struct {
+  const int8_t *latents; /* aligned to `erase` */
+  int (*write)(void *user, uint32_t slot, const int8_t *latent, uint32_t bytes);
+  void *user;
+} mcg_store_t;
+#endif
+
 typedef struct {
   uint8_t *arena;              /* model->arena_bytes */
   uint8_t *state;              /* model->state_bytes */
@@ -40,6 +61,9 @@ typedef struct {
   uint32_t step;               /* training steps done; counts skipped ones too */
   int32_t halvings;            /* learning rate = compiled rate / 2^halvings */
   int32_t skip;                /* no backward pass when p_label >= skip (Q15); above 32768: never skip */
+#if MCG_STORED_LATENTS
+  const mcg_store_t *store;    /* set it after mcg_init */
+#endif
 } mcg_context_t;
 
 typedef struct {

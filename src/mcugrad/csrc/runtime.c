@@ -4,6 +4,12 @@
 #define IMAGE_HEADER 16u
 #define NEVER_SKIP 32769
 
+#if MCG_STORED_LATENTS
+#define COUNTS(status) ((status) == MCG_OK || (status) == MCG_E_STORE)
+#else
+#define COUNTS(status) ((status) == MCG_OK)
+#endif
+
 static const uint8_t image_magic[4] = {'M', 'C', 'G', 'P'};
 
 static void put_u32(uint8_t *at, uint32_t v) {
@@ -48,6 +54,9 @@ mcg_status_t mcg_init(const mcg_model_t *m, mcg_context_t *c, void *arena, size_
   c->state = (uint8_t *)state;
   c->row_source = NULL;
   c->row_user = NULL;
+#if MCG_STORED_LATENTS
+  c->store = NULL;
+#endif
   c->seed = 0u;
   c->step = 0u;
   c->halvings = 0;
@@ -80,7 +89,7 @@ mcg_status_t mcg_train_target(const mcg_model_t *m, mcg_context_t *c, const int3
   if (m->targets == 0u && (target[0] < 0 || (uint32_t)target[0] >= m->classes)) return MCG_E_LABEL;
   if (lacks_rows(m, c)) return MCG_E_ROW;
   status = m->train(c, target, result);
-  if (status == MCG_OK) c->step += 1u;
+  if (COUNTS(status)) c->step += 1u;
   return status;
 }
 

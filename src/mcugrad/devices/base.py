@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcugrad.errors import McugradError
+from mcugrad.nor import NorFlash
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -21,6 +22,7 @@ STATUS = {
     3: "the imported parameters are damaged",
     4: "the parameters belong to another model, the ABI differs, or the model cannot train",
     5: "the row source failed",
+    6: "flash did not take the sample's latent: it was learned from, but is not kept",
 }
 
 
@@ -93,6 +95,10 @@ class Device(Protocol):
 
     @property
     def facts(self) -> ModelFacts: ...
+
+    @property
+    def flash(self) -> NorFlash | None:
+        """The flash that latents lie in; None where they lie in SRAM, or out of sight."""
 
     def infer(self, x: Int8) -> Int32:
         """Logits int32 [classes] in accumulator units."""

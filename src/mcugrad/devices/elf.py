@@ -17,6 +17,7 @@ from mcugrad.devices.stack import Code, worst_stack
 from mcugrad.errors import McugradError
 
 _ALLOC, _EXEC, _WRITE = 2, 4, 1
+LATENTS = ".latents"  # the section of flash that the firmware itself writes
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,30 @@ class ElfFacts:
     @property
     def flash_constants(self) -> int:
         """Read-only data, the vector table included."""
-        return sum(s.size for s in self.sections if not s.executable and not s.writable)
+        return sum(s.size for s in self.sections if not s.executable and not s.writable and s.name != LATENTS)
 
     @property
     def flash_total(self) -> int:
-        """Code, constants and the image of .data."""
+        """Code, constants and the image of .data; latents, where flash holds them."""
+        return self.flash_image + self.flash_latents
+
+    @property
+    def flash_image(self) -> int:
+        """What is programmed: code, constants and the image of .data."""
         return sum(len(section.data) for section in self.sections)
+
+    @property
+    def latents(self) -> Section | None:
+        """The flash that the firmware itself writes."""
+        return next((section for section in self.sections if section.name == LATENTS), None)
+
+    @property
+    def flash_latents(self) -> int:
+        """Flash that the firmware itself writes, and the rest of the erase unit before it."""
+        if self.latents is None:
+            return 0
+        ends = (s.load_address + len(s.data) for s in self.sections if s.data and s.load_address < self.latents.address)
+        return self.latents.address + self.latents.size - max(ends)
 
     @property
     def functions(self) -> tuple[Symbol, ...]:
@@ -205,7 +224,7 @@ def _sections(elf: ELFFile) -> list[Section]:
                 header.sh_size,
                 data,
                 bool(header.sh_flags & _EXEC),
-                bool(header.sh_flags & _WRITE) or section.name == ".stack",
+                (bool(header.sh_flags & _WRITE) and section.name != LATENTS) or section.name == ".stack",
             )
         )
     return found

@@ -22,6 +22,7 @@ from mcugrad.devices.base import (
     status_error,
 )
 from mcugrad.errors import McugradError
+from mcugrad.nor import NorFlash
 
 _ABI = 3
 
@@ -59,6 +60,15 @@ class _Context(ctypes.Structure):
     )
 
 
+class _Latents(ctypes.Structure):
+    """mcg_latents_t"""
+
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("slots", "pitch", "erase"))
+
+
+_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
+
+
 class Host:
     """A model inside a shared library made by build_host."""
 
@@ -71,6 +81,22 @@ class Host:
         if not handle:
             raise McugradError(f"{library}: no memory for the model's blocks")
         self._handle: ctypes.c_void_p | None = ctypes.c_void_p(handle)
+        self._flash = self._attach_flash()
+
+    def _attach_flash(self) -> NorFlash | None:
+        """Gives a model that keeps latents in flash a flash to write to."""
+        try:
+            latents = _Latents.in_dll(self._library, "mcg_latents")
+        except ValueError:
+            return None
+        flash, pitch = NorFlash(latents.slots * latents.pitch, latents.erase), latents.pitch
+
+        def write(_user: int | None, slot: int, latent: int, size: int) -> int:
+            return int(not flash.write(slot * pitch, pitch, ctypes.string_at(latent, size)))
+
+        self._write = _WRITE(write)
+        self._library.mcg_host_store(self._open(), ctypes.c_void_p(flash.data.ctypes.data), self._write)
+        return flash
 
     @classmethod
     def load(cls, library: Path) -> Host:
@@ -80,6 +106,10 @@ class Host:
     @property
     def facts(self) -> ModelFacts:
         return self._facts
+
+    @property
+    def flash(self) -> NorFlash | None:
+        return self._flash
 
     def infer(self, x: Int8) -> Int32:
         return self.infer_many(check_sample(self._facts, x)[None]).reshape(-1)

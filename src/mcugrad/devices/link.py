@@ -32,6 +32,7 @@ from mcugrad.devices.base import (
     status_error,
 )
 from mcugrad.errors import McugradError
+from mcugrad.nor import NorFlash
 
 Self = TypeVar("Self", bound="LinkedDevice")
 
@@ -263,6 +264,10 @@ class LinkedDevice:
     @property
     def facts(self) -> ModelFacts:
         return self._facts
+
+    @property
+    def flash(self) -> NorFlash | None:
+        return None
 
     def infer(self, x: Int8) -> Int32:
         self._present(x)

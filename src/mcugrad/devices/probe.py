@@ -93,7 +93,15 @@ class Probe:
 
     def feed(self, data: bytes) -> None:
         """Adds bytes to what the firmware will receive."""
-        self._rx = self._rx[self.state.rx_at :] + data
+        self._receive(self._rx[self.state.rx_at :] + data)
+
+    def clear(self) -> None:
+        """Forgets what is on its way in both directions."""
+        self._receive(b"")
+        self.drain()
+
+    def _receive(self, data: bytes) -> None:
+        self._rx = data
         self.state.rx = ctypes.cast(ctypes.c_char_p(self._rx), ctypes.c_void_p).value
         self.state.rx_size, self.state.rx_at = len(self._rx), 0
 

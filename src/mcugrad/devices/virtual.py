@@ -14,8 +14,10 @@ from mcugrad.build import Firmware
 from mcugrad.devices.base import Counters, DeviceFault, Int8, Int32, StepResult
 from mcugrad.devices.elf import ElfFacts
 from mcugrad.devices.link import Link, LinkedDevice
+from mcugrad.devices.nor import Controller
 from mcugrad.devices.probe import Engine, Kind, Probe, PythonProbe, UcError, make_probe
 from mcugrad.errors import McugradError
+from mcugrad.nor import NorFlash, PowerCut
 from mcugrad.targets import Target
 
 _NOWHERE = 0xFFFFFFFE  # an address no program runs to
@@ -72,12 +74,17 @@ class Machine:
         self.probe: Probe = make_probe(*arguments) if native else PythonProbe(*arguments)
         self.uc = _engine(target)
         self._access: int | None = None
+        latents = facts.latents
+        self.nor = None if latents is None else Controller(NorFlash(latents.size, target.flash_erase), latents.address)
         self._map()
         self.restart()
 
     def _map(self) -> None:
         target, uc = self.target, self.uc
-        uc.mem_map(target.flash_base, target.flash, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC)
+        for start, end in self._fixed_flash():
+            uc.mem_map(start, end - start, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC)
+        if self.nor is not None:
+            self.nor.attach(uc, target.nor_base)
         uc.mem_map(target.sram_base, target.sram, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_WRITE)
         uc.mem_map(_SYSTEM_SPACE, 0x1000, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_WRITE)
         self.probe.attach(uc, target.uart_base)
@@ -86,11 +93,26 @@ class Machine:
                 uc.mem_write(section.load_address, section.data)
         uc.hook_add(unicorn_const.UC_HOOK_MEM_INVALID, self._note_access)
 
+    def _fixed_flash(self) -> list[tuple[int, int]]:
+        """[start, end) of the flash that the firmware itself never writes."""
+        start, end, latents = self.target.flash_base, self.target.flash_base + self.target.flash, self.elf.latents
+        if latents is None:
+            return [(start, end)]
+        parts = [(start, latents.address), (latents.address + latents.size, end)]
+        return [part for part in parts if part[0] < part[1]]
+
     def restart(self) -> None:
         """Power on: SRAM keeps what it held, the core starts at the reset vector."""
         stack, entry = struct.unpack("<II", self.uc.mem_read(self.target.flash_base, 8))
         self.uc.reg_write(arm_const.UC_ARM_REG_SP, stack)
         self._pc = entry | 1
+
+    def lose_power(self) -> None:
+        """Power off and on: SRAM holds anything, what was on its way over the link is lost."""
+        garbage = np.random.default_rng(self.target.sram).integers(0, 256, self.target.sram, dtype=np.uint8)
+        self.uc.mem_write(self.target.sram_base, garbage.tobytes())
+        self.probe.clear()
+        self.restart()
 
     def write(self, data: bytes) -> None:
         self.probe.feed(data)
@@ -114,6 +136,9 @@ class Machine:
             self.uc.emu_start(self._pc, _NOWHERE)
         except UcError as error:
             raise self._fault(str(error), self._access) from error
+        if self.nor is not None and self.nor.stopped is not None:
+            stopped, self.nor.stopped = self.nor.stopped, None
+            raise stopped if isinstance(stopped, PowerCut) else self._fault(str(stopped), None)
         self._pc = self.uc.reg_read(arm_const.UC_ARM_REG_PC) | 1
 
     def _note_access(self, _uc: Any, _kind: int, address: int, _size: int, _value: int, _user: Any) -> bool:
@@ -153,6 +178,15 @@ class VirtualMcu(LinkedDevice):
     def __init__(self, firmware: Firmware, *, budget: int = _BUDGET, native: bool = True) -> None:
         self.machine = Machine(firmware.target, firmware.facts, budget=budget, native=native)
         super().__init__(Link(self.machine, firmware.facts.where))
+
+    @property
+    def flash(self) -> NorFlash | None:
+        return self.machine.nor.flash if self.machine.nor else None
+
+    def power_on(self) -> None:
+        """After a PowerCut: SRAM holds anything, flash what it held, the firmware starts again."""
+        self.machine.lose_power()
+        super().__init__(Link(self.machine, self.machine.elf.where))
 
     @classmethod
     def load(cls, firmware: Firmware) -> VirtualMcu:

@@ -27,6 +27,7 @@ RUNTIME = Path(__file__).resolve().parent.parent / "csrc"
 CTYPES = {"s8": "int8_t", "s16": "int16_t", "s32": "int32_t", "u1": "uint8_t", "s4": "uint8_t"}
 _LABEL, _CONTROL = 1, 2
 _WIDTH = 116
+_STORED = "#define MCG_STORED_LATENTS"
 
 
 def write(program: Program, folder: Path) -> None:
@@ -38,6 +39,9 @@ def write(program: Program, folder: Path) -> None:
         shutil.copytree(RUNTIME / name, folder / name, dirs_exist_ok=True)
     for path in (*RUNTIME.glob("*.h"), *RUNTIME.glob("*.c")):
         shutil.copy(path, folder / path.name)
+    if program.cut is not None and program.cut.pitch:
+        api = folder / "mcugrad.h"
+        api.write_text(api.read_text(encoding="utf-8").replace(f"{_STORED} 0", f"{_STORED} 1"), encoding="utf-8")
     everything = (RUNTIME / "host" / "uses.h").read_text(encoding="utf-8")
     (folder / "uses.h").write_text(uses.header(program, everything), encoding="utf-8")
 
@@ -56,6 +60,9 @@ def header(program: Program) -> str:
         "CLASSES": program.logits.type.elements,
         "TARGETS": program.targets,
     }
+    if program.cut is not None and program.cut.pitch:
+        cut = program.cut
+        facts |= {"LATENT_SLOTS": cut.replay.slots or 0, "LATENT_PITCH": cut.pitch, "LATENT_ERASE": cut.replay.erase}
     lines = [f"/* {program.name}: sizes in bytes. */", "#ifndef MODEL_H", "#define MODEL_H", "", '#include "mcugrad.h"', ""]
     lines += [f"#define MODEL_{name} {value}" for name, value in facts.items()]
     return "\n".join([*lines, "", "extern const mcg_model_t mcg_model;", "", "#endif", ""])

@@ -40,23 +40,27 @@ def replaying(program: Program, cut: Cut, augment: list[str], draws: bool) -> st
         "classes": "MODEL_CLASSES",
     }
     values = ", ".join(f".{name} = {value}" for name, value in fields.items())
+    stored = cut.pitch != 0
     lines = [
+        *(["if (c->store == NULL) return MCG_E_SIZE;"] if stored else []),
         "mcg_context_t now = *c;",
         *augment,
         f"mcg_status_t status = mcg_model_prefix(c{', drawn' if draws else ''});",
         _STATUS,
         f"now.step = c->step * {cut.replay.per_step + 1}u;",
-        "mcg_replay_offer(&replay, c, target[0]);",
+        f"{'const mcg_status_t kept = ' if stored else ''}mcg_replay_offer(&replay, c, target[0]);",
         "status = mcg_model_learn(&now, target, result);",
         f"for (int32_t i = 0; status == MCG_OK && i < {cut.replay.per_step}; ++i) {{",
         "  mcg_result_t past;",
         "  now.step += 1u;",
         "  const int32_t label = mcg_replay_load(&replay, &now);",
+        *(["  if (label < 0) break;"] if stored else []),
         "  status = mcg_model_learn(&now, &label, &past);",
         "}",
-        "return status;",
+        "return status == MCG_OK ? kept : status;" if stored else "return status;",
     ]
     note = f"/* {cut.replay.slots} samples as {cut.value}: {cut.value.type}, and what is drawn from them. */"
-    return f"\n{note}\nstatic const mcg_replay_t replay = {{{values}}};\n" + function(
+    place = "const mcg_latents_t mcg_latents = {MODEL_LATENT_SLOTS, MODEL_LATENT_PITCH, MODEL_LATENT_ERASE};\n"
+    return f"\n{note}\n{place if stored else ''}static const mcg_replay_t replay = {{{values}}};\n" + function(
         f"static mcg_status_t mcg_model_train({LEARNS})", lines
     )

@@ -15,7 +15,7 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
     table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
     for name in ("arena", "parameters", *(("replay",) if facts["replay"] else ()), "static", "stack", "total"):
         table.add_row(f"SRAM {name}", f"{sram[name]:,}")
-    for name in ("code", "constants", "total"):
+    for name in ("code", "constants", *(("latents",) if flash["latents"] else ()), "total"):
         table.add_row(f"flash {name}", f"{flash[name]:,}")
     out.print(table)
     plan, macs = facts["plan"], facts["macs"]
@@ -24,7 +24,8 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
     )
     if facts["replay"]:
         kept = facts["replay"]
-        out.print(f"replay: {kept['slots']} samples of {kept['bytes']:,} bytes each, as {kept['value']}")
+        place = f", in slots of {kept['pitch']:,} bytes of flash" if kept["pitch"] else ""
+        out.print(f"replay: {kept['slots']} samples of {kept['bytes']:,} bytes each, as {kept['value']}{place}")
     out.print(f"MACs: forward {macs['forward']:,}, backward and update {macs['backward']:,}")
     out.print(f"written to {folder}", soft_wrap=True, markup=False)
 
@@ -45,6 +46,12 @@ def print_training(result: dict[str, Any], out: Console) -> None:
         out.print(f"instructions: inference {instructions['forward']:,}, step {instructions['step_mean']:,} on average")
     if instructions["step"] is not None:
         out.print(f"instructions: step with its backward pass {instructions['step']:,} at most")
+    if "wear" in result:
+        worn = result["wear"]
+        out.print(
+            f"flash: {worn['writes']:,} latents written ({worn['expected_writes']:,} expected of {worn['samples']:,} samples), "
+            f"a unit erased {worn['most_erased']:,} times at most"
+        )
     out.print(f"SRAM {result['sram']['total']:,} bytes; parameters {result['parameters_sha256'][:16]}...")
     out.print(f"written to {result['folder']}", soft_wrap=True, markup=False)
 

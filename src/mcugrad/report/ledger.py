@@ -13,8 +13,8 @@ def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
     """Bytes from the linked ELF, counts from the graph.
 
     sram: arena, parameters and the replay buffer are parts of static (.data + .bss without the reserved stack); stack is the
-    worst case of the linked code; total = static + stack.  flash: total = code + constants (with the image of .data).  Paths
-    are relative to the folder.
+    worst case of the linked code; total = static + stack.  flash: total = code + constants (with the image of .data) + latents,
+    the rest of the erase unit before them included.  Paths are relative to the folder.
     """
     elf = firmware.facts
     certificate = program.plan.certificate
@@ -31,7 +31,12 @@ def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
             "stack": elf.stack_bound,
             "total": elf.sram_total,
         },
-        "flash": {"code": elf.flash_code, "constants": elf.flash_constants, "total": elf.flash_total},
+        "flash": {
+            "code": elf.flash_code,
+            "constants": elf.flash_constants,
+            "latents": elf.flash_latents,
+            "total": elf.flash_total,
+        },
         "plan": {
             "live_peak": certificate.live_peak,
             "lower_bound": certificate.lower_bound,
@@ -50,12 +55,13 @@ def facts(program: Program, firmware: Firmware) -> dict[str, Any]:
 
 
 def replay_facts(program: Program) -> dict[str, Any] | None:
-    """The replay buffer: slots, samples learned from again per step, the value that is kept and its bytes; None without."""
+    """The replay buffer: slots, samples learned from again per step, the value that is kept, its bytes, and bytes of flash from
+    one to the next, 0 where they lie in SRAM; None without a buffer."""
     cut = program.cut
     if cut is None:
         return None
     replay = cut.replay
-    kept = {"value": cut.value.name, "bytes": cut.value.type.nbytes}
+    kept = {"value": cut.value.name, "bytes": cut.value.type.nbytes, "pitch": cut.pitch}
     return {"slots": replay.slots, "per_step": replay.per_step, **kept}
 
 

@@ -18,6 +18,7 @@ else:
 _FOLDER = Path(__file__).parent
 _PAGE = 1024  # bytes; the virtual MCU maps memory in such pages
 UARTS = ("virtual", "cmsdk", "nrf51", "ns16550")
+NORS = ("", "virtual")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Target:
     qemu_machine: str = ""  # empty: not emulated by QEMU
     qemu_program: str = "qemu-system-arm"
     qemu_flags: tuple[str, ...] = ()
+    flash_erase: int = 4096  # bytes of flash that are erased at once: a power of two
+    nor: str = ""  # one of NORS: how the firmware writes flash; empty: it cannot
+    nor_base: int = 0
     optimize: str = "-O3"  # "-Os" where hand-scheduled assembly has the hot loops, so that speed is hardly the compiler's
 
     @property
@@ -78,7 +82,7 @@ def _read(name: str) -> dict[str, Any]:
     with (_FOLDER / f"{name}.toml").open("rb") as file:
         facts: dict[str, Any] = tomllib.load(file)
     core = facts.get("core", name)
-    return facts if core == name else {**_read(core), "unicorn_cpu": "", **facts}
+    return facts if core == name else {**_read(core), "unicorn_cpu": "", "nor": "", **facts}
 
 
 def _from_facts(facts: dict[str, Any], path: Path) -> Target:
@@ -91,6 +95,8 @@ def _from_facts(facts: dict[str, Any], path: Path) -> Target:
         raise McugradError(f"{path.name}: {error}") from error
     if target.uart not in UARTS:
         raise McugradError(f"{path.name}: uart {target.uart!r} has no driver; drivers: {', '.join(UARTS)}")
+    if target.nor not in NORS or target.flash_erase % _PAGE or target.flash_erase & target.flash_erase - 1:
+        raise McugradError(f"{path.name}: nor {target.nor!r} or flash_erase {target.flash_erase} is none that can be")
     return target
 
 
@@ -116,6 +122,7 @@ SECTIONS
   .rodata  : {{ *(.rodata .rodata.*) }} > FLASH
   .stack (NOLOAD) : {{ __stack_bottom = .; . += {stack}; . = ALIGN({align}); __stack_top = .; }} > SRAM
   .data : ALIGN(16) {{ __data_start = .; *(.data .data.*) . = ALIGN(4); __data_end = .; }} > SRAM AT > FLASH
+  .latents (NOLOAD) : {{ *(.bss.latents) }} > FLASH
   .bss (NOLOAD)   : {{ . = ALIGN(16); __bss_start = .; *(.bss .bss.* COMMON) . = ALIGN(4); __bss_end = .; }} > SRAM
   __data_image = LOADADDR(.data);
   __flash_start = ORIGIN(FLASH);
@@ -128,6 +135,7 @@ SECTIONS
 
 def board_header(target: Target) -> str:
     """`board.h`: what the firmware's register file needs to know."""
+    nor = f"#define BOARD_NOR_{target.nor.upper()} 1\n#define BOARD_NOR_BASE {target.nor_base:#010x}u\n" if target.nor else ""
     return f"""\
 #ifndef BOARD_H
 #define BOARD_H
@@ -137,6 +145,7 @@ def board_header(target: Target) -> str:
 #define BOARD_CFSR {int(target.cfsr)}
 #define BOARD_UART_{target.uart.upper()} 1
 #define BOARD_UART_BASE {target.uart_base:#010x}u
+{nor}#define BOARD_FLASH_ERASE {target.flash_erase}u
 
 #endif
 """

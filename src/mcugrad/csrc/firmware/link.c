@@ -143,10 +143,16 @@ static int32_t link_on_hello(link_t *l, const mcg_model_t *m) {
 static int32_t link_on_reset(link_t *l) {
   void *const user = l->context.row_user;
   const mcg_row_source_t source = l->context.row_source;
+#if MCG_STORED_LATENTS
+  const mcg_store_t *const store = l->context.store;
+#endif
   const mcg_status_t status = mcg_init(l->model, &l->context, l->context.arena, l->model->arena_bytes,
                                        l->context.state, l->model->state_bytes);
   l->context.row_source = source;
   l->context.row_user = user;
+#if MCG_STORED_LATENTS
+  l->context.store = store;
+#endif
   l->seen = l->correct = 0u;
   return status == MCG_OK ? 0 : link_refuse(l, LINK_E_STATUS, (uint32_t)status);
 }

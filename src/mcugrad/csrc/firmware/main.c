@@ -1,5 +1,7 @@
 /* The firmware: one model, its two blocks of SRAM, served over the link. */
+#include "board.h"
 #include "link.h"
+#include "mmio.h"
 #include "model.h"
 #include "startup.h"
 
@@ -16,6 +18,27 @@ static int32_t target_numbers[MODEL_TARGETS];
 #endif
 static link_t server;
 
+#if MCG_STORED_LATENTS
+#define SLOT_BYTES MODEL_LATENT_PITCH
+static int8_t latents[MODEL_LATENT_SLOTS * SLOT_BYTES] __attribute__((used, aligned(BOARD_FLASH_ERASE), section(".bss.latents")));
+
+/* See mcg_store_t; a latent that reads back otherwise is no latent. */
+static int firmware_keep(void *user, uint32_t slot, const int8_t *latent, uint32_t bytes) {
+  const uint32_t at = (uint32_t)(uintptr_t)(latents + slot * SLOT_BYTES);
+  const volatile int8_t *const kept = latents + slot * SLOT_BYTES;
+  int differs = 0;
+  (void)user;
+  for (uint32_t unit = 0u; unit < SLOT_BYTES; unit += BOARD_FLASH_ERASE) {
+    if (mmio_flash_erase(at + unit) != 0) return 1;
+  }
+  if (mmio_flash_program(at, (const uint8_t *)latent, bytes) != 0) return 1;
+  for (uint32_t i = 0u; i < bytes; ++i) differs |= kept[i] != latent[i];
+  return differs;
+}
+
+static const mcg_store_t store = {latents, firmware_keep, NULL};
+#endif
+
 void firmware_fault(uint32_t pc, uint32_t status) {
   link_fault(&server, pc, status);
 }
@@ -31,6 +54,9 @@ int main(void) {
 #if MODEL_INPUT_ROWS
   server.context.row_source = link_row;
   server.context.row_user = &server;
+#endif
+#if MCG_STORED_LATENTS
+  server.context.store = &store;
 #endif
   for (;;) link_serve(&server);
 }

@@ -116,6 +116,29 @@ void mmio_write(uint8_t byte) {
 #error "board.h names no UART driver"
 #endif
 
+#if defined(BOARD_NOR_VIRTUAL)
+/* 0x00 ADDRESS, 0x04 PROGRAM (a word there; ADDRESS goes on by four), 0x08 ERASE (the unit there), 0x0C STATUS: 0 when all since
+ * it was last read went well. */
+#define NOR(offset) REGISTER(BOARD_NOR_BASE + (offset))
+
+int mmio_flash_erase(uint32_t address) {
+  NOR(0x00u) = address;
+  NOR(0x08u) = 1u;
+  return NOR(0x0Cu) != 0u;
+}
+
+int mmio_flash_program(uint32_t address, const uint8_t *data, uint32_t bytes) {
+  NOR(0x00u) = address;
+  for (uint32_t i = 0u; i < bytes; i += 4u) {
+    uint32_t word = 0xFFFFFFFFu;
+    for (uint32_t k = 0u; k < 4u && i + k < bytes; ++k) word ^= (uint32_t)(data[i + k] ^ 0xFFu) << (8u * k);
+    NOR(0x04u) = word;
+    if (NOR(0x0Cu) != 0u) return 1;
+  }
+  return 0;
+}
+#endif
+
 void mmio_open(void) {
   fpu_enable();
   uart_open();

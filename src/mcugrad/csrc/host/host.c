@@ -9,6 +9,9 @@ extern const mcg_model_t mcg_model;
 typedef struct {
   mcg_context_t context;
   const int8_t *sample; /* model->input_bytes, borrowed for the length of a call */
+#if MCG_STORED_LATENTS
+  mcg_store_t store;
+#endif
 } mcg_host_t;
 
 mcg_host_t *mcg_host_open(void);
@@ -22,6 +25,10 @@ int32_t mcg_host_train(mcg_host_t *h, const int8_t *sample, const int32_t *targe
 int32_t mcg_host_infer_many(mcg_host_t *h, const int8_t *samples, int32_t n, int32_t *logits);
 int32_t mcg_host_train_many(mcg_host_t *h, const int8_t *samples, const int32_t *targets, int32_t n,
                             mcg_result_t *results);
+#if MCG_STORED_LATENTS
+/* The flash that latents lie in; to be called before the first step. */
+void mcg_host_store(mcg_host_t *h, const int8_t *latents, int (*write)(void *, uint32_t, const int8_t *, uint32_t));
+#endif
 
 static int host_row(void *user, int32_t row, int8_t *dst) {
   const mcg_host_t *h = (const mcg_host_t *)user;
@@ -43,8 +50,19 @@ int32_t mcg_host_reset(mcg_host_t *h) {
                                        h->context.state, mcg_model.state_bytes);
   h->context.row_source = host_row;
   h->context.row_user = h;
+#if MCG_STORED_LATENTS
+  h->context.store = &h->store;
+#endif
   return (int32_t)status;
 }
+
+#if MCG_STORED_LATENTS
+void mcg_host_store(mcg_host_t *h, const int8_t *latents, int (*write)(void *, uint32_t, const int8_t *, uint32_t)) {
+  h->store.latents = latents;
+  h->store.write = write;
+  h->store.user = NULL;
+}
+#endif
 
 mcg_host_t *mcg_host_open(void) {
   mcg_host_t *h = (mcg_host_t *)calloc(1, sizeof *h);
