@@ -145,7 +145,6 @@ def board_header(target: Target) -> str:
 #define BOARD_CFSR {int(target.cfsr)}
 #define BOARD_UART_{target.uart.upper()} 1
 #define BOARD_UART_BASE {target.uart_base:#010x}u
-{nor}#define BOARD_FLASH_ERASE {target.flash_erase}u
-
+{nor}
 #endif
 """

@@ -1,5 +1,4 @@
 /* The firmware: one model, its two blocks of SRAM, served over the link. */
-#include "board.h"
 #include "link.h"
 #include "mmio.h"
 #include "model.h"
@@ -19,16 +18,16 @@ static int32_t target_numbers[MODEL_TARGETS];
 static link_t server;
 
 #if MCG_STORED_LATENTS
-#define SLOT_BYTES MODEL_LATENT_PITCH
-static int8_t latents[MODEL_LATENT_SLOTS * SLOT_BYTES] __attribute__((used, aligned(BOARD_FLASH_ERASE), section(".bss.latents")));
+static int8_t latents[MODEL_LATENT_SLOTS * MODEL_LATENT_PITCH]
+    __attribute__((used, aligned(MODEL_LATENT_ERASE), section(".bss.latents"))); /* in flash: see the linker script */
 
 /* See mcg_store_t; a latent that reads back otherwise is no latent. */
 static int firmware_keep(void *user, uint32_t slot, const int8_t *latent, uint32_t bytes) {
-  const uint32_t at = (uint32_t)(uintptr_t)(latents + slot * SLOT_BYTES);
-  const volatile int8_t *const kept = latents + slot * SLOT_BYTES;
+  const volatile int8_t *const kept = latents + slot * MODEL_LATENT_PITCH;
+  const uint32_t at = (uint32_t)(uintptr_t)kept;
   int differs = 0;
   (void)user;
-  for (uint32_t unit = 0u; unit < SLOT_BYTES; unit += BOARD_FLASH_ERASE) {
+  for (uint32_t unit = 0u; unit < MODEL_LATENT_PITCH; unit += MODEL_LATENT_ERASE) {
     if (mmio_flash_erase(at + unit) != 0) return 1;
   }
   if (mmio_flash_program(at, (const uint8_t *)latent, bytes) != 0) return 1;
