@@ -737,4 +737,12 @@ MUTANTS = (
         ("tests/test_replay_flash.py::test_the_report_is_the_elf",),
         "the rest of the erase unit before the slots is taken too",
     ),
+    Mutant(
+        "shares-swapped-for-ever",
+        "replay.py",
+        "kept[label] + (lost > 0) < kept[full]",
+        "kept[label] < kept[full]",
+        ("tests/test_replay_flash.py::test_slots_that_the_classes_cannot_share_evenly_wear_no_faster",),
+        "two classes that share a slot too few do not take it from each other with every sample",
+    ),
 )

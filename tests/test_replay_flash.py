@@ -173,6 +173,15 @@ def test_the_expected_wear_is_that_of_a_reservoir() -> None:
     assert expected_writes(8, 5) == 5
 
 
+@pytest.mark.parametrize("slots", [36, 40])
+def test_slots_that_the_classes_cannot_share_evenly_wear_no_faster(slots: int) -> None:
+    reservoir, labels = Reservoir(slots, 12), np.random.default_rng(0).integers(0, 12, 4000)
+    written = [slot for label in labels for slot in [reservoir.offer(int(label), SEED)] if slot is not None]
+    assert len(written) < 1.3 * expected_writes(slots, 4000)
+    assert max(np.bincount(written)) < 4 * len(written) / slots
+    assert max(reservoir.kept) - min(reservoir.kept) <= 1
+
+
 def test_wear_counts_slots_and_the_unit_that_was_erased_most(network: Prepared, stored: Compiled) -> None:
     with stored.device("host") as device:
         learn(device, network, STEPS)
@@ -277,6 +286,12 @@ def test_the_report_is_the_elf(stored: Compiled) -> None:
     assert facts["replay"]["pitch"] == UNIT and facts["replay"]["bytes"] == 256
     assert facts["sram"]["replay"] < 16 + (4 + 8 * 10 + 2 * 3 + 15), "counts and labels only"
     assert facts["sram"]["static"] == elf.sram_static and facts["sram"]["total"] <= 32 << 10
+
+
+def test_the_stack_of_a_write_is_within_its_bound(network: Prepared, stored: Compiled) -> None:
+    device = VirtualMcu.load(stored.firmware)
+    used = device.stack_high_water(lambda: learn(device, network, 4))
+    assert used <= stored.firmware.facts.stack_bound <= device.stack_reserved
 
 
 def test_auto_fills_the_flash_and_one_more_does_not_fit(network: Prepared, tmp_path: Path) -> None:

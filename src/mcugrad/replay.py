@@ -68,14 +68,17 @@ class Reservoir:
         return [self.labels.count(k) for k in range(self.classes)]
 
     def offer(self, label: int, seed: int) -> int | None:
-        """The slot that a new sample goes to; None when it is not kept."""
+        """The slot that a new sample goes to; None when it is not kept.
+
+        A class that has lost samples gets another slot only where that leaves the classes closer to equal."""
         self.seen[label] += 1
         if len(self.labels) < self.slots:
             self.labels.append(label)
             return len(self.labels) - 1
         kept = self.kept
         full, bits = kept.index(max(kept)), _bits(seed, sum(self.seen), OFFERED, 0)
-        if kept[label] < kept[full]:
+        lost = self.seen[label] - 1 - kept[label]
+        if kept[label] + (lost > 0) < kept[full]:
             slot = self._member(full, _below(bits, kept[full]))
         else:
             number = _below(bits, self.seen[label])

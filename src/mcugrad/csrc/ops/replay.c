@@ -46,7 +46,8 @@ static uint32_t held(const mcg_replay_t *p, const buffer_t *b) {
   return present;
 }
 
-/* The slot for a new sample of class `label`, `slots` when it is not kept. */
+/* The slot for a new sample of class `label`, `slots` when it is not kept.  A class that has lost samples gets another slot only
+ * where that leaves the classes closer to equal: else two that share a slot too few would take it from each other for ever. */
 static uint32_t place(const mcg_replay_t *p, const buffer_t *b, uint32_t seed, uint32_t label) {
   uint32_t came = 0u, full = 0u;
   if (*b->used < p->slots) return (*b->used)++;
@@ -54,9 +55,9 @@ static uint32_t place(const mcg_replay_t *p, const buffer_t *b, uint32_t seed, u
     came += b->seen[k];
     if (b->kept[k] > b->kept[full]) full = k;
   }
-  const uint32_t bits = mcg_random(seed, came, OFFERED, 0u);
+  const uint32_t bits = mcg_random(seed, came, OFFERED, 0u), lost = b->seen[label] - 1u - b->kept[label];
   uint32_t from = label, number = below(bits, b->seen[label]);
-  if (b->kept[label] < b->kept[full]) {
+  if (b->kept[label] + (lost != 0u) < b->kept[full]) {
     from = full;
     number = below(bits, b->kept[full]);
   } else if (number >= b->kept[label]) {
