@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,18 @@ def test_flash_holds_what_sram_would_and_learning_gives_the_same_bits(
         assert twin.flash.data[slot * UNIT :][: len(latent)].tobytes() == latent
 
 
+@pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="no qemu-system-arm here")
+def test_the_flash_of_a_microcontroller_that_others_modelled_holds_the_same(network: Prepared, tmp_path: Path) -> None:
+    budget = Budget("microbit", replay=Replay(3, 1, get_target("microbit").flash_erase))
+    compiled = compile_model(network, SCHEME, tmp_path / "out", budget)
+    twin = Machine(compiled.program)
+    assert twin.flash is not None and len(twin.flash.data) == 3 * 1024
+    learn_in_numpy(twin, network, STEPS)
+    with compiled.device("qemu") as device:
+        assert learn(device, network, STEPS) == []
+        assert device.read_params() == twin.state.tobytes()
+
+
 def test_the_expected_wear_is_that_of_a_reservoir() -> None:
     writes = [
         sum(reservoir.offer(0, seed) is not None for _ in range(400)) for seed in range(100) for reservoir in [Reservoir(8, 1)]
@@ -322,7 +335,7 @@ def test_a_slot_is_whole_units() -> None:
 def test_flash_that_the_firmware_cannot_write_is_refused(stored: Compiled) -> None:
     with pytest.raises(McugradError, match=r"cannot write the flash of mps2-an500, only that of .*cortex-m7.*--replay-in sram"):
         Budget("mps2-an500", replay=Replay(3, 1, UNIT)).resolve()
-    with pytest.raises(McugradError, match="QEMU has no flash that the firmware can write: use --on vm"):
+    with pytest.raises(McugradError, match="QEMU has no machine with the flash of cortex-m7: use --on vm"):
         stored.device("qemu")
 
 

@@ -56,6 +56,8 @@ def test_a_board_takes_its_core_facts_from_the_core() -> None:
     [
         ('core = "cortex-m7"\ncolour = "red"\n', "unknown keys colour"),
         ('core = "cortex-m7"\nuart = "teletype"\n', "uart 'teletype' has no driver; drivers: virtual, cmsdk, nrf51, ns16550"),
+        ('core = "cortex-m7"\nnor = "eeprom"\n', "nor 'eeprom' has no driver; drivers: virtual, nrf51"),
+        ('core = "cortex-m7"\nflash_erase = 3000\n', "flash_erase=3000 is not a power of two of at least 1024 bytes"),
         ('name = "board"\nuart = "virtual"\n', "missing"),
     ],
 )

@@ -110,7 +110,10 @@ class Compiled:
         if self.firmware.target.qemu_machine:
             return self.firmware
         if self.program.cut is not None and self.program.cut.pitch:
-            raise McugradError("--replay-in flash: QEMU has no flash that the firmware can write: use --on vm")
+            name = self.firmware.target.name
+            raise McugradError(
+                f"--replay-in flash: QEMU has no machine with the flash of {name}: use --on vm, or --target microbit"
+            )
         core, stack = self.firmware.target.core, self.firmware.facts.stack_reserved
         for name in known_targets():
             if get_target(name).core == core and get_target(name).qemu_machine:

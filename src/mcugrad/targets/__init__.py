@@ -18,7 +18,7 @@ else:
 _FOLDER = Path(__file__).parent
 _PAGE = 1024  # bytes; the virtual MCU maps memory in such pages
 UARTS = ("virtual", "cmsdk", "nrf51", "ns16550")
-NORS = ("", "virtual")
+NORS = ("", "virtual", "nrf51")
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,10 @@ def _from_facts(facts: dict[str, Any], path: Path) -> Target:
         raise McugradError(f"{path.name}: {error}") from error
     if target.uart not in UARTS:
         raise McugradError(f"{path.name}: uart {target.uart!r} has no driver; drivers: {', '.join(UARTS)}")
-    if target.nor not in NORS or target.flash_erase % _PAGE or target.flash_erase & target.flash_erase - 1:
-        raise McugradError(f"{path.name}: nor {target.nor!r} or flash_erase {target.flash_erase} is none that can be")
+    if target.nor not in NORS:
+        raise McugradError(f"{path.name}: nor {target.nor!r} has no driver; drivers: {', '.join(filter(None, NORS))}")
+    if target.flash_erase < _PAGE or target.flash_erase & target.flash_erase - 1:
+        raise McugradError(f"{path.name}: flash_erase={target.flash_erase} is not a power of two of at least {_PAGE} bytes")
     return target
 
 

@@ -116,11 +116,20 @@ void mmio_write(uint8_t byte) {
 #error "board.h names no UART driver"
 #endif
 
+#if defined(BOARD_NOR_BASE)
+#define NOR(offset) REGISTER(BOARD_NOR_BASE + (offset))
+
+/* The word at byte i of `bytes`; what lies beyond them stays erased. */
+static uint32_t nor_word(const uint8_t *data, uint32_t bytes, uint32_t i) {
+  uint32_t word = 0xFFFFFFFFu;
+  for (uint32_t k = 0u; k < 4u && i + k < bytes; ++k) word ^= (uint32_t)(data[i + k] ^ 0xFFu) << (8u * k);
+  return word;
+}
+#endif
+
 #if defined(BOARD_NOR_VIRTUAL)
 /* 0x00 ADDRESS, 0x04 PROGRAM (a word there; ADDRESS goes on by four), 0x08 ERASE (the unit there), 0x0C STATUS: 0 when all since
  * it was last read went well. */
-#define NOR(offset) REGISTER(BOARD_NOR_BASE + (offset))
-
 int mmio_flash_erase(uint32_t address) {
   NOR(0x00u) = address;
   NOR(0x08u) = 1u;
@@ -130,11 +139,33 @@ int mmio_flash_erase(uint32_t address) {
 int mmio_flash_program(uint32_t address, const uint8_t *data, uint32_t bytes) {
   NOR(0x00u) = address;
   for (uint32_t i = 0u; i < bytes; i += 4u) {
-    uint32_t word = 0xFFFFFFFFu;
-    for (uint32_t k = 0u; k < 4u && i + k < bytes; ++k) word ^= (uint32_t)(data[i + k] ^ 0xFFu) << (8u * k);
-    NOR(0x04u) = word;
+    NOR(0x04u) = nor_word(data, bytes, i);
     if (NOR(0x0Cu) != 0u) return 1;
   }
+  return 0;
+}
+
+#elif defined(BOARD_NOR_NRF51)
+/* 0x400 READY, 0x504 CONFIG (0: flash is only read, 1: written as memory is, 2: erased), 0x508 ERASEPAGE: the page's address */
+static void nor_configure(uint32_t how) {
+  while (NOR(0x400u) == 0u) {
+  }
+  NOR(0x504u) = how;
+}
+
+int mmio_flash_erase(uint32_t address) {
+  nor_configure(2u);
+  NOR(0x508u) = address;
+  nor_configure(0u);
+  return 0;
+}
+
+int mmio_flash_program(uint32_t address, const uint8_t *data, uint32_t bytes) {
+  for (uint32_t i = 0u; i < bytes; i += 4u) {
+    nor_configure(1u);
+    REGISTER(address + i) = nor_word(data, bytes, i);
+  }
+  nor_configure(0u);
   return 0;
 }
 #endif
