@@ -52,6 +52,22 @@ TIGHT = (0, 2, 6, 6)  # clamps many gradients
 AROUND = tuple(  # windows around each position, at most masked and requantized: the bytes of mask of a quad begin anywhere
     Shape(n, n, 16, 16, Window((k, k), (1, 1), (k // 2,) * 4)) for n, k in ((4, 3), (4, 5), (4, 7), (5, 5), (8, 3), (12, 5))
 )
+HALVES = (  # of stride 2: 2x2 gradients at every position, by planes where windows and padding allow it
+    Shape(8, 8, 16, 16, Window((5, 5), (2, 2), (2, 2, 1, 1))),
+    Shape(8, 8, 8, 8, Window((5, 6), (2, 2), (1, 2, 2, 2))),
+    Shape(16, 16, 16, 16, Window((5, 5), (2, 2), (1, 2, 2, 1))),
+    Shape(22, 24, 8, 8, Window((6, 5), (2, 2), (2, 2, 1, 2))),
+    Shape(2, 8, 8, 8, Window((5, 5), (2, 2), (2, 1, 2, 1))),
+    Shape(8, 8, 16, 16, Window((7, 7), (2, 2), (3, 3, 2, 2))),
+    Shape(8, 8, 8, 8, Window((6, 5), (2, 2), (1, 2, 3, 1))),
+    Shape(8, 8, 8, 8, Window((5, 5), (2, 2), (3, 2, 0, 1))),
+    Shape(8, 8, 16, 16, Window((3, 3), (2, 2), (1, 1, 0, 0))),
+    Shape(24, 24, 8, 8, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    Shape(2, 8, 16, 16, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    Shape(16, 64, 8, 8, Window((3, 3), (2, 2), (1, 1, 0, 1))),
+    Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (1, 1, 2, 2), (2, 2))),
+)
 STEPS = 100
 
 
@@ -60,7 +76,7 @@ def chains():
         s = Sketch(1000 + i)
         words = ("mc", "ap mc", "bc")[i % 3]
         yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
-    for i, (shape, words, exponents) in enumerate(product(AROUND, ("mc", "bc"), (EXPONENTS, TIGHT))):
+    for i, (shape, words, exponents) in enumerate(product((*AROUND, *HALVES), ("mc", "bc"), (EXPONENTS, TIGHT))):
         s = Sketch(1050 + i)
         yield chain(s, depthwise(s, shape), words, exponents)
     s = Sketch(1100)

@@ -11,6 +11,7 @@ from mcugrad.program import Program
 
 _LANES = 4  # channels that packed kernels take at once
 _MOST_TAPS = 7  # MCG_MOST_TAPS of csrc/ops/depthwise_span.h
+_POSITIONS = 128  # POSITIONS of csrc/ops/depthwise_input_grad.c
 _LEAST_SHIFT = 33  # of those of a requantization that the packed kernels take
 _Fields = dict[str, Any]
 
@@ -52,6 +53,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "POOL_WINDOWS"
     if kernel.function == "mcg_depthwise_input_grad" and not (_has_spans(window) and window["in_c"] % _LANES == 0):
         yield "DEPTHWISE_TAPS"
+    if kernel.function == "mcg_depthwise_input_grad" and _has_quarters(window):
+        yield "DEPTHWISE_QUARTERS"
 
 
 def _has_gaps(p: _Fields) -> bool:
@@ -62,6 +65,14 @@ def _has_spans(p: _Fields) -> bool:
     """has_spans of csrc/ops/depthwise_input_grad.c"""
     sh, sw = p["stride_h"], p["stride_w"]
     return bool(max(sh, sw) <= 2 and not _has_gaps(p) and p["kernel_h"] >= sh and sw <= p["kernel_w"] <= _MOST_TAPS * sw)
+
+
+def _has_quarters(p: _Fields) -> bool:
+    """has_quarters of csrc/ops/depthwise_input_grad.c"""
+    halves = (p["in_h"], p["in_w"]) == (2 * p["out_h"], 2 * p["out_w"]) and p["stride_h"] == p["stride_w"] == 2
+    axes = ((p["kernel_h"], p["pad_top"]), (p["kernel_w"], p["pad_left"]))
+    fits = axes == ((3, 1), (3, 1)) or all(kernel > 4 and pad <= 2 and kernel <= pad + 4 for kernel, pad in axes)
+    return bool(halves and fits and p["out_w"] % _LANES == 0 and 2 * p["in_w"] <= _POSITIONS)
 
 
 def _is_pointwise(p: _Fields) -> bool:

@@ -27,14 +27,13 @@
   ssat \d, #8, \d
 .endm
 
-/* Stores the four at r4, r5 bytes apart; r4 moves on. */
+/* Stores the four at r4, r5 bytes apart; r4 moves on to the third. */
 .macro put a, b, c, d
   strb \a, [r4]
   strb \b, [r4, r5]
   add r4, r4, r5, lsl #1
   strb \c, [r4]
   strb \d, [r4, r5]
-  add r4, r4, r5, lsl #1
 .endm
 
 /* 3x3, the weights of a channel in registers:
@@ -42,11 +41,12 @@
  */
 #define MULTIPLIER 0 /* and rounding */
 #define SHIFT 8      /* and bias */
-#define OUT 16       /* of the row, and pixel */
-#define LANE 24      /* of the channel, and weight */
-#define Y 32         /* of the channel */
-#define LEFT 36      /* channels */
-#define FRAME 40
+#define NEXT 16      /* from the third output of a row to the next row */
+#define OUT 20       /* of the row, and pixel */
+#define LANE 28      /* of the channel, and weight */
+#define Y 36         /* of the channel */
+#define LEFT 40      /* channels */
+#define FRAME 44
 
 /* sums = before + row `row` of the input . weights */
 .macro product row, w01, w12, a, b, c, d
@@ -76,9 +76,11 @@ mcg_depthwise_four_3:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
   add r12, r0, #LANE_OF_S
-  ldm r0, {r0, r2-r5}        /* columns, weight, y, quads, pixel */
+  ldm r0, {r0, r2-r7}        /* columns, weight, y, quads, pixel, rows, pitch */
   strd r12, r2, [sp, #LANE]
+  sub r7, r7, r5, lsl #1
   str r5, [sp, #(OUT + 4)]
+  str r7, [sp, #NEXT]
   movs r4, #4
   strd r3, r4, [sp, #Y]
 1: /* a channel */
@@ -121,7 +123,8 @@ mcg_depthwise_four_3:
   saturate r7, r8, r9, r10
   ldrd r4, r5, [sp, #OUT]
   put r7, r8, r9, r10
-  ldr r10, [sp, #(SHIFT + 4)]
+  ldrd r10, r5, [sp, #(SHIFT + 4)]
+  add r4, r4, r5
   str r4, [sp, #OUT]
   bx lr
   .size mcg_depthwise_four_3, . - mcg_depthwise_four_3
@@ -201,6 +204,7 @@ mcg_depthwise_four_5:
   saturate r8, r9, r10, r11
   ldrd r4, r5, [sp, #F_OUT]
   put r8, r9, r10, r11
+  add r4, r4, r5, lsl #1
   ldr r2, [sp, #F_ROW]
   adr r3, 9f
   str r4, [sp, #F_OUT]

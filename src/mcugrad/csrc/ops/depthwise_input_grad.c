@@ -10,6 +10,8 @@
 #define CHANNELS 4    /* of a block */
 #define POSITIONS 128 /* that a block aims at; ops/depthwise.py sizes the scratch by it */
 #define MOST_STRIDE 2 /* by pairs */
+#define SPREAD 6      /* rows and columns of taps for mcg_plane_quarters */
+#define TAPS (CHANNELS * SPREAD * SPREAD)
 
 /* acc [in_w][n] += the products of one tap in one row of the output; from and w at the first of n channels. */
 static void add_tap(const mcg_conv2d_t *p, const int8_t *from, const int8_t *w, int32_t kx, int32_t n, int32_t *acc) {
@@ -213,32 +215,65 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
   b->row = top;
 }
 
+/* to int8 [6][6][4], 0 where no tap comes: the taps of four channels for mcg_plane_quarters. */
+static MCG_APART void spread_taps(const mcg_conv2d_t *p, const int8_t *weight, int8_t *to) {
+  const int32_t gap = SPREAD - p->kernel_w;
+  uint32_t *at = (uint32_t *)(void *)to + (2 - p->pad_top) * SPREAD + 2 - p->pad_left;
+  for (int32_t ky = p->kernel_h; ky > 0; --ky, at += gap) {
+    MCG_ROLLED for (int32_t kx = p->kernel_w; kx > 0; --kx, weight += p->in_c) *at++ = mcg_load4(weight);
+  }
+}
+
+/* Whether mcg_plane_quarters takes all four at once. */
+static int is_joint(const mcg_conv2d_t *p) {
+  return p->kernel_h == 3 && p->kernel_w == 3 && p->pad_top == 1 && p->pad_left == 1;
+}
+
+/* Whether the gradient is that of 2x2 at every position of h, where every other tap is at most a 3x3 window. */
+static int has_quarters(const mcg_conv2d_t *p) {
+  const int32_t kh = p->kernel_h, kw = p->kernel_w;
+  const int wide = kh > 4 && kw > 4 && p->pad_top <= 2 && p->pad_left <= 2 && kh <= p->pad_top + 4 && kw <= p->pad_left + 4;
+  const int halves = p->in_h == 2 * p->out_h && p->in_w == 2 * p->out_w && p->out_w % 4 == 0 && 2 * p->in_w <= POSITIONS;
+  return halves && p->stride_h == 2 && p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide || is_joint(p));
+}
+
 /* Four channels of a block of `g`, as words of int8; 0, having stored nothing, where their sums are needed themselves: a
  * shift is too small, or the clamp changed some. */
-static MCG_APART int quad_in_planes(const mcg_plane_t *g, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
-                          const mcg_block_t *b, int8_t *words) {
+static MCG_APART int quad_in_planes(const mcg_conv2d_t *p, const mcg_plane_t *g, const int8_t *h, const int8_t *weight,
+                                    const mcg_chain_t *chain, const mcg_block_t *b, int8_t *words) {
   mcg_depthwise_row_t s;
   if (!mcg_chain_lanes(chain, b->first, g->kind != MCG_BY_ROWS, s.lane)) return 0;
-  mcg_plane_block(g, h + b->first, weight + b->first, &s, words);
+  if (MCG_USES_DEPTHWISE_QUARTERS && p->stride_h == 2) {
+    int8_t *taps = (int8_t *)g->planes - TAPS;
+    spread_taps(p, weight + b->first, taps);
+    mcg_plane_quarters(g, h + b->first, taps, &s, words);
+  } else {
+    mcg_plane_block(g, h + b->first, weight + b->first, &s, words);
+  }
   return mcg_chain_words(chain, b, words);
 }
 
-/* Stride 1 by planes, a convolution of h by the turned kernel that is requantized as forward ones are: from block b on up to
- * one that by_spans must do, or all; returns whether there is such a block.  scratch: words [positions of a block], that of
- * mcg_plane_block */
+/* By planes, a convolution of h by the turned kernel (of stride 2, by every other tap) that is requantized as forward ones are:
+ * from block b on up to one that by_spans must do, or all; returns whether there is such a block.  scratch: words [positions of
+ * a block], of stride 2 the taps for mcg_plane_quarters, then that of mcg_plane_block */
 static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                                void *scratch, mcg_block_t *b) {
-  const int32_t most = mcg_block_rows(p, POSITIONS), kernel_h = p->kernel_h, kernel_w = p->kernel_w;
-  mcg_plane_t g = {kernel_h, kernel_w, 1, 1, kernel_h - 1 - p->pad_top, kernel_w - 1 - p->pad_left, p->out_h, p->out_w,
-                   p->in_w, p->in_c, p->out_h, 0, 1, CHANNELS, 1, 0, 0, (int16_t *)scratch + 2 * most * p->in_w, 0, 0, 0,
-                   MCG_BY_ROWS};
+  const int32_t halves = MCG_USES_DEPTHWISE_QUARTERS ? p->stride_h - 1 : 0;
+  const int32_t most = mcg_block_rows(p, POSITIONS) >> halves << halves, line = CHANNELS * p->in_w;
+  const int32_t kernel_h = halves ? 3 : p->kernel_h, kernel_w = halves ? 3 : p->kernel_w;
+  const int32_t pad_top = halves ? 1 : kernel_h - 1 - p->pad_top, pad_left = halves ? 1 : kernel_w - 1 - p->pad_left;
+  int16_t *const planes = (int16_t *)scratch + (most * line + halves * TAPS) / 2;
+  mcg_plane_t g = {kernel_h, kernel_w, 1, 1, pad_top, pad_left, p->out_h, p->out_w, p->in_w >> halves, p->in_c, p->out_h,
+                   0, 1, 1, halves && is_joint(p), CHANNELS << halves, line << halves, 0, 0, planes, 0, 0, 0, MCG_BY_ROWS};
   if (!mcg_plane_fits(&g)) return b->first < p->in_c; /* all of it */
   if (MCG_ASM) mcg_chain_clear_q();
+  if (halves) mcg_clear(planes - TAPS / 2, TAPS / 2);
   for (b->n = CHANNELS; b->row < p->in_h; b->row += most, b->first = 0) {
-    g.first = b->row, g.rows = b->rows = mcg_min(most, p->in_h - b->row);
+    b->rows = mcg_min(most, p->in_h - b->row);
+    g.first = b->row >> halves, g.rows = b->rows >> halves;
     mcg_plane_begin(&g);
     for (; b->first < p->in_c; b->first += CHANNELS) {
-      if (!quad_in_planes(&g, h, weight, chain, b, (int8_t *)scratch)) return 1;
+      if (!quad_in_planes(p, &g, h, weight, chain, b, (int8_t *)scratch)) return 1;
     }
   }
   return 0;
@@ -250,7 +285,8 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
   if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
   mcg_chain_start(chain);
   const int unit = p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 && p->dilation_w == 1;
-  const int planes = MCG_ASM && !MCG_MVE && unit && mcg_chain_is_plain(chain, p->in_c);
+  const int fits = unit || (MCG_USES_DEPTHWISE_QUARTERS && has_quarters(p));
+  const int planes = MCG_ASM && !MCG_MVE && fits && mcg_chain_is_plain(chain, p->in_c);
   mcg_block_t b = {NULL, 0, 0, p->in_h, p->in_w, p->in_c, p->in_c, 0};
   if (!planes) by_spans(p, h, weight, chain, scratch, &b);
   while (planes && in_planes(p, h, weight, chain, scratch, &b)) by_spans(p, h, weight, chain, scratch, &b);

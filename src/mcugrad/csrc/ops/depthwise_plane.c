@@ -3,6 +3,7 @@
 
 #include "fixed.h"
 #include "ops/rows.h"
+#include "uses.h"
 
 #define SQUARE_ROW 6 /* elements of a row under a quad of 3x3 windows */
 #define FOUR 4       /* height and width of a small map */
@@ -17,7 +18,7 @@ int32_t mcg_plane_fits(const mcg_plane_t *g) {
 static mcg_plane_kind_t kind_of(const mcg_plane_t *g) {
   const int32_t kernel = g->kernel_w;
   const int around = g->kernel_h == kernel && g->stride_h == 1 && g->stride_w == 1 && g->pad_left == kernel / 2;
-  const int four = MCG_ASM && g->in_h == FOUR && g->in_w == FOUR && g->rows == FOUR && g->in_rows >= FOUR;
+  const int four = MCG_ASM && !g->joint && g->in_h == FOUR && g->in_w == FOUR && g->rows == FOUR && g->in_rows >= FOUR;
   if (!g->scaled || !around || g->in_w != g->out_w) return MCG_BY_ROWS;
   if (four && g->pad_top == kernel / 2 && (kernel == 3 || kernel == 5)) return MCG_FOUR;
   return kernel == 3 && g->out_w % MCG_QUAD == 0 ? MCG_SQUARE : MCG_BY_ROWS;
@@ -113,17 +114,24 @@ static void widen_rows(const mcg_plane_t *g, const int8_t *weight, int16_t *to, 
   }
 }
 
-static MCG_APART void square_block(const mcg_plane_t *g, const int8_t *x, mcg_depthwise_row_t *s) {
-  square_columns(g, x, (g->rows + 2) * SQUARE_ROW);
-  s->quads = g->out_w / MCG_QUAD, s->rows = g->rows, s->pitch = g->out_w * s->pixel;
-  if (MCG_ASM) mcg_depthwise_square(s);
-  else square_in_c(s);
+/* The columns of all but MCG_BY_ROWS. */
+static void fill_columns(const mcg_plane_t *g, const int8_t *x) {
+  if (g->kind == MCG_FOUR) mcg_depthwise_widen_pixels(x, g->channels, g->zero, 0, FOUR * FOUR, g->planes, g->plane, 2);
+  else square_columns(g, x, (g->rows + 2) * SQUARE_ROW);
 }
 
-static void four_block(const mcg_plane_t *g, const int8_t *x, const mcg_depthwise_row_t *s) {
-  mcg_depthwise_widen_pixels(x, g->channels, g->zero, 0, FOUR * FOUR, g->planes, g->plane, 2);
-  if (MCG_ASM && g->kernel_w == 3) mcg_depthwise_four_3(s);
-  else if (MCG_ASM) mcg_depthwise_four_5(s);
+/* Their windows. */
+static void sum_windows(const mcg_plane_t *g, mcg_depthwise_row_t *s) {
+  s->pitch = g->line;
+  if (MCG_ASM && g->kind == MCG_FOUR) {
+    if (g->kernel_w == 3) mcg_depthwise_four_3(s);
+    else mcg_depthwise_four_5(s);
+    return;
+  }
+  s->quads = g->out_w / MCG_QUAD, s->rows = g->rows;
+  if (!MCG_ASM) square_in_c(s);
+  else if (MCG_USES_DEPTHWISE_QUARTERS && g->joint) mcg_depthwise_quarters_3(s);
+  else mcg_depthwise_square(s);
 }
 
 /* What a row has left after its whole quads, of which s names columns and weights. */
@@ -137,7 +145,7 @@ static MCG_APART void last_pixels(const mcg_plane_t *g, mcg_depthwise_row_t *s, 
 
 static MCG_APART void rows_block(const mcg_plane_t *g, const int8_t *x, mcg_depthwise_row_t *s) {
   const int32_t steps = steps_of(g), stride = g->stride_w, quads = g->out_w / MCG_QUAD, more = quads * MCG_QUAD < g->out_w;
-  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps, line = g->out_w * g->pixel;
+  const int32_t plane = g->plane, width = width_of(g), step = 4 * steps, line = g->line;
   const int32_t odd = g->pad_left & 1, most = width - g->pad_left, pixels = most < g->in_w ? most : g->in_w;
   const int16_t *const widened = s->weight;
   int16_t *to = g->planes + g->pad_left - odd;
@@ -164,7 +172,40 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
   s->weight_plane = 4 * g->kernel_h * steps_of(g);
   if (g->kind == MCG_SQUARE || (g->kind == MCG_FOUR && g->kernel_w == 3)) widen_square(g, weight, widened);
   else widen_rows(g, weight, widened, s->weight_plane);
-  if (g->kind == MCG_FOUR) four_block(g, x, s);
-  else if (g->kind == MCG_SQUARE) square_block(g, x, s);
-  else rows_block(g, x, s);
+  if (g->kind == MCG_BY_ROWS) rows_block(g, x, s);
+  else fill_columns(g, x), sum_windows(g, s);
+}
+
+/* to [2] of each channel, `plane` elements apart: the pair of both taps. */
+static MCG_APART void put_pair(const int8_t *low, const int8_t *high, int16_t *to, int32_t plane) {
+  const uint32_t v0 = mcg_load4(low), v1 = mcg_load4(high), e0 = mcg_sxtb16(v0), e1 = mcg_sxtb16(v1);
+  const uint32_t o0 = mcg_sxtb16_odd(v0), o1 = mcg_sxtb16_odd(v1);
+  mcg_store4_aligned(to, mcg_pkhbt(e0, e1)), mcg_store4_aligned(to + plane, mcg_pkhbt(o0, o1));
+  mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(e1, e0)), mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(o1, o0));
+}
+
+/* The weights of mcg_depthwise_quarters_3 from those of mcg_plane_quarters. */
+static void joint_weights(const int8_t *taps, int16_t *to) {
+  static const uint8_t pair[5][2] = {{15, 13}, {14, 14}, {21, 19}, {9, 7}, {20, 8}};
+  for (int32_t i = 0; i < 5; ++i) put_pair(taps + 4 * pair[i][0], taps + 4 * pair[i][1], to + 2 * i, 10);
+}
+
+void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
+  const int32_t row = 6 * MCG_LANES;
+  int16_t *const widened = g->planes + MCG_LANES * g->plane;
+  if (!MCG_USES_DEPTHWISE_QUARTERS) return;
+  s->columns = g->planes, s->weight = widened, s->pixel = g->pixel;
+  fill_columns(g, x);
+  if (MCG_ASM && g->joint) {
+    joint_weights(taps, widened);
+    s->y = y;
+    sum_windows(g, s);
+    return;
+  }
+  for (int32_t i = 0; i < 4; ++i) {
+    const int32_t down = i >> 1, right = i & 1;
+    square_weights(taps + (4 + down) * row + (4 + right) * MCG_LANES, -2 * row, -2 * MCG_LANES, widened, 12);
+    s->y = y + down * (g->line >> 1) + right * (g->pixel >> 1);
+    sum_windows(g, s);
+  }
 }

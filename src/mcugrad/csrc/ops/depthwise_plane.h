@@ -18,9 +18,10 @@ typedef struct {
   int32_t channels;    /* of the input and the weight */
   int32_t in_rows;     /* that the input keeps */
   int32_t zero;        /* of the input */
-  int32_t turned;      /* whether the last tap comes first */
-  int32_t pixel;       /* bytes from one pixel of the output to the next */
-  int32_t scaled;      /* whether the lanes can be those of mcg_depthwise_row_3x3_1 */
+  uint8_t turned;      /* whether the last tap comes first */
+  uint8_t scaled;      /* whether the lanes can be those of mcg_depthwise_row_3x3_1 */
+  uint8_t joint;       /* for mcg_plane_quarters: whether the window of stride 2 is 3x3, its padding 1 */
+  int32_t pixel, line; /* bytes from one pixel and one row of the output to the next */
   int32_t first, rows; /* output rows first ... first + rows - 1 */
   int16_t *planes;     /* the scratch of mcg_plane_bytes */
   int32_t top, bottom; /* input rows under the block, top ... bottom - 1; from mcg_plane_begin, as is: */
@@ -36,6 +37,11 @@ void mcg_plane_begin(mcg_plane_t *g);
 
 /* Four channels of the block; x, weight and y at the channels, x at row 0, y at the block's first row.  s has the lanes. */
 void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight, mcg_depthwise_row_t *s, int8_t *y);
+
+/* The same where each pixel of the output is the first of 2x2 gradients of a window with stride 2, which meet every other tap:
+ * `pixel` and `line` are from two columns and rows to the next two.  g: a 3x3 window around each position of x.  taps: int8
+ * [6][6][4], tap (ky, kx) at [ky + 2 - pad_top][kx + 2 - pad_left] and 0 elsewhere; row r of the 2x2 meets rows r + 4, r + 2, r. */
+void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y);
 
 /* Rows of pixels, one after the other, as strips of six columns: the two last begin the next strip.  depthwise_plane.S knows the
  * order of the fields. */
@@ -55,6 +61,10 @@ void mcg_depthwise_square_rows(const mcg_square_rows_t *t);
 /* All rows of a block of 3x3 windows.  columns: [4 channels][quads][rows + 2][3][2], six columns of each row; weight:
  * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
 void mcg_depthwise_square(const mcg_depthwise_row_t *s);
+
+/* All rows of 2x2 gradients of 3x3 windows with stride 2 and padding 1, of which pitch is two rows and four pixels are 32 bytes.
+ * columns: as for mcg_depthwise_square; weight: [4 channels][w12 w10, w11 ., w22 w20, w02 w00, w21 w01][2].  Needs MCG_ASM. */
+void mcg_depthwise_quarters_3(const mcg_depthwise_row_t *s);
 
 /* A 4x4 map.  columns: [4 channels][4 rows][4]; weight: of 3x3 windows as for mcg_depthwise_square, of 5x5 ones [4
  * channels][5 rows][3 steps][4].  Needs MCG_ASM. */
