@@ -19,6 +19,7 @@ FINITE = "tests/test_gradients.py::test_real_gradients_equal_finite_differences"
 NUMERICS = "tests/test_numerics.py"
 KERNELS = ("tests/test_ops.py", "-k")
 BITS = "test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment and zig and"
+HALVES = ("tests/test_backward_kernels.py", "-k", "(real_size or beyond) and m7")
 
 HEAD_ORDER_OLD = """        if back:
             gf = self.add(HeadInputGrad(), weight, self.g, name="features.grad")
@@ -744,5 +745,59 @@ MUTANTS = (
         "kept[label] < kept[full]",
         ("tests/test_replay_flash.py::test_slots_that_the_classes_cannot_share_evenly_wear_no_faster",),
         "two classes that share a slot too few do not take it from each other with every sample",
+        "quarters-of-square-padding",
+        "csrc/ops/depthwise_input_grad.c",
+        "SPREAD + 2 - p->pad_left;",
+        "SPREAD + 2 - p->pad_top;",
+        HALVES,
+        "taps are spread by the padding of their own axis",
+    ),
+    Mutant(
+        "quarters-beyond-their-taps",
+        "csrc/ops/depthwise_input_grad.c",
+        "kh <= p->pad_top + 4 &&",
+        "kh <= p->pad_top + 5 &&",
+        HALVES,
+        "a window whose taps have no place goes another way",
+    ),
+    Mutant(
+        "quarters-with-gaps",
+        "csrc/ops/depthwise_input_grad.c",
+        "p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide",
+        "p->stride_w == 2 && (wide",
+        HALVES,
+        "a window with gaps does not meet every other tap",
+    ),
+    Mutant(
+        "quarters-of-one-row",
+        "csrc/ops/depthwise_quarters.S",
+        "smlatt r10, r8, r5, r10",
+        "smlatb r10, r8, r5, r10",
+        HALVES,
+        "a gradient between two rows has a tap of each",
+    ),
+    Mutant(
+        "joint-shift-of-any-size",
+        "csrc/ops/depthwise_plane.c",
+        "if ((uint32_t)rest > 8u) return 0;",
+        "if ((uint32_t)rest > 31u) return 0;",
+        HALVES,
+        "weights times what a shift lacks stay int16",
+    ),
+    Mutant(
+        "joint-rounding-of-the-channel",
+        "csrc/ops/depthwise_plane.c",
+        "lane->offset = 1 << (MCG_JOINT_SHIFT - 1);",
+        "lane->offset = 1 << (MCG_JOINT_SHIFT - 2);",
+        HALVES,
+        "a product is rounded where it is shifted",
+    ),
+    Mutant(
+        "quarters-of-five-rows",
+        "csrc/ops/depthwise_input_grad.c",
+        "p->kernel_h < p->pad_top + 4;",
+        "p->kernel_h <= p->pad_top + 4;",
+        HALVES,
+        "odd rows leave out a row of taps only where none comes there",
     ),
 )

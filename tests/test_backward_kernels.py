@@ -49,6 +49,7 @@ SEPARATE = (
 )
 EXPONENTS = (0, 2, 11, 10)
 TIGHT = (0, 2, 6, 6)  # clamps many gradients
+FINE, COARSE = (0, 2, 13, 12), (0, 2, 3, 3)  # some shifts are outside of what 3x3 windows with stride 2 take together
 AROUND = tuple(  # windows around each position, at most masked and requantized: the bytes of mask of a quad begin anywhere
     Shape(n, n, 16, 16, Window((k, k), (1, 1), (k // 2,) * 4)) for n, k in ((4, 3), (4, 5), (4, 7), (5, 5), (8, 3), (12, 5))
 )
@@ -56,6 +57,7 @@ HALVES = (  # of stride 2: 2x2 gradients at every position, by planes where wind
     Shape(8, 8, 16, 16, Window((5, 5), (2, 2), (2, 2, 1, 1))),
     Shape(8, 8, 8, 8, Window((5, 6), (2, 2), (1, 2, 2, 2))),
     Shape(16, 16, 16, 16, Window((5, 5), (2, 2), (1, 2, 2, 1))),
+    Shape(16, 16, 8, 8, Window((5, 5), (2, 2), (2, 2, 1, 1))),
     Shape(22, 24, 8, 8, Window((6, 5), (2, 2), (2, 2, 1, 2))),
     Shape(2, 8, 8, 8, Window((5, 5), (2, 2), (2, 1, 2, 1))),
     Shape(8, 8, 16, 16, Window((7, 7), (2, 2), (3, 3, 2, 2))),
@@ -76,7 +78,9 @@ def chains():
         s = Sketch(1000 + i)
         words = ("mc", "ap mc", "bc")[i % 3]
         yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
-    for i, (shape, words, exponents) in enumerate(product((*AROUND, *HALVES), ("mc", "bc"), (EXPONENTS, TIGHT))):
+    ways = [*product(("mc", "bc"), (EXPONENTS, TIGHT)), ("bc", FINE), ("mc", COARSE)]
+    around = [*product(AROUND, ways[:4]), *product(HALVES, ways)]
+    for i, (shape, (words, exponents)) in enumerate(around):
         s = Sketch(1050 + i)
         yield chain(s, depthwise(s, shape), words, exponents)
     s = Sketch(1100)
@@ -138,7 +142,7 @@ def test_a_depthwise_gradient_one_beyond_the_limit_is_clamped_and_counted(librar
         contents[mask] = np.ones_like(contents[mask])
         for c, place in enumerate(places):
             if len(place):
-                contents[h][0, 1, 2, c], contents[weight][0, 1, 1, c] = values[place[0]]
+                contents[h][0, 1, 2, c], contents[weight][0, 1, 1, c] = values[place[len(place) // 2]]  # a large weight
         answer = expected(case, contents)
         found += int(answer[0][1][0])
         assert same(run(case, library, contents), answer)

@@ -246,7 +246,7 @@ static MCG_APART int quad_in_planes(const mcg_conv2d_t *p, const mcg_plane_t *g,
   if (MCG_USES_DEPTHWISE_QUARTERS && p->stride_h == 2) {
     int8_t *taps = (int8_t *)g->planes - TAPS;
     spread_taps(p, weight + b->first, taps);
-    mcg_plane_quarters(g, h + b->first, taps, &s, words);
+    if (!mcg_plane_quarters(g, h + b->first, taps, &s, words)) return 0;
   } else {
     mcg_plane_block(g, h + b->first, weight + b->first, &s, words);
   }
@@ -263,8 +263,9 @@ static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int
   const int32_t kernel_h = halves ? 3 : p->kernel_h, kernel_w = halves ? 3 : p->kernel_w;
   const int32_t pad_top = halves ? 1 : kernel_h - 1 - p->pad_top, pad_left = halves ? 1 : kernel_w - 1 - p->pad_left;
   int16_t *const planes = (int16_t *)scratch + (most * line + halves * TAPS) / 2;
+  const uint8_t joint = halves && is_joint(p), five = halves && p->kernel_h < p->pad_top + 4;
   mcg_plane_t g = {kernel_h, kernel_w, 1, 1, pad_top, pad_left, p->out_h, p->out_w, p->in_w >> halves, p->in_c, p->out_h,
-                   0, 1, 1, halves && is_joint(p), CHANNELS << halves, line << halves, 0, 0, planes, 0, 0, 0, MCG_BY_ROWS};
+                   0, 1, 1, joint, five, CHANNELS << halves, line << halves, 0, 0, planes, 0, 0, 0, MCG_BY_ROWS};
   if (!mcg_plane_fits(&g)) return b->first < p->in_c; /* all of it */
   if (MCG_ASM) mcg_chain_clear_q();
   if (halves) mcg_clear(planes - TAPS / 2, TAPS / 2);

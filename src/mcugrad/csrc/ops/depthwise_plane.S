@@ -1,4 +1,4 @@
-/* void mcg_depthwise_square(const mcg_depthwise_row_t *s): see depthwise_plane.h.
+/* void mcg_depthwise_square(const mcg_depthwise_row_t *s), mcg_depthwise_square_2: see depthwise_plane.h.
  *
  * Quads of a channel from top to bottom, its weights in registers:
  *   r0 columns   r1-r3 w0 w1 of the rows   r11, r12, lr w1 w2   r4-r6 six columns of a row   r7-r10 sums
@@ -40,17 +40,21 @@
   smlad r10, r6, \w12, r10
 .endm
 
-  .section .text.mcg_depthwise_square, "ax", %progbits
+.macro square name, taps
+  .section .text.\name, "ax", %progbits
   .balign 4
-  .global mcg_depthwise_square
-  .type mcg_depthwise_square, %function
+  .global \name
+  .type \name, %function
   .thumb_func
-mcg_depthwise_square:
+\name:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
   add r12, r0, #LANE_OF_S
   ldm r0, {r1-r7}            /* columns, weight, y, quads, pixel, rows, pitch */
   strd r4, r6, [sp, #QUADS]
+.if \taps == 2
+  adds r1, r1, #12
+.endif
   strd r3, r1, [sp, #Y]
   strd r12, r2, [sp, #LANE]
   strd r5, r7, [sp, #(OUT + 4)]
@@ -72,10 +76,14 @@ mcg_depthwise_square:
   ldr r10, [sp, #BIAS]
 4: /* a row */
   str r4, [sp, #LEFT]
+.if \taps == 2
+  row r2, r12, r10, r10, r10, r10
+.else
   row r1, r11, r10, r10, r10, r10
   row r2, r12, r7, r8, r9, r10
+.endif
   row r3, lr, r7, r8, r9, r10
-  subs r0, r0, #24
+  subs r0, r0, #(12 * \taps - 12)
   ldm sp, {r4-r6}            /* multiplier, shift, rounding */
   smmla r7, r7, r4, r6
   smmla r8, r8, r4, r6
@@ -121,7 +129,11 @@ mcg_depthwise_square:
   bne 2b
   add sp, sp, #FRAME
   pop {r4-r11, pc}
-  .size mcg_depthwise_square, . - mcg_depthwise_square
+  .size \name, . - \name
+.endm
+
+  square mcg_depthwise_square, 3
+  square mcg_depthwise_square_2, 2
 
 /* void mcg_depthwise_square_rows(const mcg_square_rows_t *t): see depthwise_plane.h.
  *

@@ -120,8 +120,8 @@ static void fill_columns(const mcg_plane_t *g, const int8_t *x) {
   else square_columns(g, x, (g->rows + 2) * SQUARE_ROW);
 }
 
-/* Their windows. */
-static void sum_windows(const mcg_plane_t *g, mcg_depthwise_row_t *s) {
+/* Their windows, of which `rows` rows, the last ones, have weights. */
+static void sum_windows(const mcg_plane_t *g, mcg_depthwise_row_t *s, int32_t rows) {
   s->pitch = g->line;
   if (MCG_ASM && g->kind == MCG_FOUR) {
     if (g->kernel_w == 3) mcg_depthwise_four_3(s);
@@ -131,6 +131,7 @@ static void sum_windows(const mcg_plane_t *g, mcg_depthwise_row_t *s) {
   s->quads = g->out_w / MCG_QUAD, s->rows = g->rows;
   if (!MCG_ASM) square_in_c(s);
   else if (MCG_USES_DEPTHWISE_QUARTERS && g->joint) mcg_depthwise_quarters_3(s);
+  else if (rows == 2) mcg_depthwise_square_2(s);
   else mcg_depthwise_square(s);
 }
 
@@ -173,7 +174,7 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
   if (g->kind == MCG_SQUARE || (g->kind == MCG_FOUR && g->kernel_w == 3)) widen_square(g, weight, widened);
   else widen_rows(g, weight, widened, s->weight_plane);
   if (g->kind == MCG_BY_ROWS) rows_block(g, x, s);
-  else fill_columns(g, x), sum_windows(g, s);
+  else fill_columns(g, x), sum_windows(g, s, 3);
 }
 
 /* to [2] of each channel, `plane` elements apart: the pair of both taps. */
@@ -190,22 +191,33 @@ static void joint_weights(const int8_t *taps, int16_t *to) {
   for (int32_t i = 0; i < 5; ++i) put_pair(taps + 4 * pair[i][0], taps + 4 * pair[i][1], to + 2 * i, 10);
 }
 
-void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
+/* Shifts as mcg_depthwise_quarters_3 has them; 0 where a weight times the rest of a shift would not be int16. */
+static int32_t joint_lanes(mcg_lane_t *lane) {
+  MCG_ROLLED for (int32_t i = 0; i < MCG_LANES; ++i, ++lane) {
+    const int32_t rest = MCG_JOINT_SHIFT - lane->shift;
+    if ((uint32_t)rest > 8u) return 0;
+    lane->shift = 1 << rest, lane->offset = 1 << (MCG_JOINT_SHIFT - 1);
+  }
+  return 1;
+}
+
+int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
   const int32_t row = 6 * MCG_LANES;
   int16_t *const widened = g->planes + MCG_LANES * g->plane;
-  if (!MCG_USES_DEPTHWISE_QUARTERS) return;
+  if (!MCG_USES_DEPTHWISE_QUARTERS || (MCG_ASM && g->joint && !joint_lanes(s->lane))) return 0;
   s->columns = g->planes, s->weight = widened, s->pixel = g->pixel;
   fill_columns(g, x);
   if (MCG_ASM && g->joint) {
     joint_weights(taps, widened);
     s->y = y;
-    sum_windows(g, s);
-    return;
+    sum_windows(g, s, 3);
+    return 1;
   }
   for (int32_t i = 0; i < 4; ++i) {
     const int32_t down = i >> 1, right = i & 1;
     square_weights(taps + (4 + down) * row + (4 + right) * MCG_LANES, -2 * row, -2 * MCG_LANES, widened, 12);
     s->y = y + down * (g->line >> 1) + right * (g->pixel >> 1);
-    sum_windows(g, s);
+    sum_windows(g, s, g->five ? 3 - down : 3);
   }
+  return 1;
 }

@@ -21,6 +21,7 @@ typedef struct {
   uint8_t turned;      /* whether the last tap comes first */
   uint8_t scaled;      /* whether the lanes can be those of mcg_depthwise_row_3x3_1 */
   uint8_t joint;       /* for mcg_plane_quarters: whether the window of stride 2 is 3x3, its padding 1 */
+  uint8_t five;        /* likewise, whether no tap comes in the last row of taps */
   int32_t pixel, line; /* bytes from one pixel and one row of the output to the next */
   int32_t first, rows; /* output rows first ... first + rows - 1 */
   int16_t *planes;     /* the scratch of mcg_plane_bytes */
@@ -40,8 +41,9 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
 
 /* The same where each pixel of the output is the first of 2x2 gradients of a window with stride 2, which meet every other tap:
  * `pixel` and `line` are from two columns and rows to the next two.  g: a 3x3 window around each position of x.  taps: int8
- * [6][6][4], tap (ky, kx) at [ky + 2 - pad_top][kx + 2 - pad_left] and 0 elsewhere; row r of the 2x2 meets rows r + 4, r + 2, r. */
-void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y);
+ * [6][6][4], tap (ky, kx) at [ky + 2 - pad_top][kx + 2 - pad_left] and 0 elsewhere; row r of the 2x2 meets rows r + 4, r + 2, r.
+ * Returns 0, having stored nothing, where a shift forbids it. */
+int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y);
 
 /* Rows of pixels, one after the other, as strips of six columns: the two last begin the next strip.  depthwise_plane.S knows the
  * order of the fields. */
@@ -62,8 +64,13 @@ void mcg_depthwise_square_rows(const mcg_square_rows_t *t);
  * [4 channels][w0 w1, w1 w2][3 rows][2]; rows: of the output; pitch: bytes of an output row.  Needs MCG_ASM. */
 void mcg_depthwise_square(const mcg_depthwise_row_t *s);
 
+/* The same where the weights of the first row are 0. */
+void mcg_depthwise_square_2(const mcg_depthwise_row_t *s);
+
 /* All rows of 2x2 gradients of 3x3 windows with stride 2 and padding 1, of which pitch is two rows and four pixels are 32 bytes.
- * columns: as for mcg_depthwise_square; weight: [4 channels][w12 w10, w11 ., w22 w20, w02 w00, w21 w01][2].  Needs MCG_ASM. */
+ * columns: as for mcg_depthwise_square; weight: [4 channels][w12 w10, w11 ., w22 w20, w02 w00, w21 w01][2].  Its
+ * lanes' shifts, 3 ... 11, became MCG_JOINT_SHIFT: `shift` is what the weights are multiplied by for that.  Needs MCG_ASM. */
+#define MCG_JOINT_SHIFT 11
 void mcg_depthwise_quarters_3(const mcg_depthwise_row_t *s);
 
 /* A 4x4 map.  columns: [4 channels][4 rows][4]; weight: of 3x3 windows as for mcg_depthwise_square, of 5x5 ones [4

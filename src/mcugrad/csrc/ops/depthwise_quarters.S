@@ -1,13 +1,15 @@
 /* void mcg_depthwise_quarters_3(const mcg_depthwise_row_t *s): see depthwise_plane.h.
  *
  * 2x2 gradients of four neighbours in a row of h, from top to bottom:
- *   r0 columns   r1 gradients   r2, r4, r5 weights   r3 multiplier   r12 shift   lr rounding   r6-r11 columns and sums
+ *   r0 columns   r1 gradients   r2, r4, r5 weights   r3 multiplier   r12 bytes of a row of gradients   lr rounding
+ *   r6-r11 columns and sums
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
 /* Fields of s. */
 #define LANE_OF_S 36
 #define LANE_BYTES 16
+#define SHIFT 11     /* MCG_JOINT_SHIFT */
 
 #define ROW_BYTES 12 /* of a strip of columns */
 
@@ -15,9 +17,9 @@
 #define EVEN 0
 #define ODD 8
 #define MIDDLE 16
-#define LINE 20      /* of gradients */
-#define LEFT 24      /* rows of the quad */
-#define QUADS_LEFT 28
+#define LEFT 20      /* rows of the quad */
+#define QUADS_LEFT 24
+#define LINE 28
 #define QUADS 32
 #define ROWS 36
 #define WEIGHT 40    /* of the next channel, and lane */
@@ -34,18 +36,21 @@
   smmla \b, \b, r3, lr
   smmla \c, \c, r3, lr
   smmla \d, \d, r3, lr
-  asr \a, \a, r12
-  asr \b, \b, r12
-  asr \c, \c, r12
-  asr \d, \d, r12
-  ssat \a, #8, \a
-  ssat \b, #8, \b
-  ssat \c, #8, \c
-  ssat \d, #8, \d
+  ssat \a, #8, \a, asr #SHIFT
+  ssat \b, #8, \b, asr #SHIFT
+  ssat \c, #8, \c, asr #SHIFT
+  ssat \d, #8, \d, asr #SHIFT
   strb \a, [r1, #\at]
   strb \b, [r1, #(\at + 4)]
   strb \c, [r1, #(\at + 8)]
   strb \d, [r1, #(\at + 12)]
+.endm
+
+/* Both weights of w times r12. */
+.macro scale w
+  smulbb r2, \w, r12
+  smultb \w, \w, r12
+  pkhbt \w, r2, \w, lsl #16
 .endm
 
 /* The even row under the second and third of four columns. */
@@ -96,8 +101,14 @@ mcg_depthwise_quarters_3:
 1: /* a channel */
   ldrd r5, r6, [sp, #WEIGHT]
   ldm r5!, {r7-r11}
-  stm sp, {r7-r11}
   ldm r6, {r3, r12, lr}
+  scale r7
+  scale r8
+  scale r9
+  scale r10
+  scale r11
+  stm sp, {r7-r11}
+  ldr r12, [sp, #LINE]
   adds r6, r6, #LANE_BYTES
   strd r5, r6, [sp, #WEIGHT]
   ldr r1, [sp, #Y]
@@ -109,22 +120,21 @@ mcg_depthwise_quarters_3:
   ldrd r2, r4, [sp, #EVEN]
   even 0, 0
   even 4, 16
-  ldr r6, [sp, #LINE]
   ldrd r2, r4, [sp, #ODD]
   ldr r5, [sp, #MIDDLE]
-  add r1, r1, r6
+  add r1, r1, r12
   odd 0, 0
   odd 4, 16
-  ldrd r6, r7, [sp, #LINE]   /* and rows left */
+  ldr r7, [sp, #LEFT]
   adds r0, r0, #ROW_BYTES
-  add r1, r1, r6
+  add r1, r1, r12
   subs r7, r7, #1
   str r7, [sp, #LEFT]
   bne 3b
   ldr r7, [sp, #ROWS]
   adds r0, r0, #(2 * ROW_BYTES) /* the row below, and that above the next strip */
   lsls r7, r7, #1
-  mls r1, r6, r7, r1         /* back to the top */
+  mls r1, r12, r7, r1        /* back to the top */
   adds r1, r1, #32
   ldr r6, [sp, #QUADS_LEFT]
   subs r6, r6, #1
