@@ -745,6 +745,8 @@ MUTANTS = (
         "kept[label] < kept[full]",
         ("tests/test_replay_flash.py::test_slots_that_the_classes_cannot_share_evenly_wear_no_faster",),
         "two classes that share a slot too few do not take it from each other with every sample",
+    ),
+    Mutant(
         "quarters-of-square-padding",
         "csrc/ops/depthwise_input_grad.c",
         "SPREAD + 2 - p->pad_left;",

@@ -69,10 +69,12 @@ def _has_spans(p: _Fields) -> bool:
 
 def _has_quarters(p: _Fields) -> bool:
     """has_quarters of csrc/ops/depthwise_input_grad.c"""
-    halves = (p["in_h"], p["in_w"]) == (2 * p["out_h"], 2 * p["out_w"]) and p["stride_h"] == p["stride_w"] == 2
+    halves = p["stride_h"] == p["stride_w"] == 2 and not _has_gaps(p)
+    high = p["in_h"] > 1 and (p["in_h"] + 1) // 2 == p["out_h"]
+    broad = p["in_w"] == 2 * p["out_w"] and p["out_w"] % _LANES == 0 and 2 * p["in_w"] <= _POSITIONS
     axes = ((p["kernel_h"], p["pad_top"]), (p["kernel_w"], p["pad_left"]))
     fits = axes == ((3, 1), (3, 1)) or all(kernel > 4 and pad <= 2 and kernel <= pad + 4 for kernel, pad in axes)
-    return bool(halves and fits and p["out_w"] % _LANES == 0 and 2 * p["in_w"] <= _POSITIONS)
+    return bool(halves and high and broad and fits)
 
 
 def _is_pointwise(p: _Fields) -> bool:

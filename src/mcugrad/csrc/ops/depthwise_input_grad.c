@@ -229,12 +229,14 @@ static int is_joint(const mcg_conv2d_t *p) {
   return p->kernel_h == 3 && p->kernel_w == 3 && p->pad_top == 1 && p->pad_left == 1;
 }
 
-/* Whether the gradient is that of 2x2 at every position of h, where every other tap is at most a 3x3 window. */
+/* Whether the gradient is that of 2x2 at every position of h, the last row perhaps of 1x2, and every other tap is at most a 3x3
+ * window. */
 static int has_quarters(const mcg_conv2d_t *p) {
   const int32_t kh = p->kernel_h, kw = p->kernel_w;
   const int wide = kh > 4 && kw > 4 && p->pad_top <= 2 && p->pad_left <= 2 && kh <= p->pad_top + 4 && kw <= p->pad_left + 4;
-  const int halves = p->in_h == 2 * p->out_h && p->in_w == 2 * p->out_w && p->out_w % 4 == 0 && 2 * p->in_w <= POSITIONS;
-  return halves && p->stride_h == 2 && p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide || is_joint(p));
+  const int high = p->in_h > 1 && (p->in_h + 1) >> 1 == p->out_h;
+  const int broad = p->in_w == 2 * p->out_w && p->out_w % 4 == 0 && 2 * p->in_w <= POSITIONS;
+  return high && broad && p->stride_h == 2 && p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide || is_joint(p));
 }
 
 /* Four channels of a block of `g`, as words of int8; 0, having stored nothing, where their sums are needed themselves: a
@@ -271,7 +273,7 @@ static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int
   if (halves) mcg_clear(planes - TAPS / 2, TAPS / 2);
   for (b->n = CHANNELS; b->row < p->in_h; b->row += most, b->first = 0) {
     b->rows = mcg_min(most, p->in_h - b->row);
-    g.first = b->row >> halves, g.rows = b->rows >> halves;
+    g.first = b->row >> halves, g.rows = (b->rows + halves) >> halves;
     mcg_plane_begin(&g);
     for (; b->first < p->in_c; b->first += CHANNELS) {
       if (!quad_in_planes(p, &g, h, weight, chain, b, (int8_t *)scratch)) return 1;
