@@ -37,7 +37,11 @@ int32_t mcg_depthwise_step_wide(const mcg_weight_step_t *s, int32_t first, int32
 int32_t mcg_depthwise_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                                   const mcg_weight_step_t *step);
 
+/* Returns how many of the first channels it moved: it leaves those from the first 16 on of which one has a shift below 1. */
+int32_t mcg_bias_step_wide(const mcg_bias_step_t *step, int32_t shift, int32_t channels, const int32_t *sum);
+
 /* These leave nothing. */
+void mcg_bias_sums_wide(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum);
 void mcg_add_row_wide(const mcg_add_t *p, int32_t round, const int8_t *a, const int8_t *b, int8_t *y);
 void mcg_mask_row_wide(const int8_t *y, int32_t n, uint8_t *to);
 

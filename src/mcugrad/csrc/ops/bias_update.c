@@ -4,6 +4,7 @@
 #include "fixed.h"
 #include "port.h"
 #include "uses.h"
+#include "wide.h"
 
 /* sum [n] of n channels of h [positions][channels] */
 static void sum_plain(const int8_t *h, int32_t positions, int32_t n, int32_t channels, int32_t *sum) {
@@ -56,10 +57,11 @@ static inline int32_t moved(int32_t bias, int32_t sum, int32_t k) {
 void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const mcg_bias_step_t *step, void *scratch) {
   int32_t *sum = (int32_t *)scratch;
   int32_t packed = 0;
-  for (; MCG_DUAL_MAC && !MCG_MVE && packed + 8 <= channels; packed += 8) {
+  for (; MCG_DUAL_MAC && !MCG_MVE && !MCG_WIDE && packed + 8 <= channels; packed += 8) {
     sum_eight(h + packed, positions, channels, sum + packed);
   }
   if (MCG_MVE) mcg_bias_sums_mve(h, positions, channels, sum);
+  else if (MCG_WIDE) mcg_bias_sums_wide(h, positions, channels, sum);
   else sum_plain(h + packed, positions, channels - packed, channels, sum + packed);
   if (MCG_USES_SUMS && mcg_gather(step->sum, 0, channels, sum)) return;
   const int32_t shift =
@@ -80,5 +82,6 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
   }
   int32_t *const bias = step->bias;
   const mcg_rate_t rate = *step->rate;
-  MCG_ROLLED for (int32_t c = 0; c < channels; ++c) bias[c] = moved(bias[c], sum[c], mcg_base(&rate, c) + shift);
+  const int32_t first = MCG_WIDE ? mcg_bias_step_wide(step, shift, channels, sum) : 0;
+  MCG_ROLLED for (int32_t c = first; c < channels; ++c) bias[c] = moved(bias[c], sum[c], mcg_base(&rate, c) + shift);
 }

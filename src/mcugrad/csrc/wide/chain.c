@@ -60,15 +60,21 @@ MCG_INLINE mcg_wide_t passed(const mcg_stage_t *s, mask_t mask, int32_t row, int
   return (y > -128) & (y < 127);
 }
 
-/* The factors of a stage's n <= 16 channels from `first` on, as mcg_stage_factor says; `more` is added to their shifts. */
-static mcg_scale_t load_scale(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
+typedef struct {
+  mcg_wide_t multiplier, shift;
+} factors_t;
+
+/* Those of a stage's n <= 16 channels from `first` on, as mcg_stage_factor says; `more` is added to their shifts. */
+static factors_t factors_of(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
   const int alike = p->channels <= 1;
-  const mcg_wide_t multiplier = alike ? mcg_splat(p->multiplier[0]) : mcg_load_some(p->multiplier + first, n);
-  const mcg_wide_t shift = (alike ? mcg_splat(p->shift[0]) : mcg_unsigned(mcg_load_bytes(p->shift + first, n))) + p->more + more;
-  if (p->ratio == 0) return mcg_scale_by(multiplier, shift);
-  const mcg_scale_t ratio = mcg_scale_by(mcg_splat(p->ratio), shift);
-  const mcg_wide_t up = mcg_mulhi_wide(multiplier, &ratio) * 2, shorter = up < (1 << 30) - 32;
-  return mcg_scale_by((mcg_wide_t)(((mcg_uwide_t)(up + (up & shorter)) + 32u) & ~63u), shift - shorter);
+  const factors_t f = {
+      alike ? mcg_splat(p->multiplier[0]) : mcg_load_some(p->multiplier + first, n),
+      (alike ? mcg_splat(p->shift[0]) : mcg_unsigned(mcg_load_bytes(p->shift + first, n))) + p->more + more};
+  if (p->ratio == 0) return f;
+  const mcg_wide_t high = mcg_crossed(mcg_mulhi_crossed(f.multiplier, mcg_splat(p->ratio), mcg_splat(p->ratio)));
+  const mcg_wide_t up = high * 2, shorter = up < (1 << 30) - 32;
+  const factors_t scaled = {(mcg_wide_t)(((mcg_uwide_t)(up + (up & shorter)) + 32u) & ~63u), f.shift - shorter};
+  return scaled;
 }
 
 /* Mask and output of a stage; both kinds are constants of each call, and so is n where that pays.  `more` is added to the
@@ -79,24 +85,28 @@ MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, 
   const int32_t first = b->first + l->j, elements = b->width * b->channels;
   const mcg_stage_params_t *p = s->p;
   mcg_wide_t changed = {0};
-  mcg_scale_t scale = {{0}, {0}, {0}};
+  mcg_scale_t scale = {{0}, {0}, {0}, {0}};
   int32_t *acc = b->acc + l->j;
-  if (output == REQUANTIZED) scale = load_scale(p, first, n, more);
+  if (output == REQUANTIZED) {
+    const factors_t f = factors_of(p, first, n, more);
+    scale = mcg_scale_by(f.multiplier, f.shift, 0);
+  }
   for (int32_t row = b->row; row < b->row + b->rows; ++row) {
     for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {
       mcg_wide_t v = mcg_load_some(acc, n);
       if (mask != NO_MASK) v &= passed(s, mask, row, elements, at, n);
       if (mask != NO_MASK && !last) mcg_store_some(acc, v, n);
       if (output == NOTHING) continue;
-      if (output == REQUANTIZED) v = mcg_mbqm_lanes(v, &scale, 1);
+      if (output == REQUANTIZED) v = mcg_mbqm_crossed(v, &scale);
       else if (more > 0) v = (v >> more) + ((v >> (more - 1)) & 1);
       const mcg_wide_t kept = mcg_clamp_wide(v, -127, 127);
       changed -= kept != v;
-      mcg_store_bytes(s->out + row * elements + at, mcg_narrow(kept), n);
+      const mcg_bytes_t bytes = mcg_narrow(kept);
+      mcg_store_bytes(s->out + row * elements + at, output == REQUANTIZED ? mcg_crossed_bytes(bytes) : bytes, n);
     }
   }
   if (output == NOTHING) return;
-  for (int32_t i = 0; i < n; ++i) *s->clamped += changed[i];
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) *s->clamped += changed[i]; /* a lane of none stays 0 */
 }
 
 static void finish(const lanes_t *l, const mcg_stage_t *s, int32_t more, int last) {
@@ -117,17 +127,15 @@ static int32_t out_shift(const mcg_chain_t *chain, const mcg_stage_t *s) {
   return mcg_exponent(chain->exponents, s->p->out_slot) - mcg_exponent(chain->exponents, s->p->acc_slot);
 }
 
-/* Whether mcg_mbqm_lanes may be used for a stage's n channels from `first` on. */
+/* Whether mcg_mbqm_crossed may be used for a stage's n channels from `first` on. */
 static int fits(const mcg_stage_params_t *p, int32_t first, int32_t n, int32_t more) {
   const mcg_wide_t lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   mcg_wide_t wrong = {0};
-  int32_t any = 0;
   for (int32_t i = 0; i < n; i += MCG_WIDTH) {
-    const mcg_wide_t shift = load_scale(p, first + i, mcg_min(MCG_WIDTH, n - i), more).shift;
-    wrong |= ((shift < 0) | (shift > 62 - 33)) & (lane < n - i);
+    const mcg_wide_t shift = factors_of(p, first + i, mcg_min(MCG_WIDTH, n - i), more).shift;
+    wrong |= ((shift < 33) | (shift > 62)) & (lane < n - i);
   }
-  for (int i = 0; i < MCG_WIDTH; ++i) any |= wrong[i];
-  return !any;
+  return !mcg_any(wrong);
 }
 
 static int is_usual(const mcg_chain_t *chain, const mcg_block_t *b) {

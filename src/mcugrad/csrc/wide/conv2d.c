@@ -111,6 +111,17 @@ static void gather_pixels(const conv_t *f, int32_t oy, int32_t ox, int32_t pixel
   }
 }
 
+/* Where the sums of a vector start, and their scale. */
+static void finish_columns(const conv_t *f, columns_t *c, int32_t v, mcg_wide_t sum) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t o = c->o + v * MCG_WIDTH, n = mcg_at_most(MCG_WIDTH, p->out_c - o);
+  mcg_wide_t bias = mcg_load_some(f->bias + o, n), multiplier = mcg_load_some(p->multiplier + o, n);
+  mcg_wide_t shift = mcg_unsigned(mcg_load_bytes(p->shift + o, n));
+  if (n <= MCG_HALF) bias = mcg_twice(bias), multiplier = mcg_twice(multiplier), shift = mcg_twice(shift);
+  c->start[v] = bias - sum * (MCG_FLIP + p->x_zero);
+  c->scale[v] = mcg_scale_by(multiplier, shift, p->y_zero);
+}
+
 static void pack(const conv_t *f, columns_t *c, int32_t o) {
   const mcg_conv2d_t *p = f->p;
   const int32_t vectors = mcg_vectors(p->out_c - o), step = 64 * vectors, live = mcg_groups(f->live);
@@ -120,24 +131,45 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
     int8_t *to = c->panel.bytes + 64 * v;
     mcg_wide_t sum = mcg_pack_columns(to, step, f->weight + o * f->live, f->live, n, f->live);
     if (f->resting > 0) sum += mcg_pack_columns(to + live * step, step, f->rest + o * f->resting, f->resting, n, f->resting);
-    c->start[v] = mcg_load_some(f->bias + o, n) - sum * (MCG_FLIP + p->x_zero);
-    c->scale[v] = mcg_scale_of(p->multiplier + o, p->shift + o, n);
+    finish_columns(f, c, v, sum);
   }
 }
 
 /* y [rows][out_c] at the columns, from a [rows][terms]; rows and vectors are constants of each call. */
 MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int rows, int vectors,
                      int8_t *y) {
-  const int32_t offset = 2 * f->p->y_zero + 1, pixel = f->p->out_c;
+  const int32_t pixel = f->p->out_c;
   mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
   mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i, y += pixel) {
     for (int v = 0; v < vectors; ++v) {
-      const mcg_wide_t q = mcg_mbqm_lanes(acc[i][v], &c->scale[v], offset);
       const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
-      mcg_store_bytes(y + v * MCG_WIDTH, mcg_narrow(mcg_clamp_wide(q, -128, 127)), n);
+      mcg_store_bytes(y + v * MCG_WIDTH, mcg_requantize_lanes(acc[i][v], &c->scale[v]), n);
     }
+  }
+}
+
+#define PAIRS (2 * MCG_WIDE_ROWS)
+
+/* y [PAIRS][out_c] at no more than 8 columns. */
+MCG_INLINE void tile_of_pairs(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int8_t *y) {
+  const int32_t pixel = f->p->out_c;
+  mcg_wide_t acc[MCG_WIDE_ROWS];
+  mcg_multiply_pairs(a, pitch, 4, c->groups, &c->panel, MCG_WIDE_ROWS, c->start[0], acc);
+#pragma GCC unroll 8
+  for (int i = 0; i < MCG_WIDE_ROWS; ++i, y += 2 * pixel) {
+    const mcg_halves_t v = (mcg_halves_t)mcg_requantize_lanes(acc[i], &c->scale[0]);
+    mcg_store_half(y, v[0], c->n);
+    mcg_store_half(y + pixel, v[1], c->n);
+  }
+}
+
+static void tiles_of_pairs(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int32_t pixels, int8_t *y) {
+  y += c->o;
+  for (int32_t i = 0; i < pixels; i += PAIRS) {
+    const int32_t first = mcg_at_most(i, pixels - PAIRS);
+    tile_of_pairs(f, c, a + first * pitch, pitch, y + first * f->p->out_c);
   }
 }
 
@@ -162,7 +194,8 @@ static void multiply(const conv_t *f, const int8_t *x, int32_t pixels, int8_t *y
   columns_t c;
   for (int32_t o = 0; o < f->p->out_c; o += c.n) {
     pack(f, &c, o);
-    if (mcg_vectors(f->p->out_c - o) == 1) tiles(f, &c, a, pitch, pixels, 1, y);
+    if (c.n <= MCG_HALF && pixels >= PAIRS) tiles_of_pairs(f, &c, a, pitch, pixels, y);
+    else if (mcg_vectors(f->p->out_c - o) == 1) tiles(f, &c, a, pitch, pixels, 1, y);
     else tiles(f, &c, a, pitch, pixels, MCG_WIDE_VECTORS, y);
   }
 }
@@ -190,7 +223,7 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
                         const int8_t *rest, const int32_t *bias, int8_t *y) {
   const int32_t taps = p->kernel_h * p->kernel_w, row = p->in_w * p->in_c;
   const conv_t f = {p, r, x, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live)};
-  if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c, 0)) return 0;
+  if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c)) return 0;
   const int32_t direct = in_place(&f) && row <= MCG_TOGETHER && !mcg_overlap(p, r, x, y);
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
     const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);

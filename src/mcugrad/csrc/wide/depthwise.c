@@ -8,16 +8,15 @@ typedef struct {
   int32_t across, pixel, n; /* pixel: bytes from one to the next */
   mcg_wide_t start;
   mcg_scale_t scale;
-  int32_t offset;
 } output_t;
 
 /* Windows j ... j + outputs - 1; width, outputs and n are constants where that pays. */
 MCG_INLINE void tile(const mcg_window_row_t *r, const output_t *to, int32_t j, int32_t width, int outputs, int32_t n) {
   mcg_wide_t acc[MCG_ACROSS];
   mcg_window_sums(r, j, width, outputs, to->start, acc);
+#pragma GCC unroll 4
   for (int i = 0; i < outputs; ++i) {
-    const mcg_wide_t q = mcg_mbqm_lanes(acc[i], &to->scale, to->offset);
-    mcg_store_bytes(to->y + (j + i) * to->pixel, mcg_narrow(mcg_clamp_wide(q, -128, 127)), n);
+    mcg_store_bytes(to->y + (j + i) * to->pixel, mcg_requantize_lanes(acc[i], &to->scale), n);
   }
 }
 
@@ -41,7 +40,7 @@ MCG_INLINE void any_row(const mcg_window_row_t *r, const output_t *to, int32_t w
 
 int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const int8_t *x, const int8_t *weight,
                            const int32_t *bias, int8_t *y) {
-  if (p->kernel_h > MCG_TALLEST || p->kernel_w > MCG_TALLEST || !mcg_long_shifts(p->shift, p->out_c, 0)) return 0;
+  if (p->kernel_h > MCG_TALLEST || p->kernel_w > MCG_TALLEST || !mcg_long_shifts(p->shift, p->out_c)) return 0;
   const mcg_axis_t down = {0, 1, p->kernel_h}, right = {0, 1, p->kernel_w};
   mcg_windows_t s;
   mcg_columns_t columns;
@@ -49,7 +48,7 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const 
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, p->in_c - c);
     const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, rows->x_rows, n, p->x_zero};
-    output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n), 2 * p->y_zero + 1};
+    output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n, p->y_zero)};
     mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
     if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* or columns would be read after they are written */
     to.start = mcg_load_some(bias + c, n) - s.sum * (MCG_FLIP + p->x_zero);

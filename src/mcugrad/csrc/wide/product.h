@@ -94,15 +94,20 @@ MCG_INLINE int8_t *mcg_pack_sixteen(int8_t *to, int32_t step, const int8_t *cons
   return to;
 }
 
-/* Columns of a panel from rows w [columns][k], `pitch` apart, columns <= 16; `step` bytes from group to group.  Returns
- * the sum of each column. */
+/* The column in a lane of a vector of `columns` <= 16; up to 8 come twice. */
+MCG_INLINE int32_t mcg_column(int32_t lane, int32_t columns) {
+  return mcg_at_most(columns > MCG_HALF ? lane : lane % MCG_HALF, columns - 1);
+}
+
+/* Columns of a panel from rows w [columns][k], `pitch` apart, columns <= 16, mcg_column says where; `step` bytes from group
+ * to group.  Returns the sum of each column. */
 static inline mcg_wide_t mcg_pack_columns(int8_t *to, int32_t step, const int8_t *w, int32_t pitch, int32_t columns,
                                           int32_t n) {
   const int8_t *row[MCG_WIDTH];
   mcg_bytes_t rest[MCG_WIDTH];
   mcg_wide_t sum = {0};
   int32_t k = 0;
-  for (int32_t i = 0; i < MCG_WIDTH; ++i) row[i] = w + mcg_at_most(i, columns - 1) * pitch;
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) row[i] = w + mcg_column(i, columns) * pitch;
   for (; k + 16 <= n; k += 16) to = mcg_pack_sixteen(to, step, row, k, 4, &sum);
   if (k == n) return sum;
   for (int32_t i = 0; i < MCG_WIDTH; ++i) rest[i] = mcg_load_bytes(row[i] + k, n - k), row[i] = (const int8_t *)&rest[i];
@@ -112,10 +117,12 @@ static inline mcg_wide_t mcg_pack_columns(int8_t *to, int32_t step, const int8_t
 
 /* Words of a pair of terms. */
 MCG_INLINE mcg_wide_t mcg_pairs(mcg_bytes_t a, mcg_bytes_t b) {
-  typedef int16_t pairs_t __attribute__((vector_size(64)));
-  return (mcg_wide_t)__builtin_convertvector(
-      __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12,
-                              28, 13, 29, 14, 30, 15, 31), pairs_t);
+  typedef int16_t pairs_t __attribute__((vector_size(32)));
+  const union { pairs_t half[2]; mcg_wide_t all; } v = {{
+      __builtin_convertvector(__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), pairs_t),
+      __builtin_convertvector(__builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31),
+                              pairs_t)}};
+  return v.all;
 }
 
 /* The words of 16 columns. */
@@ -126,10 +133,13 @@ MCG_INLINE mcg_wide_t mcg_word_of(const mcg_bytes_t term[4]) {
   return (mcg_wide_t)v;
 }
 
-/* Those of `columns` from rows of w: so many terms, the others 0. */
+/* Those of `columns`, up to 8 twice, from rows of w: so many terms, the others 0. */
 MCG_INLINE mcg_wide_t mcg_word(const int8_t *w, int32_t pitch, int32_t columns, int32_t terms) {
   mcg_bytes_t term[4] = {{0}, {0}, {0}, {0}};
-  for (int32_t j = 0; j < terms; ++j) term[j] = mcg_load_bytes(w + j * pitch, columns);
+  for (int32_t j = 0; j < terms; ++j) {
+    term[j] = mcg_load_bytes(w + j * pitch, columns);
+    if (columns <= MCG_HALF) term[j] = mcg_twice_bytes(term[j]);
+  }
   return mcg_word_of(term);
 }
 
@@ -181,6 +191,26 @@ MCG_INLINE void mcg_multiply_tile(const int8_t *a, int32_t pitch, int32_t step, 
     for (int v = 0; v < vectors; ++v) acc[i][v] = start[v];
   }
   mcg_multiply_rows(a, pitch, step, groups, panel, rows, vectors, acc);
+}
+
+/* The same for at most 8 columns, which the panel holds twice: the halves of a vector are neighbouring rows of a, so that
+ * acc [rows] is of 2 * rows of them. */
+MCG_INLINE void mcg_multiply_pairs(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const mcg_panel_t *panel,
+                                   int rows, mcg_wide_t start, mcg_wide_t acc[]) {
+  const int8_t *b = panel->bytes;
+  mcg_wide_t flip = mcg_splat((int32_t)(MCG_FLIP * (uint32_t)MCG_ONES));
+  __asm__("" : "+m"(flip));
+  for (int i = 0; i < rows; ++i) acc[i] = start;
+#pragma GCC unroll 2
+  for (int32_t g = 0; g < groups; ++g, a += step, b += 64) {
+    const mcg_wide_t column = mcg_twice(mcg_load_eight(b));
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+      mcg_wide_t word = mcg_halves((int32_t)mcg_load4(a + 2 * i * pitch), (int32_t)mcg_load4(a + (2 * i + 1) * pitch));
+      if (MCG_FLIP != 0) word ^= flip;
+      acc[i] = mcg_dot(acc[i], word, column);
+    }
+  }
 }
 
 #endif

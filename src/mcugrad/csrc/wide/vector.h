@@ -7,6 +7,7 @@
 #include "port.h"
 
 #define MCG_WIDTH 16
+#define MCG_HALF 8
 
 typedef int64_t mcg_longs_t __attribute__((vector_size(64)));
 typedef uint64_t mcg_ulongs_t __attribute__((vector_size(64)));
@@ -86,17 +87,19 @@ MCG_INLINE mcg_wide_t mcg_unsigned(mcg_bytes_t v) {
 /* a where the lanes of `which` are all ones, b where they are zero */
 MCG_INLINE mcg_wide_t mcg_select(mcg_wide_t which, mcg_wide_t a, mcg_wide_t b) { return (a & which) | (b & ~which); }
 
+/* Whether some lane is all ones; the others are 0. */
+MCG_INLINE int mcg_any(mcg_wide_t which) {
+  int32_t any = 0;
+  for (int i = 0; i < MCG_WIDTH; ++i) any |= which[i];
+  return any != 0;
+}
+
 MCG_INLINE mcg_wide_t mcg_clamp_wide(mcg_wide_t v, int32_t low, int32_t high) {
   v = mcg_select(v < low, mcg_splat(low), v);
   return mcg_select(v > high, mcg_splat(high), v);
 }
 
 MCG_INLINE mcg_bytes_t mcg_narrow(mcg_wide_t v) { return __builtin_convertvector(v, mcg_bytes_t); }
-
-/* Multipliers of 16 channels, those of odd lanes once more in the lanes before, and their shifts less 33. */
-typedef struct {
-  mcg_wide_t multiplier, odd, shift;
-} mcg_scale_t;
 
 MCG_INLINE mcg_wide_t mcg_odd_lanes(mcg_wide_t v) {
   return __builtin_shufflevector(v, v, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
@@ -105,10 +108,35 @@ MCG_INLINE mcg_wide_t mcg_odd_lanes(mcg_wide_t v) {
 /* The even lanes as int64. */
 MCG_INLINE mcg_longs_t mcg_even_lanes(mcg_wide_t v) { return (mcg_longs_t)((mcg_ulongs_t)v << 32) >> 32; }
 
+typedef int32_t mcg_eight_t __attribute__((vector_size(32)));
+
+/* The other lanes are 0. */
+MCG_INLINE mcg_wide_t mcg_load_eight(const void *at) {
+  const mcg_eight_t zero = {0};
+  mcg_eight_t v;
+  __builtin_memcpy(&v, at, sizeof v);
+  return __builtin_shufflevector(v, zero, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8, 8, 8);
+}
+
+/* The first 8 lanes twice. */
+MCG_INLINE mcg_wide_t mcg_twice(mcg_wide_t v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+MCG_INLINE mcg_bytes_t mcg_twice_bytes(mcg_bytes_t v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+/* 8 lanes of each. */
+MCG_INLINE mcg_wide_t mcg_halves(int32_t low, int32_t high) {
+  return __builtin_shufflevector(mcg_splat(low), mcg_splat(high), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+}
+
 /* n int32 of at most 16; the other lanes are 0. */
 MCG_INLINE mcg_wide_t mcg_load_some(const int32_t *at, int32_t n) {
   int32_t v[MCG_WIDTH] = {0}, i = 0;
   if (n == MCG_WIDTH) return mcg_load_wide(at);
+  if (n == MCG_HALF) return mcg_load_eight(at);
   for (; i + 4 <= n; i += 4) __builtin_memcpy(v + i, at + i, 16);
   for (; i < n; ++i) v[i] = at[i];
   return mcg_load_wide(v);
@@ -116,42 +144,67 @@ MCG_INLINE mcg_wide_t mcg_load_some(const int32_t *at, int32_t n) {
 
 MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
   int32_t v[MCG_WIDTH], i = 0;
-  mcg_store_wide(n == MCG_WIDTH ? at : v, lanes);
-  if (n == MCG_WIDTH) return;
+  if (n == MCG_WIDTH) {
+    mcg_store_wide(at, lanes);
+    return;
+  }
+  mcg_store_wide(v, lanes);
   for (; i + 4 <= n; i += 4) __builtin_memcpy(at + i, v + i, 16);
   for (; i < n; ++i) at[i] = v[i];
 }
 
-MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift) {
-  const mcg_scale_t s = {multiplier, mcg_odd_lanes(multiplier), shift - 33};
+#define MCG_CROSSED(v) __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15)
+
+/* Lanes 0, 2, 1 and 3 of each four: products of even and of odd lanes come in that order for the least.  Its own inverse. */
+MCG_INLINE mcg_wide_t mcg_crossed(mcg_wide_t v) { return MCG_CROSSED(v); }
+
+MCG_INLINE mcg_bytes_t mcg_crossed_bytes(mcg_bytes_t v) { return MCG_CROSSED(v); }
+
+/* Crossed: the high word of a * b; odd: the odd lanes of b once more in the lanes before. */
+MCG_INLINE mcg_wide_t mcg_mulhi_crossed(mcg_wide_t a, mcg_wide_t b, mcg_wide_t odd) {
+  const mcg_wide_t even = (mcg_wide_t)(mcg_even_lanes(a) * mcg_even_lanes(b));
+  const mcg_wide_t other = (mcg_wide_t)(mcg_even_lanes(mcg_odd_lanes(a)) * mcg_even_lanes(odd));
+  return __builtin_shufflevector(even, other, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+}
+
+/* Multipliers of 16 channels, those of odd lanes once more in the lanes before; crossed: what is added to the high word of
+ * a product, and the shift that follows. */
+typedef struct {
+  mcg_wide_t multiplier, odd, round, shift;
+} mcg_scale_t;
+
+/* For MBQM(v) + zero; shifts of at least 33, of at most MCG_LONGEST where zero is not 0.  Lesser ones are of lanes that do
+ * not matter, and give 0 for 0. */
+#define MCG_LONGEST 54
+MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift, int32_t zero) {
+  const mcg_wide_t by = mcg_crossed(mcg_select(shift < 33, mcg_splat(0), shift - 33));
+  const mcg_scale_t s = {multiplier, mcg_odd_lanes(multiplier), mcg_splat(2 * zero + 1) << by, by + 1};
   return s;
 }
 
 /* Of n <= 16 channels. */
-MCG_INLINE mcg_scale_t mcg_scale_of(const int32_t *multiplier, const uint8_t *shift, int32_t n) {
-  return mcg_scale_by(mcg_load_some(multiplier, n), mcg_unsigned(mcg_load_bytes(shift, n)));
+MCG_INLINE mcg_scale_t mcg_scale_of(const int32_t *multiplier, const uint8_t *shift, int32_t n, int32_t zero) {
+  return mcg_scale_by(mcg_load_some(multiplier, n), mcg_unsigned(mcg_load_bytes(shift, n)), zero);
 }
 
-/* The high word of v * multiplier. */
-MCG_INLINE mcg_wide_t mcg_mulhi_wide(mcg_wide_t v, const mcg_scale_t *s) {
-  const mcg_wide_t even = (mcg_wide_t)(mcg_even_lanes(v) * mcg_even_lanes(s->multiplier));
-  const mcg_wide_t odd = (mcg_wide_t)(mcg_even_lanes(mcg_odd_lanes(v)) * mcg_even_lanes(s->odd));
-  return __builtin_shufflevector(even, odd, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+/* Crossed: MBQM(v) + zero.  The high word of the product is below 2^30 and what is added as well, so nothing overflows. */
+MCG_INLINE mcg_wide_t mcg_mbqm_crossed(mcg_wide_t v, const mcg_scale_t *s) {
+  return (mcg_mulhi_crossed(v, s->multiplier, s->odd) + s->round) >> s->shift;
 }
 
-/* MBQM(v) + zero for shifts of at least 33; offset is 2 * zero + 1. */
-MCG_INLINE mcg_wide_t mcg_mbqm_lanes(mcg_wide_t v, const mcg_scale_t *s, int32_t offset) {
-  return ((mcg_mulhi_wide(v, s) >> s->shift) + offset) >> 1;
+/* clamp8(MBQM(v) + zero) */
+MCG_INLINE mcg_bytes_t mcg_requantize_lanes(mcg_wide_t v, const mcg_scale_t *s) {
+  return mcg_crossed_bytes(mcg_narrow(mcg_clamp_wide(mcg_mbqm_crossed(v, s), -128, 127)));
 }
 
-/* Whether all n shifts are such that mcg_mbqm_lanes may be used. */
-static inline int mcg_long_shifts(const uint8_t *shift, int32_t n, int32_t more) {
+/* Whether all n shifts are such that mcg_requantize_lanes may be used. */
+static inline int mcg_long_shifts(const uint8_t *shift, int32_t n) {
   int32_t least = 255, most = 0;
   for (int32_t i = 0; i < n; ++i) {
     least = shift[i] < least ? shift[i] : least;
     most = shift[i] > most ? shift[i] : most;
   }
-  return least + more >= 33 && most + more <= 62;
+  return least >= 33 && most <= MCG_LONGEST;
 }
 
 #endif

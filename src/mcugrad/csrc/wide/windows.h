@@ -160,10 +160,12 @@ MCG_INLINE void mcg_window_sums(const mcg_window_row_t *row, int32_t j, int32_t 
                                 mcg_wide_t acc[MCG_ACROSS]) {
   const mcg_wide_t *weight = row->weight;
   const int32_t step = row->step;
+#pragma GCC unroll 4
   for (int i = 0; i < outputs; ++i) acc[i] = start;
   for (int32_t k = 0; k < row->lines; ++k) {
     const mcg_wide_t *word = row->line[k] + j * step;
     for (int32_t l = 0; l < width; ++l, ++word, ++weight) {
+#pragma GCC unroll 4
       for (int i = 0; i < outputs; ++i) acc[i] = mcg_dot(acc[i], word[i * step], *weight);
     }
   }
