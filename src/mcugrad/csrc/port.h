@@ -46,8 +46,8 @@
 #endif
 
 #define MCG_RARE static __attribute__((noinline, cold, unused))
-/* Before a loop whose rounds are few: unrolling would only add code. */
-#if defined(__clang__)
+/* Before a loop whose rounds are few: unrolling would only add code, which a host has room for. */
+#if defined(__clang__) && !MCG_WIDE
 #define MCG_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #define MCG_COMPACT _Pragma("clang loop unroll(disable)") /* the same, but vectors where the machine has them */
 #define MCG_UNROLLED _Pragma("clang loop unroll(full)")   /* also where code is kept small */
@@ -57,8 +57,12 @@
 #define MCG_COMPACT
 #endif
 
-/* A function with all registers to itself. */
+/* A function with all registers to itself; a host has enough. */
+#if MCG_WIDE
+#define MCG_APART
+#else
 #define MCG_APART __attribute__((noinline))
+#endif
 
 #define MCG_INLINE static inline __attribute__((always_inline))
 
@@ -238,6 +242,21 @@ MCG_INLINE mcg_wide_t mcg_dot(mcg_wide_t acc, mcg_wide_t a, mcg_wide_t b) {
 #else
   for (int i = 0; i < 32; i += 8) acc += (mcg_wide_t)((mcg_uwide_t)a >> i & 255u) * ((mcg_wide_t)((mcg_uwide_t)b << (24 - i)) >> 24);
   return acc;
+#endif
+}
+
+/* The lanes saturated to int8, the two in the middle of each four having changed places. */
+MCG_INLINE mcg_bytes_t mcg_saturate_crossed(mcg_wide_t v) {
+#if defined(__AVX2__)
+  const union { mcg_wide_t all; __m256i half[2]; } x = {v};
+  const __m256i pairs = _mm256_packs_epi32(x.half[0], x.half[1]); /* lanes 0-3, 8-11, 4-7, 12-15 */
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  return (mcg_bytes_t)_mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15));
+#else
+  v = (v & (v >= -128)) | ((v < -128) & -128);
+  v = (v & (v <= 127)) | ((v > 127) & 127);
+  v = __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  return __builtin_convertvector(v, mcg_bytes_t);
 #endif
 }
 

@@ -95,11 +95,23 @@ static int8_t *gather_inside(const conv_t *f, int32_t oy, int32_t ox, int32_t pi
   return to;
 }
 
+/* A pixel as a window: its channels in their order, each segment filled up to whole groups. */
+static int8_t *put_in_order(const conv_t *f, const int8_t *at, int8_t *to) {
+  const uint16_t *order = f->p->order;
+  const int32_t live = f->live, resting = f->resting;
+  for (int32_t i = 0; i < live; ++i) to[i] = at[order[i]];
+  to = fill(to + live, 0, -live & (MCG_TERMS - 1));
+  for (int32_t i = 0; i < resting; ++i) to[i] = at[order[live + i]];
+  return fill(to + resting, 0, -resting & (MCG_TERMS - 1));
+}
+
 static void gather_pixels(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
   for (int32_t n; pixels > 0; pixels -= n) {
     const mcg_taps_t inner = inside(f, oy);
     n = 1;
-    if (ox >= inner.first && ox < inner.last) {
+    if (f->p->order != NULL && mcg_is_pointwise(f->p)) {
+      to = put_in_order(f, mcg_row(f->x, oy, f->r->x_rows, f->p->in_w * f->p->in_c) + ox * f->p->in_c, to);
+    } else if (ox >= inner.first && ox < inner.last) {
       n = mcg_at_most(pixels, inner.last - ox);
       to = gather_inside(f, oy, ox, n, to);
     } else {
@@ -135,12 +147,10 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
   }
 }
 
-/* y [rows][out_c] at the columns, from a [rows][terms]; rows and vectors are constants of each call. */
-MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int rows, int vectors,
-                     int8_t *y) {
+/* y [rows][out_c] at the columns; rows and vectors are constants of each call. */
+MCG_INLINE void put(const conv_t *f, const columns_t *c, mcg_wide_t acc[][MCG_WIDE_VECTORS], int rows, int vectors,
+                    int8_t *y) {
   const int32_t pixel = f->p->out_c;
-  mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
-  mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i, y += pixel) {
     for (int v = 0; v < vectors; ++v) {
@@ -150,9 +160,15 @@ MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32
   }
 }
 
-#define PAIRS (2 * MCG_WIDE_ROWS)
+/* The same from a [rows][terms]. */
+MCG_INLINE void tile(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int rows, int vectors,
+                     int8_t *y) {
+  mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
+  mcg_multiply_tile(a, pitch, 4, c->groups, &c->panel, rows, vectors, c->start, acc);
+  put(f, c, acc, rows, vectors, y);
+}
 
-/* y [PAIRS][out_c] at no more than 8 columns. */
+/* y [MCG_PAIRS][out_c] at no more than 8 columns. */
 MCG_INLINE void tile_of_pairs(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int8_t *y) {
   const int32_t pixel = f->p->out_c;
   mcg_wide_t acc[MCG_WIDE_ROWS];
@@ -167,8 +183,8 @@ MCG_INLINE void tile_of_pairs(const conv_t *f, const columns_t *c, const int8_t 
 
 static void tiles_of_pairs(const conv_t *f, const columns_t *c, const int8_t *a, int32_t pitch, int32_t pixels, int8_t *y) {
   y += c->o;
-  for (int32_t i = 0; i < pixels; i += PAIRS) {
-    const int32_t first = mcg_at_most(i, pixels - PAIRS);
+  for (int32_t i = 0; i < pixels; i += MCG_PAIRS) {
+    const int32_t first = mcg_at_most(i, pixels - MCG_PAIRS);
     tile_of_pairs(f, c, a + first * pitch, pitch, y + first * f->p->out_c);
   }
 }
@@ -194,7 +210,7 @@ static void multiply(const conv_t *f, const int8_t *x, int32_t pixels, int8_t *y
   columns_t c;
   for (int32_t o = 0; o < f->p->out_c; o += c.n) {
     pack(f, &c, o);
-    if (c.n <= MCG_HALF && pixels >= PAIRS) tiles_of_pairs(f, &c, a, pitch, pixels, y);
+    if (c.n <= MCG_HALF && pixels >= MCG_PAIRS) tiles_of_pairs(f, &c, a, pitch, pixels, y);
     else if (mcg_vectors(f->p->out_c - o) == 1) tiles(f, &c, a, pitch, pixels, 1, y);
     else tiles(f, &c, a, pitch, pixels, MCG_WIDE_VECTORS, y);
   }
@@ -212,6 +228,97 @@ static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y
   }
 }
 
+#define STRIPS 16 /* rows of a kernel */
+
+/* The rows under a row of outputs, as terms and with what lies beside them: a ring. */
+typedef struct {
+  mcg_term_t term[MCG_TOGETHER]; /* [kernel_h][pitch] */
+  int32_t pitch, next;           /* next: the row to fill; they are counted from the padding on */
+  int32_t across, groups;        /* terms under a row of the kernel, and their words */
+} strips_t;
+
+/* Returns whether they find room, and all columns in one panel. */
+static int measure_strips(const conv_t *f, strips_t *s) {
+  const mcg_conv2d_t *p = f->p;
+  s->across = p->kernel_w * p->in_c, s->groups = mcg_groups(s->across), s->next = 0;
+  s->pitch = (p->out_w - 1) * p->stride_w * p->in_c + MCG_TERMS * s->groups; /* the last word of the last window counts */
+  return p->kernel_h * p->kernel_w > 1 && p->kernel_h <= STRIPS && p->order == NULL && f->resting == 0 &&
+         p->out_c <= MCG_WIDE_VECTORS * MCG_WIDTH && p->kernel_h * s->pitch <= MCG_TOGETHER &&
+         p->kernel_h * s->groups * MCG_TERMS <= MCG_DEEPEST;
+}
+
+/* to [pitch] = a row, counted from the padding on */
+static void fill_strip(const conv_t *f, const strips_t *s, int32_t row, mcg_term_t *to) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t iy = row - p->pad_top, first = mcg_at_most(p->pad_left * p->in_c, s->pitch);
+  const int inside = iy >= 0 && iy < p->in_h;
+  const int32_t last = inside ? mcg_at_most(first + p->in_w * p->in_c, s->pitch) : first;
+  const mcg_term_t outside = (mcg_term_t)p->x_zero;
+  for (int32_t j = 0; j < first; ++j) to[j] = outside;
+  if (inside) mcg_terms(mcg_row(f->x, iy, f->r->x_rows, p->in_w * p->in_c), last - first, to + first);
+  for (int32_t j = last; j < s->pitch; ++j) to[j] = outside;
+}
+
+static void pack_strips(const conv_t *f, const strips_t *s, columns_t *c) {
+  const mcg_conv2d_t *p = f->p;
+  const int32_t vectors = mcg_vectors(p->out_c), step = 64 * vectors;
+  c->o = 0, c->n = p->out_c, c->groups = s->groups;
+  for (int32_t v = 0; v < vectors; ++v) {
+    const int8_t *w = f->weight + v * MCG_WIDTH * f->live;
+    const int32_t n = mcg_at_most(MCG_WIDTH, p->out_c - v * MCG_WIDTH);
+    int8_t *to = c->panel.bytes + 64 * v;
+    mcg_wide_t sum = {0};
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky, w += s->across, to += s->groups * step) {
+      sum += mcg_pack_columns(to, step, w, f->live, n, s->across);
+    }
+    finish_columns(f, c, v, sum);
+  }
+}
+
+/* Outputs ox ... ox + rows - 1 of a row, from its strips; rows and vectors are constants of each call. */
+MCG_INLINE void strip_tile(const conv_t *f, const columns_t *c, const mcg_term_t *const strip[], int32_t ox, int rows,
+                           int vectors, int8_t *y) {
+  const int32_t step = f->p->stride_w * f->p->in_c, pitch = step * (int32_t)sizeof(mcg_term_t);
+  const int8_t *b = c->panel.bytes;
+  mcg_wide_t acc[MCG_WIDE_ROWS][MCG_WIDE_VECTORS];
+  for (int i = 0; i < rows; ++i) {
+    for (int v = 0; v < vectors; ++v) acc[i][v] = c->start[v];
+  }
+  for (int32_t ky = 0; ky < f->p->kernel_h; ++ky, b += 64 * vectors * c->groups) {
+    mcg_multiply_rows((const int8_t *)(strip[ky] + ox * step), pitch, 4, c->groups, b, rows, vectors, acc);
+  }
+  put(f, c, acc, rows, vectors, y + ox * f->p->out_c);
+}
+
+/* The last tile steps back and computes some outputs again where outputs are lacking. */
+MCG_INLINE void strip_tiles(const conv_t *f, const columns_t *c, const mcg_term_t *const strip[], int vectors, int8_t *y) {
+  const int32_t width = f->p->out_w;
+  if (width < MCG_WIDE_ROWS) {
+    for (int32_t ox = 0; ox < width; ++ox) strip_tile(f, c, strip, ox, 1, vectors, y);
+    return;
+  }
+  for (int32_t ox = 0; ox < width; ox += MCG_WIDE_ROWS) {
+    strip_tile(f, c, strip, mcg_at_most(ox, width - MCG_WIDE_ROWS), MCG_WIDE_ROWS, vectors, y);
+  }
+}
+
+/* All rows; a window is read from its strips where it lies. */
+static void through_strips(const conv_t *f, strips_t *s, int8_t *y) {
+  const mcg_conv2d_t *p = f->p;
+  const mcg_term_t *strip[STRIPS];
+  columns_t c;
+  pack_strips(f, s, &c);
+  for (int32_t oy = f->r->first; oy < f->r->last; ++oy) {
+    const int32_t top = oy * p->stride_h;
+    if (s->next < top) s->next = top;
+    for (; s->next < top + p->kernel_h; ++s->next) fill_strip(f, s, s->next, s->term + s->next % p->kernel_h * s->pitch);
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) strip[ky] = s->term + (top + ky) % p->kernel_h * s->pitch;
+    int8_t *const to = mcg_row_out(y, oy, f->r->y_rows, p->out_w * p->out_c);
+    if (mcg_vectors(p->out_c) == 1) strip_tiles(f, &c, strip, 1, to);
+    else strip_tiles(f, &c, strip, MCG_WIDE_VECTORS, to);
+  }
+}
+
 /* Whether the input is the matrix. */
 static int in_place(const conv_t *f) {
   const mcg_conv2d_t *p = f->p;
@@ -224,6 +331,11 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
   const int32_t taps = p->kernel_h * p->kernel_w, row = p->in_w * p->in_c;
   const conv_t f = {p, r, x, weight, rest, bias, taps * p->live, taps * (p->in_c - p->live)};
   if (p->groups != 1 || taps * p->in_c > MCG_DEEPEST - 6 || !mcg_long_shifts(p->shift, p->out_c)) return 0;
+  strips_t strips;
+  if (measure_strips(&f, &strips)) {
+    through_strips(&f, &strips, y);
+    return 1;
+  }
   const int32_t direct = in_place(&f) && row <= MCG_TOGETHER && !mcg_overlap(p, r, x, y);
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
     const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);

@@ -22,6 +22,24 @@ MCG_INLINE void tile(const block_t *b, const mcg_panel_t *panel, const mcg_wide_
   }
 }
 
+/* Positions i ... i + 2 * MCG_WIDE_ROWS - 1 at n <= 8 channels. */
+static void tile_of_pairs(const block_t *b, const mcg_panel_t *panel, mcg_wide_t start, int32_t i, int32_t n, int32_t *to) {
+  const int32_t pitch = b->p->in_c;
+  mcg_wide_t acc[MCG_WIDE_ROWS];
+  mcg_multiply_pairs(b->h + 4 * i * b->groups, 4 * b->groups, 4, b->groups, panel, MCG_WIDE_ROWS, start, acc);
+  to += i * pitch;
+  for (int j = 0; j < MCG_WIDE_ROWS; ++j, to += 2 * pitch) {
+    mcg_store_some(to, acc[j], n);
+    mcg_store_some(to + pitch, mcg_second(acc[j]), n);
+  }
+}
+
+static void tiles_of_pairs(const block_t *b, const mcg_panel_t *panel, mcg_wide_t start, int32_t n, int32_t *to) {
+  for (int32_t i = 0; i < b->positions; i += MCG_PAIRS) {
+    tile_of_pairs(b, panel, start, mcg_at_most(i, b->positions - MCG_PAIRS), n, to);
+  }
+}
+
 /* The last tile steps back and computes some rows again where rows are lacking. */
 MCG_INLINE void tiles(const block_t *b, const mcg_panel_t *panel, const mcg_wide_t *start, int vectors, int32_t n,
                       int32_t *to) {
@@ -45,7 +63,8 @@ static void segment(const block_t *b, const int8_t *w, int32_t kept, int32_t pit
       const int32_t at = j + v * MCG_WIDTH, columns = mcg_at_most(MCG_WIDTH, kept - at);
       start[v] = -MCG_FLIP * mcg_pack_terms(panel.bytes + 64 * v, 64 * vectors, w + at, pitch, columns, b->p->out_c);
     }
-    if (vectors == 1) tiles(b, &panel, start, 1, n, b->acc + first + j);
+    if (n <= MCG_HALF && b->positions >= MCG_PAIRS) tiles_of_pairs(b, &panel, start[0], n, b->acc + first + j);
+    else if (vectors == 1) tiles(b, &panel, start, 1, n, b->acc + first + j);
     else tiles(b, &panel, start, MCG_WIDE_VECTORS, n, b->acc + first + j);
   }
 }

@@ -63,6 +63,23 @@ MCG_INLINE void tile(update_t *u, const mcg_panel_t *panel, const mcg_wide_t *st
   }
 }
 
+/* The same of MCG_PAIRS outputs for n <= 8 channels. */
+static void tile_of_pairs(update_t *u, const mcg_panel_t *panel, mcg_wide_t start, int32_t o, int32_t j, int32_t n,
+                          const int32_t *middle) {
+  const int8_t *a = (const int8_t *)u->turned + (o & -MCG_WIDTH) * u->groups * 4 + (o & (MCG_WIDTH - 1)) * 4;
+  const mcg_wide_t off = mcg_twice(mcg_load_wide(middle));
+  mcg_wide_t acc[MCG_WIDE_ROWS];
+  int32_t grad[MCG_PAIRS][MCG_HALF];
+  mcg_multiply_pairs(a, 4, 64, u->groups, panel, MCG_WIDE_ROWS, start, acc);
+  for (int i = 0; i < MCG_WIDE_ROWS; ++i) {
+    const int32_t *sum = u->sums + o + 2 * i;
+    mcg_store_wide(grad[2 * i], acc[i] - off * mcg_halves(sum[0], sum[1]));
+  }
+  for (int i = 0; i < MCG_PAIRS && o + i < u->outputs; ++i) {
+    u->shifted[o + i] += mcg_weight_step(u->step, u->first + o + i, 0, j, n, grad[i], u->mu != NULL ? u->mu + j : NULL);
+  }
+}
+
 /* Channels j ... j + n - 1 of all outputs. */
 static void channels(update_t *u, const int8_t *x, int32_t j, int32_t n) {
   mcg_panel_t panel;
@@ -70,6 +87,8 @@ static void channels(update_t *u, const int8_t *x, int32_t j, int32_t n) {
   int32_t middle[MCG_WIDE_VECTORS * MCG_WIDTH] = {0};
   for (int32_t k = 0; k < n; ++k) middle[k] = u->p->x_zero + (u->mu != NULL ? u->mu[j + k] : 0);
   pack(u, x, j, n, &panel, start);
+  for (int32_t o = 0; n <= MCG_HALF && o < u->outputs; o += MCG_PAIRS) tile_of_pairs(u, &panel, start[0], o, j, n, middle);
+  if (n <= MCG_HALF) return;
   for (int32_t o = 0; o < u->outputs; o += MCG_WIDE_ROWS) {
     if (mcg_vectors(n) == 1) tile(u, &panel, start, o, MCG_WIDE_ROWS, 1, j, n, middle);
     else tile(u, &panel, start, o, MCG_WIDE_ROWS, MCG_WIDE_VECTORS, j, n, middle);

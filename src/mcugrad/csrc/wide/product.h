@@ -24,17 +24,22 @@ MCG_INLINE int32_t mcg_vectors(int32_t columns) { return columns > MCG_WIDTH ? M
 
 MCG_INLINE int32_t mcg_at_most(int32_t n, int32_t most) { return n < most ? n : most; }
 
+/* to [n] = the terms of as many bytes */
+MCG_INLINE void mcg_terms(const int8_t *from, int32_t n, mcg_term_t *to) {
+  for (int32_t j = 0; j < n; ++j) to[j] = from[j];
+}
+
 /* Rows of n bytes as rows of whole words, in `to` [rows * words] unless they are that already. */
 static inline const int8_t *mcg_word_rows(const int8_t *from, int32_t n, int32_t rows, mcg_term_t *to) {
   const int32_t pitch = MCG_TERMS * mcg_groups(n);
   mcg_term_t *row = to;
   if (pitch == n && MCG_TERMS == 4) return from;
   if (pitch == n) {
-    for (int32_t j = 0; j < n * rows; ++j) to[j] = from[j];
+    mcg_terms(from, n * rows, to);
     return (const int8_t *)to;
   }
   for (int32_t i = 0; i < rows; ++i, row += pitch, from += n) {
-    for (int32_t j = 0; j < n; ++j) row[j] = from[j];
+    mcg_terms(from, n, row);
     for (int32_t j = n; j < pitch; ++j) row[j] = 0;
   }
   return (const int8_t *)to;
@@ -165,11 +170,10 @@ static inline mcg_wide_t mcg_pack_terms(int8_t *to, int32_t step, const int8_t *
   return mcg_pack_terms_of(to, step, w, pitch, columns, n);
 }
 
-/* acc [rows][vectors] += a [rows][groups] . panel; rows and vectors are constants of each call.  Word g of row i of a is at
- * i * pitch + g * step. */
-MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const mcg_panel_t *panel,
+/* acc [rows][vectors] += a [rows][groups] . b, a part of a panel; rows and vectors are constants of each call.  Word g of
+ * row i of a is at i * pitch + g * step. */
+MCG_INLINE void mcg_multiply_rows(const int8_t *a, int32_t pitch, int32_t step, int32_t groups, const int8_t *b,
                                   int rows, int vectors, mcg_wide_t acc[][MCG_WIDE_VECTORS]) {
-  const int8_t *b = panel->bytes;
   mcg_wide_t flip = mcg_splat((int32_t)(MCG_FLIP * (uint32_t)MCG_ONES));
   __asm__("" : "+m"(flip)); /* a constant would be applied to each word before it is spread, which takes longer */
 #pragma GCC unroll 2
@@ -190,8 +194,10 @@ MCG_INLINE void mcg_multiply_tile(const int8_t *a, int32_t pitch, int32_t step, 
   for (int i = 0; i < rows; ++i) {
     for (int v = 0; v < vectors; ++v) acc[i][v] = start[v];
   }
-  mcg_multiply_rows(a, pitch, step, groups, panel, rows, vectors, acc);
+  mcg_multiply_rows(a, pitch, step, groups, panel->bytes, rows, vectors, acc);
 }
+
+#define MCG_PAIRS (2 * MCG_WIDE_ROWS)
 
 /* The same for at most 8 columns, which the panel holds twice: the halves of a vector are neighbouring rows of a, so that
  * acc [rows] is of 2 * rows of them. */

@@ -127,6 +127,11 @@ MCG_INLINE mcg_bytes_t mcg_twice_bytes(mcg_bytes_t v) {
   return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
+/* The last 8 lanes twice. */
+MCG_INLINE mcg_wide_t mcg_second(mcg_wide_t v) {
+  return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
 /* 8 lanes of each. */
 MCG_INLINE mcg_wide_t mcg_halves(int32_t low, int32_t high) {
   return __builtin_shufflevector(mcg_splat(low), mcg_splat(high), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
@@ -146,6 +151,10 @@ MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
   int32_t v[MCG_WIDTH], i = 0;
   if (n == MCG_WIDTH) {
     mcg_store_wide(at, lanes);
+    return;
+  }
+  if (n == MCG_HALF) {
+    __builtin_memcpy(at, &lanes, 4 * MCG_HALF);
     return;
   }
   mcg_store_wide(v, lanes);
@@ -194,7 +203,7 @@ MCG_INLINE mcg_wide_t mcg_mbqm_crossed(mcg_wide_t v, const mcg_scale_t *s) {
 
 /* clamp8(MBQM(v) + zero) */
 MCG_INLINE mcg_bytes_t mcg_requantize_lanes(mcg_wide_t v, const mcg_scale_t *s) {
-  return mcg_crossed_bytes(mcg_narrow(mcg_clamp_wide(mcg_mbqm_crossed(v, s), -128, 127)));
+  return mcg_saturate_crossed(mcg_mbqm_crossed(v, s));
 }
 
 /* Whether all n shifts are such that mcg_requantize_lanes may be used. */
