@@ -209,9 +209,16 @@ def read_stability(path: Path) -> list[Mapping[str, Any]]:
 
 def long_runs(runs: Iterable[Mapping[str, Any]]) -> Lines:
     """Each long run at its end, and its loss and accuracy on the way."""
+    runs = list(runs)
     rows = [_long_run(run) for run in runs]
     if not rows:
         return []
+    cores = [c for run in runs if (c := run.get("virtual_mcu")) is not None]
+    again = [
+        f"The first {c['steps']:,} steps of the first run once more in the virtual MCU, in {c['sram']:,} bytes of SRAM: "
+        f"{'the same bits' if c['same_bits'] else 'OTHER bits'}."
+        for c in cores
+    ]
     return [
         "**100,000 training steps** of MCUNet-5FPS at batch 1 on the host twin (2,000 images of CIFAR-10, no sample skipped):",
         "test accuracy in percent and training loss after 10,000 and 100,000 steps, and the largest share of gradient elements",
@@ -219,6 +226,7 @@ def long_runs(runs: Iterable[Mapping[str, Any]]) -> Lines:
         "written in `benchmarks/stability.py`.",
         "",
         *table(["scheme, rate", "accuracy", "at the end", "loss", "at the end", "clamped", "verdict"], rows),
+        *(["", *again] if again else []),
     ]
 
 

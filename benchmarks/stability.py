@@ -3,6 +3,7 @@
     python benchmarks/stability.py                # every run that stability.json does not hold yet
     python benchmarks/stability.py --table        # the table only
     python benchmarks/stability.py --runs full/constant --work FOLDER   # goes on from the last mark reached there
+    python benchmarks/stability.py --core         # the first steps of the first run once more, in the virtual MCU
 
 Needs the models in ../shared/models/tiny_training and the set in ../shared/data.  No sample is skipped, so that every
 step has a backward pass; a constant rate is the hard case, because nothing damps what would drift.
@@ -24,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mcugrad.compiler import host_program
+from mcugrad.compiler import Budget, compile_model, host_program
 from mcugrad.data import Calibration, load_data
 from mcugrad.devices.base import NEVER_SKIP
 from mcugrad.devices.host import Host
@@ -44,6 +45,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 MODEL, SET = "mcunet-5fps", "cifar10"
 SIZE, TRAIN, TEST = (128, 128, 3), 2000, 1000  # pixels, images of the set's own splits
 MARKS = (1_000, 3_000, 10_000, 30_000, 100_000)
+CORE, CORE_SRAM = "cortex-m7", 96 << 10
 WINDOW = 1_000  # last steps over which loss and clamped gradients are counted
 CHUNK = 500
 
@@ -203,6 +205,25 @@ def perform(run: Run, whole: Prepared, images: Images, work: Path) -> dict[str, 
     return {"run": run.name, "set": SET, **asdict(run), "broken": verdict(rows), "marks": rows}
 
 
+def on_the_core(run: Run, whole: Prepared, images: Images, work: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The steps to the first mark in the virtual MCU, in the memory that the network needs at least there.
+
+    expected: what the host saw at that mark.  same_bits: the parameters are the same."""
+    scheme = replace(read_scheme(run.scheme, run.model), adapt=run.adapt)
+    budget = Budget(CORE, sram=CORE_SRAM, flash=1 << 20, input_mode="rows")
+    build = compile_model(whole, scheme, work / "core", budget, rate=run.rate)
+    course, steps = Course(steps=MARKS[-1], schedule=run.schedule), MARKS[0]
+    chosen = course.order(images.y, MARKS[-1])[:steps]
+    x = whole.quantize(images.x[chosen])
+    with build.device("vm") as device:
+        device.set_control(seed=course.seed, step=0, halvings=course.halvings(0, MARKS[-1]), skip=NEVER_SKIP)
+        for sample, label in zip(x, images.y[chosen], strict=True):
+            device.train_step(sample, int(label))
+        found = build.program.state_hash(device.read_params())
+    same = found == expected["parameters_sha256"]
+    return {"steps": steps, "core": CORE, "sram": build.firmware.facts.sram_total, "same_bits": same}
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """One row per run and mark."""
     heads = ("run", "steps", "loss", "accuracy", "clamped gradients", "weights come to 127", "largest bias", "verdict")
@@ -222,22 +243,35 @@ def stored() -> list[dict[str, Any]]:
     return found
 
 
+def write(results: list[dict[str, Any]]) -> None:
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def network(model: str, images: Images) -> Prepared:
+    imported = load(SHARED / "models" / "tiny_training" / f"{model}.pkl")
+    return prepare(imported, classes=int(images.y.max()) + 1, calibration=images.calibration())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", choices=[r.name for r in RUNS], default=[r.name for r in RUNS])
     parser.add_argument("--table", action="store_true", help="print the table of what is there and end")
+    parser.add_argument("--core", action="store_true", help="only the first run's first steps, in the virtual MCU")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / f"mcugrad-stability-{os.getuid()}")
     args = parser.parse_args()
     known = {r["run"] for r in stored()}
-    wanted = [] if args.table else [r for r in RUNS if r.name in args.runs and r.name not in known]
-    if wanted:
-        images = read()
-        for run in wanted:
-            imported = load(SHARED / "models" / "tiny_training" / f"{run.model}.pkl")
-            whole = prepare(imported, classes=int(images.y.max()) + 1, calibration=images.calibration())
-            results = [*stored(), perform(run, whole, images, args.work)]
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            sys.stderr.write(f"{run.name}: {results[-1]['broken'] or 'stable'}\n")
+    wanted = [] if args.table or args.core else [r for r in RUNS if r.name in args.runs and r.name not in known]
+    images = read() if wanted or args.core else None
+    for run in wanted if images is not None else ():
+        results = [*stored(), perform(run, network(run.model, images), images, args.work)]
+        write(results)
+        sys.stderr.write(f"{run.name}: {results[-1]['broken'] or 'stable'}\n")
+    if args.core and images is not None:
+        results = stored()
+        first = next(r for r in results if r["run"] == RUNS[0].name)
+        whole = network(RUNS[0].model, images)
+        first["virtual_mcu"] = on_the_core(RUNS[0], whole, images, args.work, first["marks"][0])
+        write(results)
     sys.stdout.write(table(stored()) + "\n")
 
 
