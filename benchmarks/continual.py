@@ -46,13 +46,14 @@ FIGURES = ("all", "old", "new", "forgetting")
 @dataclass(frozen=True)
 class Way:
     """How the later classes are learned.  buffer: KiB of past samples; replays: learned again per step; together: all
-    classes come mixed; masked: outputs wait for their first sample."""
+    classes come mixed; masked: outputs wait for their first sample; erase: the buffer is flash of such units, bytes."""
 
     title: str
     buffer: int = 0
     replays: int = 1
     together: bool = False
     masked: bool = False
+    erase: int = 0
 
 
 WAYS = (
@@ -63,16 +64,19 @@ WAYS = (
     Way("all classes together, no phases", together=True),
     Way("no replay, outputs masked", masked=True),
     Way("128 KiB, 4 learned again per step, outputs masked", 128, 4, masked=True),
+    Way("480 KiB of flash, 4 learned again per step", 480, 4, erase=4096),
 )
 
 
 def replay_of(way: Way, graph: Graph, classes: int) -> Replay | None:
-    """As many slots as the way's buffer has room for; None without one."""
+    """As many slots as the way's buffer has room for, those of flash in SRAM too: the bits are the same.  None without one."""
     if not way.buffer:
         return None
     cut = layerwise_program(graph, MODEL, Replay(1)).cut
     assert cut is not None
     latent, room = cut.value.type.nbytes, way.buffer << 10
+    if way.erase:
+        return Replay(room // (-(-latent // way.erase) * way.erase), way.replays)
     slots = room // latent
     while Replay(slots).block_bytes(classes, latent) > room:
         slots -= 1

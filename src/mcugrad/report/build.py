@@ -15,7 +15,7 @@ def print_facts(facts: dict[str, Any], folder: str, out: Console) -> None:
     table = Table("", "bytes", title=escape(f"{facts['model']} on {facts['target']}, {facts['classes']} classes"))
     for name in ("arena", "parameters", *(("replay",) if facts["replay"] else ()), "static", "stack", "total"):
         table.add_row(f"SRAM {name}", f"{sram[name]:,}")
-    for name in ("code", "constants", *(("latents",) if flash["latents"] else ()), "total"):
+    for name in ("code", "constants", *(("latents",) if flash.get("latents") else ()), "total"):
         table.add_row(f"flash {name}", f"{flash[name]:,}")
     out.print(table)
     plan, macs = facts["plan"], facts["macs"]
