@@ -142,7 +142,7 @@ def speed(known: Mapping[str, Entry]) -> Lines:
             ours = figures["steps_per_second"]
             infers = figures.get("inferences_per_second")
             beside = [
-                f"{name}: {figures[key]:g} ({ours / figures[key]:.0f} times less)"
+                f"{name}: {figures[key]:g} ({ours / figures[key]:.1f} times less)"
                 for key, name in host.RATIOS.items()
                 if key in figures
             ]
