@@ -22,6 +22,7 @@ from mcugrad.ops.head import UNSEEN
 from mcugrad.prepare import Prepared, prepare, training_graph
 from mcugrad.program import Machine
 from mcugrad.training.scheme import UpdateScheme, read_scheme
+from noise import digits_on_noise
 from onnx_models import residual_net
 
 SCHEME = UpdateScheme("last", biases=2, masked=True)
@@ -30,9 +31,7 @@ STEPS = 24
 
 def network(classes: int) -> Prepared:
     """The digits network with so many outputs, of which noise has two."""
-    imported, rng = load(ASSET), np.random.default_rng(1)
-    images = rng.integers(0, 256, (64, *imported.graph.inputs[0].type.shape[1:])).astype(np.uint8)
-    return prepare(imported, classes=classes, calibration=Calibration(images, rng.integers(0, 2, 64), "noise"))
+    return digits_on_noise(classes, labels=2)
 
 
 def learned(classes: int, labels: np.ndarray, folder: Path, scheme: UpdateScheme = SCHEME) -> dict[str, np.ndarray]:

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 
 from mcugrad.compiler import Budget, Compiled, compile_model
-from mcugrad.data import Calibration
-from mcugrad.demo import ASSET
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.fit import SLOTS_PER_CLASS
-from mcugrad.importers import load
-from mcugrad.prepare import Prepared, prepare
+from mcugrad.prepare import Prepared
 from mcugrad.program import Machine
 from mcugrad.replay import Replay, Reservoir
 from mcugrad.trainer import Course, check_new_classes, in_phases, quiet
 from mcugrad.training.scheme import UpdateScheme
+from noise import digits_on_noise
 
 STEPS = 24
 NEVER_SKIP = 32769
@@ -27,9 +25,7 @@ SCHEME = UpdateScheme("last", biases=2)
 
 @pytest.fixture(scope="module")
 def network() -> Prepared:
-    imported, rng = load(ASSET), np.random.default_rng(1)
-    images = rng.integers(0, 256, (64, *imported.graph.inputs[0].type.shape[1:])).astype(np.uint8)
-    return prepare(imported, classes=10, calibration=Calibration(images, rng.integers(0, 10, 64), "noise"))
+    return digits_on_noise()
 
 
 def build(network: Prepared, folder: Path, replay: Replay, sram: int = 32 << 10, mode: str = "resident") -> Compiled:

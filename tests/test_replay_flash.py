@@ -12,21 +12,19 @@ import pytest
 from mcugrad.api import Request
 from mcugrad.build import build as build_firmware
 from mcugrad.compiler import Budget, Compiled, compile_model
-from mcugrad.data import Calibration
-from mcugrad.demo import ASSET
 from mcugrad.devices.base import Device, DeviceFault
 from mcugrad.devices.nor import Controller
 from mcugrad.devices.virtual import VirtualMcu
 from mcugrad.errors import BudgetError, McugradError
 from mcugrad.fit import SLOTS_PER_CLASS
-from mcugrad.importers import load
 from mcugrad.nor import NorFlash, PowerCut, StoreError
-from mcugrad.prepare import Prepared, prepare
+from mcugrad.prepare import Prepared
 from mcugrad.program import Machine
 from mcugrad.replay import Replay, Reservoir, expected_writes
 from mcugrad.targets import get_target
 from mcugrad.trainer import wear
 from mcugrad.training.scheme import UpdateScheme
+from noise import digits_on_noise
 
 STEPS, SEED, NEVER_SKIP, UNIT = 24, 3, 32769, 4096
 SCHEME = UpdateScheme("last", biases=2)
@@ -34,9 +32,7 @@ SCHEME = UpdateScheme("last", biases=2)
 
 @pytest.fixture(scope="module")
 def network() -> Prepared:
-    imported, rng = load(ASSET), np.random.default_rng(1)
-    images = rng.integers(0, 256, (64, *imported.graph.inputs[0].type.shape[1:])).astype(np.uint8)
-    return prepare(imported, classes=10, calibration=Calibration(images, rng.integers(0, 10, 64), "noise"))
+    return digits_on_noise()
 
 
 def build(network: Prepared, folder: Path, replay: Replay, flash: int | None = None, mode: str = "resident") -> Compiled:
