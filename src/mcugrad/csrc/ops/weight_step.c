@@ -9,8 +9,6 @@
 #include "uses.h"
 #include "wide.h"
 
-#define BOUNDED 16384 /* positions whose gradients stay within 2^30 */
-
 /* Elements of a weight that share their shift. */
 typedef struct {
   int8_t *weight; /* the first element */
@@ -190,47 +188,47 @@ void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by) {
   mcg_move_bias(step->bias, step->delta, o, by);
 }
 
-/* Whether mcg_step_nibbles can move channels from an even one on, at these shifts. */
-static int has_nibbles(const mcg_weight_params_t *p, int32_t outputs, int32_t shift) {
-  if (!MCG_ASM || p->residual_bits != 4 || p->live % 2 != 0) return 0;
-  MCG_ROLLED for (int32_t o = 0; o < outputs; ++o) {
-    if ((uint32_t)(mcg_base(p->rate, o) + shift - 1) > 29u) return 0;
-  }
-  return 1;
-}
-
-void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows) {
+void mcg_weight_rows_start(const mcg_weight_step_t *step, mcg_weight_rows_t *rows) {
+  const mcg_weight_params_t *p = step->p;
   rows->nibbles = 0;
   if (step->sum != NULL || step->hold != NULL) return; /* by mcg_weight_step alone */
-  const int fits = rows->first % 2 == 0 && rows->positions <= BOUNDED;
   rows->shift = common_shift(step);
   rows->key = random_key(step);
-  rows->nibbles = fits && has_nibbles(step->p, outputs, rows->shift) ? rows->n & ~3 : 0;
+  if (!MCG_ASM || p->residual_bits != 4 || (rows->first | p->live) % 2 != 0) return;
+  rows->nibbles = rows->n & ~3;
+  for (rows->least = 2; rows->least <= 30 && 1 << (rows->least - 2) < rows->positions;) ++rows->least;
 }
 
-/* The first channels of output o; returns sum mu * change. */
-static int64_t step_nibbles(const mcg_weight_step_t *step, int32_t o, int32_t *grad, const mcg_weight_rows_t *rows,
-                            const int16_t *mu) {
-  const mcg_weight_params_t *p = step->p;
-  const int32_t at = o * p->live + rows->first, n = rows->nibbles;
-  int8_t *weight = step->weight + at, old[MCG_GRADS];
-  const mcg_nibbles_t s = {rows->key + mcg_random_number((uint32_t)(o * p->total)), weight,
-                           (uint8_t *)step->residual + (at >> 1), grad, rows->number, n, mcg_base(p->rate, o) + rows->shift};
-  MCG_ROLLED for (int32_t j = 0; mu != NULL && j < n; ++j) old[j] = weight[j];
-  if (MCG_ASM) mcg_step_nibbles(&s);
+/* mcg_step_nibbles; returns sum mu * change, mu [s->n] or null. */
+static int64_t step_nibbles(const mcg_nibbles_t *s, int32_t *grad, const int16_t *mu) {
+  int8_t old[MCG_GRADS];
+  MCG_ROLLED for (int32_t j = 0; mu != NULL && j < s->n; ++j) old[j] = s->weight[j];
+  if (MCG_ASM) mcg_step_nibbles(s);
   if (mu == NULL) return 0;
-  MCG_ROLLED for (int32_t j = 0; j < n; ++j) grad[j] = weight[j] - old[j];
-  return weigh(mu, n, grad);
+  MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) grad[j] = s->weight[j] - old[j];
+  return weigh(mu, s->n, grad);
 }
 
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
                      const int16_t *mu) {
-  int32_t *grad = rows->grad;
+  const mcg_weight_params_t *p = step->p;
+  int32_t *grad = rows->grad, at = o * p->live + rows->first;
+  mcg_nibbles_t s = {rows->key + mcg_random_number((uint32_t)(o * p->total)), NULL, NULL, grad, rows->number, rows->nibbles, 0};
   if (!MCG_USES_MEANS) mu = NULL;
-  MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, grad += MCG_GRADS) {
-    const int32_t n = rows->nibbles;
-    int64_t by = n > 0 ? step_nibbles(step, o, grad, rows, mu) : 0;
-    if (n < rows->n) by += mcg_weight_step(step, o, 0, rows->first + n, rows->n - n, grad + n, mu != NULL ? mu + n : NULL);
+  MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, at += p->live, grad += MCG_GRADS) {
+    int32_t done = 0;
+    int64_t by = 0;
+    if (MCG_ASM && s.n > 0) {
+      s.k = mcg_base(p->rate, o) + rows->shift;
+      if (s.k >= rows->least && s.k <= 30) {
+        done = s.n, s.weight = step->weight + at, s.residual = (uint8_t *)step->residual + (at >> 1), s.grad = grad;
+        by = step_nibbles(&s, grad, mu);
+      }
+      s.key += mcg_random_number((uint32_t)p->total);
+    }
+    if (done < rows->n) {
+      by += mcg_weight_step(step, o, 0, rows->first + done, rows->n - done, grad + done, mu != NULL ? mu + done : NULL);
+    }
     if (mu == NULL) continue;
     if (rows->first > 0) by += rows->moved[o];
     if (rows->first + rows->n < step->p->live) rows->moved[o] = (int32_t)by;

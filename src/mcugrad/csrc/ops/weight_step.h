@@ -11,10 +11,10 @@ typedef struct {
   uint32_t key;           /* of the random numbers, the row's share included */
   int8_t *weight;         /* [n] */
   uint8_t *residual;      /* [n / 2], low nibble first */
-  const int32_t *grad;    /* [n], within +-2^30 */
+  const int32_t *grad;    /* [n], >> k within +-2^14 */
   const uint32_t *number; /* [n] the channel's share of the random numbers */
   int32_t n;              /* a multiple of four, at least 4 */
-  int32_t k;              /* the gradient's shift, 1 ... 30 */
+  int32_t k;              /* the gradient's shift, 2 ... 30 */
 } mcg_nibbles_t;
 
 /* W = (w << 4) + residual - ((grad + r) >> k), kept within +-2032; w = RSH(W, 4), residual = W - (w << 4).  Needs MCG_ASM. */
@@ -32,10 +32,11 @@ typedef struct {
   int32_t nibbles;        /* set by mcg_weight_rows_start: the first channels, for mcg_step_nibbles */
   int32_t shift;          /* likewise: k less base[o] */
   uint32_t key;           /* likewise */
+  int32_t least;          /* likewise: the k from which on they move so; each position adds less than 2^16 to a gradient */
 } mcg_weight_rows_t;
 
 /* Before the first outputs. */
-void mcg_weight_rows_start(const mcg_weight_step_t *step, int32_t outputs, mcg_weight_rows_t *rows);
+void mcg_weight_rows_start(const mcg_weight_step_t *step, mcg_weight_rows_t *rows);
 
 /* Moves the weights of outputs o ... o + outputs - 1 by their gradients and centres them; mu [n] of these
  * channels, or null. */
