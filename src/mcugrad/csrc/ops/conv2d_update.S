@@ -9,15 +9,12 @@
 #define GRADS 192 /* bytes from one output to the next */
 
 /* The stack frame. */
-#define X 0
-#define H 4
-#define GRAD 8
-#define LEFT 12  /* channels */
-#define END 16   /* of x */
-#define NEXT 20
-#define KEEP 24
-#define ENTRY 28 /* where the pairs begin, or all but the first */
-#define FRAME 32
+#define H 0      /* and bytes of x from the end of a pair of channels to the next */
+#define GRAD 8   /* and its end */
+#define END 16   /* of h */
+#define START 20 /* where a pair of channels begins */
+#define ENTRY 24 /* where its pairs begin, or all but the first */
+#define FRAME 28
 
   .syntax unified
   .thumb
@@ -60,33 +57,39 @@
 mcg_outer:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
-  ldm r0, {r4-r10}           /* x, h, grad, channels, pairs, next, keep */
-  add r11, r4, r8, lsl #3
-  stm sp, {r4-r7, r11}
-  strd r9, r10, [sp, #NEXT]
-  rsb r8, r8, #0
-  and r8, r8, #(UNROLLED - 1)
-  mov r9, #PAIR_BYTES
-  adr r10, 3f
-  mla r8, r8, r9, r10
-  ldr r3, [sp, #KEEP]
-  cbnz r3, 4f
-  add r8, r8, #PAIR_BYTES
+  ldm r0, {r3-r9}            /* x, h, grad, channels, pairs, next, keep */
+  mov r0, r3
+  mov r1, r4
+  sub r8, r8, r7, lsl #3
+  strd r4, r8, [sp, #H]
+  add r6, r5, r6, lsl #2
+  strd r5, r6, [sp, #GRAD]
+  add r10, r4, r7, lsl #4
+  rsb r7, r7, #0
+  and r7, r7, #(UNROLLED - 1)
+  mov r4, #PAIR_BYTES
+  adr r5, 3f + 1
+  mla r5, r7, r4, r5
+  adr r11, 2f + 1
+  cmp r9, #0
+  bne 4f
+  add r5, r5, #PAIR_BYTES
+  adr r11, 1f + 1
 4:
-  orr r8, r8, #1
-  str r8, [sp, #ENTRY]
-  mov r2, r6
+  strd r10, r11, [sp, #END] /* and start */
+  str r5, [sp, #ENTRY]
+  bx r11
+  .balign 4
 1:
-  ldr r3, [sp, #KEEP]
-  ldrd r0, r1, [sp, #X]
-  cbz r3, 2f
+  first_pair
+  ldr pc, [sp, #ENTRY]
+  .balign 4
+2:
+  ldr r2, [sp, #GRAD]
   ldrd r6, r7, [r2]
   ldrd r8, r9, [r2, #GRADS]
   ldrd r10, r11, [r2, #(2 * GRADS)]
   ldrd r12, lr, [r2, #(3 * GRADS)]
-  ldr pc, [sp, #ENTRY]
-2:
-  first_pair
   ldr pc, [sp, #ENTRY]
   .balign 4
 3:
@@ -99,24 +102,20 @@ mcg_outer:
   pair
   pair
   ldr r2, [sp, #END]
-  cmp r0, r2
+  cmp r1, r2
   bne 3b
-  ldr r2, [sp, #GRAD]
-  strd r6, r7, [r2]
+  ldrd r2, r3, [sp, #GRAD]   /* and its end */
   strd r8, r9, [r2, #GRADS]
   strd r10, r11, [r2, #(2 * GRADS)]
   strd r12, lr, [r2, #(3 * GRADS)]
-  add r2, r2, #8
-  ldrd r3, r4, [sp, #LEFT]   /* and end */
-  ldr r5, [sp, #NEXT]
-  ldr r0, [sp, #X]
-  add r4, r4, r5
-  add r0, r0, r5
+  strd r6, r7, [r2], #8
+  ldrd r1, r4, [sp, #H]      /* and what x skips */
   str r2, [sp, #GRAD]
-  str r0, [sp, #X]
-  subs r3, r3, #2
-  strd r3, r4, [sp, #LEFT]
-  bne 1b
+  add r0, r0, r4
+  cmp r2, r3
+  beq 5f
+  ldr pc, [sp, #START]
+5:
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_outer, . - mcg_outer
@@ -125,15 +124,13 @@ mcg_outer:
   ldr r4, [r0]
   ldr r5, [r0, r2]
   add r0, r0, r2, lsl #1
-  sxtb16 r6, r4
-  sxtb16 r4, r4, ror #8
+  pkhbt r6, r4, r5, lsl #16
+  pkhtb r5, r5, r4, asr #16
+  sxtb16 r4, r6
+  sxtb16 r6, r6, ror #8
   sxtb16 r7, r5
-  sxtb16 r5, r5, ror #8
-  pkhbt r8, r6, r7, lsl #16
-  pkhbt r9, r4, r5, lsl #16
-  pkhtb r10, r7, r6, asr #16
-  pkhtb r11, r5, r4, asr #16
-  stmia r3!, {r8-r11}
+  sxtb16 r8, r5, ror #8
+  stmia r3!, {r4, r6-r8}
 .endm
 
   .section .text.mcg_outer_widen, "ax", %progbits
@@ -142,7 +139,7 @@ mcg_outer:
   .type mcg_outer_widen, %function
   .thumb_func
 mcg_outer_widen:
-  push {r4-r11, lr}
+  push {r4-r8, lr}
   tst r1, #1
   bne 2f
 1:
@@ -151,7 +148,7 @@ mcg_outer_widen:
   widen
   subs r1, r1, #2
   bgt 1b
-  pop {r4-r11, pc}
+  pop {r4-r8, pc}
   .size mcg_outer_widen, . - mcg_outer_widen
 
 #endif
