@@ -1,5 +1,6 @@
 /* Gradient and step of a bias: b -= RSH(sum over positions of h, k), kept within +-2^30. */
 #include "backward.h"
+#include "bias_update.h"
 #include "bias_update_mve.h"
 #include "fixed.h"
 #include "port.h"
@@ -17,7 +18,7 @@ static void sum_plain(const int8_t *h, int32_t positions, int32_t n, int32_t cha
 
 #define MOST 256 /* positions whose sums fit int16 */
 
-/* sum [8] of eight channels by pairs; 0 < positions <= MOST. */
+/* mcg_bias_sum by pairs. */
 static MCG_NOINLINE void sum_packed(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum) {
   uint32_t a = 0u, b = 0u, c = 0u, d = 0u;
   MCG_ROLLED for (; positions > 0; --positions, h += channels) {
@@ -31,13 +32,18 @@ static MCG_NOINLINE void sum_packed(const int8_t *h, int32_t positions, int32_t 
   sum[4] = mcg_low(c), sum[5] = mcg_low(d), sum[6] = mcg_high(c), sum[7] = mcg_high(d);
 }
 
+static void sum_some(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum) {
+  if (MCG_ASM) mcg_bias_sum(h, positions, channels, sum);
+  else sum_packed(h, positions, channels, sum);
+}
+
 /* The same for any number of positions. */
 static void sum_eight(const int8_t *h, int32_t positions, int32_t channels, int32_t *sum) {
-  sum_packed(h, mcg_min(positions, MOST), channels, sum);
+  sum_some(h, mcg_min(positions, MOST), channels, sum);
   while (positions > MOST) {
     int32_t more[8];
     positions -= MOST, h += MOST * channels;
-    sum_packed(h, mcg_min(positions, MOST), channels, more);
+    sum_some(h, mcg_min(positions, MOST), channels, more);
     MCG_ROLLED for (int32_t i = 0; i < 8; ++i) sum[i] += more[i];
   }
 }
@@ -51,6 +57,15 @@ MCG_RARE int32_t moved_wide(int32_t bias, int32_t sum, int32_t k) {
 static inline int32_t moved(int32_t bias, int32_t sum, int32_t k) {
   if (k <= 0 || k > 31) return moved_wide(bias, sum, k);
   return mcg_between(bias - ((sum >> k) + (sum >> (k - 1) & 1)), -MCG_BIAS_LIMIT, MCG_BIAS_LIMIT); /* both within 2^30 */
+}
+
+/* Moves channels from c on with shifts of the forward pass's; returns the first that is left. */
+static int32_t run(const mcg_bias_step_t *step, int32_t shift, int32_t c, int32_t channels, const int32_t *sum) {
+  const mcg_rate_t *r = step->rate;
+  if (!MCG_ASM || r->base != NULL) return c;
+  const mcg_bias_run_t s = {r->multiplier + c, sum + c, step->bias + c, r->shift + c, channels - c,
+                            r->first, r->second, r->most + shift};
+  return channels - mcg_bias_run(&s);
 }
 
 /* h [positions][channels], scratch int32 [channels] */
@@ -80,8 +95,9 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
     mcg_bias_step_mve(step, shift, channels, sum);
     return;
   }
-  int32_t *const bias = step->bias;
-  const mcg_rate_t rate = *step->rate;
   const int32_t first = MCG_WIDE ? mcg_bias_step_wide(step, shift, channels, sum) : 0;
-  MCG_ROLLED for (int32_t c = first; c < channels; ++c) bias[c] = moved(bias[c], sum[c], mcg_base(&rate, c) + shift);
+  MCG_ROLLED for (int32_t c = first; c < channels; ++c) {
+    c = run(step, shift, c, channels, sum);
+    if (c < channels) step->bias[c] = moved(step->bias[c], sum[c], mcg_base(step->rate, c) + shift);
+  }
 }
