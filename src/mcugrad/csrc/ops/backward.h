@@ -127,7 +127,8 @@ void mcg_bias_hold(const mcg_bias_step_t *step, int32_t shift, int32_t channels,
 /* The bias of output o, or its delta, less `by`. */
 void mcg_centre(const mcg_weight_step_t *step, int32_t o, int64_t by);
 
-/* Moves channels first ... first + n - 1 of a depthwise weight [taps][C] by grad [taps][n], and centres them. */
-void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad);
+/* Moves channels first ... first + n - 1 of a depthwise weight [taps][C] by grad [taps][n], which sum up so many positions,
+ * and centres them. */
+void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t positions, int32_t *grad);
 
 #endif

@@ -175,7 +175,7 @@ static void add_positions(const mcg_conv2d_t *p, const int8_t *h, int32_t o, int
 static void product(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
                     const mcg_weight_step_t *step, product_t *s) {
   const int32_t positions = p->out_h * p->out_w;
-  mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, s->moved, 0, 0, 0u, 0};
+  mcg_weight_rows_t rows = {s->first, s->n, positions, s->grad, s->number, s->moved, 0, 0, 0u};
   mcg_weight_rows_start(step, &rows);
   const uint16_t *order = step->p->order; /* x may hold the live channels alone, and p have no order */
   MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) {

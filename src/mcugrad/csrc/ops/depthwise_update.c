@@ -7,17 +7,11 @@
 
 #define CHANNELS 4
 
-static mcg_tap_t tap_at(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, int32_t ky, int32_t kx) {
-  ky *= p->dilation_h;
-  kx *= p->dilation_w;
-  const mcg_span_t y = mcg_span(ky, p->stride_h, p->pad_top, p->in_h, p->out_h);
-  const mcg_span_t z = mcg_span(kx, p->stride_w, p->pad_left, p->in_w, p->out_w);
-  const int32_t rows = mcg_max(y.last - y.first, 0), columns = mcg_max(z.last - z.first, 0);
-  mcg_tap_t t = {x, h, rows, columns, p->stride_h * p->in_w * p->in_c, p->out_w * p->in_c, p->stride_w * p->in_c, p->in_c};
-  if (rows == 0 || columns == 0) return t;
-  t.x += ((y.first * p->stride_h + ky - p->pad_top) * p->in_w + z.first * p->stride_w + kx - p->pad_left) * p->in_c;
-  t.h += (y.first * p->out_w + z.first) * p->in_c;
-  return t;
+/* Output positions along one side whose tap lies inside the input; {0, 0} for none. */
+static mcg_span_t inside(int32_t tap, int32_t dilation, int32_t stride, int32_t pad, int32_t size, int32_t outputs) {
+  const mcg_span_t span = mcg_span(tap * dilation, stride, pad, size, outputs);
+  const mcg_span_t none = {0, 0};
+  return span.first < span.last ? span : none;
 }
 
 /* grad [n] of the n channels from those that t names; middle [n] is taken off x. */
@@ -52,15 +46,43 @@ static MCG_NOINLINE void tap_packed(const mcg_tap_t *t, uint32_t even, uint32_t 
   grad[3] = a3;
 }
 
-static void tap(const mcg_tap_t *t, int32_t n, const int32_t *middle, int32_t *grad) {
-  if (!MCG_DUAL_MAC || n < CHANNELS) {
-    tap_plain(t, n, middle, grad);
-    return;
+/* Four channels, or n < 4. */
+typedef struct {
+  int32_t n, middle[CHANNELS];
+  uint32_t even, odd; /* pairs of -middle */
+} channels_t;
+
+static channels_t channels_at(const mcg_conv2d_t *p, const int16_t *mu, int32_t c) {
+  channels_t s = {mcg_min(CHANNELS, p->in_c - c), {0, 0, 0, 0}, 0u, 0u};
+  for (int32_t j = 0; j < s.n; ++j) s.middle[j] = p->x_zero + (mu != NULL ? mu[c + j] : 0);
+  s.even = mcg_pair(-s.middle[0], -s.middle[2]), s.odd = mcg_pair(-s.middle[1], -s.middle[3]);
+  return s;
+}
+
+static void tap(const mcg_tap_t *t, const channels_t *s, int32_t *grad) {
+  if (!MCG_DUAL_MAC || s->n < CHANNELS) tap_plain(t, s->n, s->middle, grad);
+  else if (MCG_ASM) mcg_depthwise_tap(t, s->even, s->odd, grad);
+  else tap_packed(t, s->even, s->odd, grad);
+}
+
+/* grad [kw][n] of row ky of the window; x and h at the first channel. */
+static MCG_APART void tap_row(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, int32_t ky, const channels_t *s,
+                              int32_t *grad) {
+  const mcg_span_t rows = inside(ky, p->dilation_h, p->stride_h, p->pad_top, p->in_h, p->out_h);
+  const int32_t pitch = p->in_w * p->in_c, across = p->out_w * p->in_c, step = p->stride_w * p->in_c;
+  const int32_t row = (rows.first * p->stride_h + ky * p->dilation_h - p->pad_top) * pitch;
+  mcg_tap_t t = {x, h, rows.last - rows.first, 0, p->stride_h * pitch, across, step, p->in_c};
+  for (int32_t kx = 0; kx < p->kernel_w; ++kx, grad += s->n) {
+    const mcg_span_t columns = inside(kx, p->dilation_w, p->stride_w, p->pad_left, p->in_w, p->out_w);
+    t.columns = columns.last - columns.first;
+    if (t.rows > 0 && t.columns > 0) {
+      t.x = x + row + columns.first * step + (kx * p->dilation_w - p->pad_left) * p->in_c;
+      t.h = h + rows.first * across + columns.first * p->in_c;
+      tap(&t, s, grad);
+    } else {
+      mcg_zero(grad, s->n);
+    }
   }
-  const uint32_t even = mcg_pair(-middle[0], -middle[2]), odd = mcg_pair(-middle[1], -middle[3]);
-  if (MCG_ASM && t->rows > 0 && t->columns > 0) mcg_depthwise_tap(t, even, odd, grad);
-  else if (MCG_ASM) mcg_zero(grad, CHANNELS);
-  else tap_packed(t, even, odd, grad);
 }
 
 /* x [in_h][in_w][C], h [out_h][out_w][C], mu [C] or null, scratch int32 [kh][kw][4] */
@@ -69,15 +91,8 @@ void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *
   if (MCG_WIDE && mcg_depthwise_update_wide(p, x, h, mu, step)) return;
   int32_t *grad = (int32_t *)scratch;
   for (int32_t c = 0; c < p->in_c; c += CHANNELS) {
-    const int32_t n = mcg_min(CHANNELS, p->in_c - c);
-    int32_t middle[CHANNELS] = {0, 0, 0, 0}, *to = grad;
-    for (int32_t j = 0; j < n; ++j) middle[j] = p->x_zero + (mu != NULL ? mu[c + j] : 0);
-    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
-      for (int32_t kx = 0; kx < p->kernel_w; ++kx, to += n) {
-        const mcg_tap_t t = tap_at(p, x + c, h + c, ky, kx);
-        tap(&t, n, middle, to);
-      }
-    }
-    mcg_depthwise_step(step, c, n, grad);
+    const channels_t s = channels_at(p, mu, c);
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) tap_row(p, x + c, h + c, ky, &s, grad + ky * p->kernel_w * s.n);
+    mcg_depthwise_step(step, c, s.n, p->out_h * p->out_w, grad);
   }
 }

@@ -196,7 +196,11 @@ void mcg_weight_rows_start(const mcg_weight_step_t *step, mcg_weight_rows_t *row
   rows->key = random_key(step);
   if (!MCG_ASM || p->residual_bits != 4 || (rows->first | p->live) % 2 != 0) return;
   rows->nibbles = rows->n & ~3;
-  for (rows->least = 2; rows->least <= 30 && 1 << (rows->least - 2) < rows->positions;) ++rows->least;
+}
+
+/* Whether the step (gradient + r) >> k stays within 2^14; each position adds less than 2^16 to the gradient. */
+static inline int is_bounded(int32_t k, int32_t positions) {
+  return (uint32_t)(k - 2) <= 28u && positions <= 1 << (k - 2);
 }
 
 /* mcg_step_nibbles; returns sum mu * change, mu [s->n] or null. */
@@ -213,14 +217,14 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
                      const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
   int32_t *grad = rows->grad, at = o * p->live + rows->first;
-  mcg_nibbles_t s = {rows->key + mcg_random_number((uint32_t)(o * p->total)), NULL, NULL, grad, rows->number, rows->nibbles, 0};
+  mcg_nibbles_t s = {NULL, NULL, grad, rows->number, rows->nibbles, 0, rows->key + mcg_random_number((uint32_t)(o * p->total))};
   if (!MCG_USES_MEANS) mu = NULL;
   MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, at += p->live, grad += MCG_GRADS) {
     int32_t done = 0;
     int64_t by = 0;
     if (MCG_ASM && s.n > 0) {
       s.k = mcg_base(p->rate, o) + rows->shift;
-      if (s.k >= rows->least && s.k <= 30) {
+      if (is_bounded(s.k, rows->positions)) {
         done = s.n, s.weight = step->weight + at, s.residual = (uint8_t *)step->residual + (at >> 1), s.grad = grad;
         by = step_nibbles(&s, grad, mu);
       }
@@ -275,7 +279,41 @@ static MCG_APART void move_columns_4(const run_t *run, const mcg_weight_params_t
   }
 }
 
-void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t *grad) {
+/* sum [4] of the weights of four channels over the taps, at most 256 */
+static void sum_columns(const int8_t *w, const mcg_weight_params_t *p, int32_t *sum) {
+  uint32_t even = 0u, odd = 0u;
+  MCG_ROLLED for (int32_t tap = 0; tap < p->taps; ++tap, w += p->live) {
+    const uint32_t v = mcg_load4(w);
+    even = mcg_sxtab16(even, v), odd = mcg_sxtab16_odd(odd, v);
+  }
+  sum[0] = mcg_low(even), sum[1] = mcg_low(odd), sum[2] = mcg_high(even), sum[3] = mcg_high(odd);
+}
+
+/* mcg_depthwise_step of four channels by mcg_step_columns; returns whether it could.  shift: without base[c]. */
+static MCG_APART int step_columns(const mcg_weight_step_t *step, int32_t first, int32_t positions, const int32_t *grad,
+                                  int32_t shift) {
+  const mcg_weight_params_t *p = step->p;
+  if (p->residual_bits != 4 || ((first | p->live) & 1) != 0 || p->taps > 256 || step->sum != NULL) return 0;
+  mcg_columns_t s = {{0u}, {0}, step->weight + first, (uint8_t *)step->residual + (first >> 1), grad, p->taps,
+                     random_key(step), p->live};
+  const int16_t *mu = MCG_USES_MEANS ? step->mu : NULL;
+  int32_t channel[4], before[4], after[4];
+  MCG_ROLLED for (int32_t i = 0; i < 4; ++i) {
+    const int32_t k = mcg_base(p->rate, first + i) + shift;
+    if (!is_bounded(k, positions)) return 0;
+    channel[i] = p->order != NULL ? p->order[first + i] : first + i;
+    s.number[i] = mcg_random_number((uint32_t)(channel[i] * p->taps));
+    s.factor[i] = -(int32_t)(1u << (32 - k));
+  }
+  if (mu != NULL) sum_columns(s.weight, p, before);
+  if (MCG_ASM) mcg_step_columns(&s);
+  if (mu == NULL) return 1;
+  sum_columns(s.weight, p, after);
+  MCG_ROLLED for (int32_t i = 0; i < 4; ++i) mcg_centre(step, channel[i], (int64_t)mu[first + i] * (after[i] - before[i]));
+  return 1;
+}
+
+void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n, int32_t positions, int32_t *grad) {
   const mcg_weight_params_t *p = step->p;
   int32_t more = 0;
   for (int32_t tap = 0; MCG_USES_SUMS && tap < p->taps; ++tap) more |= mcg_gather(step->sum, tap * p->live + first, n, grad + tap * n);
@@ -285,6 +323,7 @@ void mcg_depthwise_step(const mcg_weight_step_t *step, int32_t first, int32_t n,
   const int pairs = whole && p->residual_bits == 4 && ((first | n | p->live) & 1) == 0;
   if (!whole && hold_plane(step, first, n, grad, shift)) return;
   if (MCG_WIDE && whole && p->order == NULL && mcg_depthwise_step_wide(step, first, n, grad, shift, run.key)) return;
+  if (MCG_ASM && whole && n == 4 && step_columns(step, first, positions, grad, shift)) return;
   for (int32_t c = first, some; c < first + n; c += some) {
     int32_t channel[2], number[2], k[2], change[2];
     const int pair = pairs && (c & 1) == 0;

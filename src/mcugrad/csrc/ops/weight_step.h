@@ -8,17 +8,32 @@
 
 /* weight_step.S knows the order of the fields. */
 typedef struct {
-  uint32_t key;           /* of the random numbers, the row's share included */
   int8_t *weight;         /* [n] */
   uint8_t *residual;      /* [n / 2], low nibble first */
   const int32_t *grad;    /* [n], >> k within +-2^14 */
   const uint32_t *number; /* [n] the channel's share of the random numbers */
   int32_t n;              /* a multiple of four, at least 4 */
   int32_t k;              /* the gradient's shift, 2 ... 30 */
+  uint32_t key;           /* of the random numbers, the row's share included */
 } mcg_nibbles_t;
 
 /* W = (w << 4) + residual - ((grad + r) >> k), kept within +-2032; w = RSH(W, 4), residual = W - (w << 4).  Needs MCG_ASM. */
 void mcg_step_nibbles(const mcg_nibbles_t *s);
+
+/* Four channels of a depthwise weight; weight_step.S knows the order of the fields. */
+typedef struct {
+  uint32_t number[4]; /* the channels' shares of the random numbers */
+  int32_t factor[4];  /* -2^(32 - k) */
+  int8_t *weight;     /* [taps][live], from the first of the four on */
+  uint8_t *residual;  /* likewise, low nibble first */
+  const int32_t *grad; /* [taps][4], >> k within +-2^14 */
+  int32_t taps;
+  uint32_t key;       /* of the random numbers */
+  int32_t live;       /* even */
+} mcg_columns_t;
+
+/* mcg_step_nibbles for each tap.  Needs MCG_ASM. */
+void mcg_step_columns(const mcg_columns_t *s);
 
 #define MCG_GRADS 48 /* elements between the gradients of two outputs */
 
@@ -32,7 +47,6 @@ typedef struct {
   int32_t nibbles;        /* set by mcg_weight_rows_start: the first channels, for mcg_step_nibbles */
   int32_t shift;          /* likewise: k less base[o] */
   uint32_t key;           /* likewise */
-  int32_t least;          /* likewise: the k from which on they move so; each position adds less than 2^16 to a gradient */
 } mcg_weight_rows_t;
 
 /* Before the first outputs. */

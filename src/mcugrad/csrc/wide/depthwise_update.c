@@ -119,7 +119,7 @@ static void channels(update_t *u, const int8_t *x, const int8_t *h, const int16_
     for (int32_t r = 0; r < mcg_min(p->stride_w, p->in_w); ++r) add_products(u, row + r * p->in_c, n, iy, r);
   }
   for (int32_t tap = 0; tap < taps; ++tap) mcg_store_some(grad + tap * n, u->products[tap] - u->sums[tap] * middle, n);
-  mcg_depthwise_step(step, c, n, grad);
+  mcg_depthwise_step(step, c, n, p->out_h * p->out_w, grad);
 }
 
 int32_t mcg_depthwise_update_wide(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
