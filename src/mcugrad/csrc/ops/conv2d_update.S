@@ -1,4 +1,5 @@
-/* void mcg_outer(const mcg_outer_t *s), void mcg_outer_widen(h, pairs, pitch, to): see weight_step.h.
+/* void mcg_outer(const mcg_outer_t *s), void mcg_outer_widen(h, pairs, pitch, to), void mcg_outer_turn(const mcg_turn_t *s):
+ * see weight_step.h.
  *
  *   r0 x   r1 h   r2, r3 x of two channels   r4, r5 h of two outputs   r6-r12, lr sums: channels 0, 1 of outputs 0, 1, 2, 3
  */
@@ -150,5 +151,38 @@ mcg_outer_widen:
   bgt 1b
   pop {r4-r8, pc}
   .size mcg_outer_widen, . - mcg_outer_widen
+
+/* r0 x   r1 pairs   r2 pitch   r3, r4 where pairs of channels go   r5-r8 what is added */
+  .section .text.mcg_outer_turn, "ax", %progbits
+  .balign 4
+  .global mcg_outer_turn
+  .type mcg_outer_turn, %function
+  .thumb_func
+mcg_outer_turn:
+  push {r4-r11, lr}
+  ldm r0, {r0-r6}
+  ldrd r7, r8, [r5]
+  ssub16 r7, r6, r7
+  ssub16 r8, r6, r8
+  pkhbt r5, r7, r7, lsl #16
+  pkhtb r6, r7, r7, asr #16
+  pkhbt r7, r8, r8, lsl #16
+  pkhtb r8, r8, r8, asr #16
+1:
+  ldr r9, [r0]
+  ldr r10, [r0, r2]
+  add r0, r0, r2, lsl #1
+  pkhbt r11, r9, r10, lsl #16
+  pkhtb r10, r10, r9, asr #16
+  sxtab16 r9, r5, r11
+  sxtab16 r11, r6, r11, ror #8
+  strd r9, r11, [r3], #8
+  sxtab16 r9, r7, r10
+  sxtab16 r11, r8, r10, ror #8
+  strd r9, r11, [r4], #8
+  subs r1, r1, #1
+  bne 1b
+  pop {r4-r11, pc}
+  .size mcg_outer_turn, . - mcg_outer_turn
 
 #endif

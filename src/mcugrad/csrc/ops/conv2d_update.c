@@ -105,17 +105,32 @@ static MCG_APART void turn_tap(const mcg_conv2d_t *p, const int8_t *x, int32_t k
   if (count & 1) to[2 * count - 1] = 0;
 }
 
+/* Where channel j of s->x begins. */
+static inline int16_t *turned(const product_t *s, int32_t j) { return s->x + (j >> 1) * 2 * s->most + 2 * (j & 1); }
+
+/* The first channels of s->x, four at a time, of an even number of positions; returns how many. */
+static int32_t turn_fours(const mcg_conv2d_t *p, const int8_t *x, const product_t *s, int32_t count) {
+  const int32_t off = -p->x_zero;
+  mcg_turn_t t = {x + s->first, count >> 1, p->in_c, s->x, s->x + 2 * s->most, s->mu, mcg_pair(off, off)};
+  int32_t j = 0;
+  MCG_ROLLED for (; MCG_ASM && j + 4 <= s->n; j += 4, t.x += 4, t.mu += 4, t.to += 4 * s->most, t.next += 4 * s->most) {
+    mcg_outer_turn(&t);
+  }
+  return j;
+}
+
 /* s->x of `count` positions from `at` on. */
 static void turn(const mcg_conv2d_t *p, const int8_t *x, const product_t *s, int32_t at, int32_t count) {
-  for (int32_t j = 0; j < s->n + (s->n & 1); ++j) {
+  const int pointwise = !MCG_USES_WINDOW_UPDATES || mcg_is_pointwise(p);
+  int32_t j = pointwise && p->order == NULL && (count & 1) == 0 ? turn_fours(p, x + at * p->in_c, s, count) : 0;
+  for (; j < s->n + (s->n & 1); ++j) {
     const int32_t k = j < s->n ? j : 0, input = s->first + k; /* what no input is left for is computed for nothing */
     const int32_t off = p->x_zero + s->mu[k];
-    int16_t *const to = s->x + (j >> 1) * 2 * s->most + 2 * (j & 1);
-    if (!MCG_USES_WINDOW_UPDATES || mcg_is_pointwise(p)) {
-      turn_channel(x + at * p->in_c + channel(p, input), count, p->in_c, off, to);
+    if (pointwise) {
+      turn_channel(x + at * p->in_c + channel(p, input), count, p->in_c, off, turned(s, j));
     } else {
       const int32_t tap = input / p->in_c;
-      turn_tap(p, x + input % p->in_c, tap / p->kernel_w, tap % p->kernel_w, at, count, off, to);
+      turn_tap(p, x + input % p->in_c, tap / p->kernel_w, tap % p->kernel_w, at, count, off, turned(s, j));
     }
   }
 }
@@ -199,31 +214,41 @@ static void product(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, con
   }
 }
 
-/* Every input in turn, those under all taps as the channels of a 1x1 convolution. */
+/* Every input in turn, of a weight that has one tap. */
 static void products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t inputs,
                      const mcg_weight_step_t *step, void *scratch) {
-  const int32_t taps = p->kernel_h * p->kernel_w, most = mcg_min((p->out_h * p->out_w + 1) & ~1, MOST);
+  product_t s;
+  s.inputs = inputs, s.most = mcg_min((p->out_h * p->out_w + 1) & ~1, MOST);
+  s.grad = (int32_t *)scratch;
+  s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
+  s.h = (int16_t *)(s.number + inputs);
+  s.x = s.h + OUTPUTS * mcg_min(POSITIONS, s.most);
+  s.moved = (int32_t *)(void *)(s.x + inputs * s.most);
+  for (s.first = 0; s.first < step->p->live; s.first += inputs) {
+    s.n = mcg_min(inputs, step->p->live - s.first);
+    product(p, x, h, mu, step, &s);
+  }
+}
+
+/* The inputs under all taps as the channels of a 1x1 convolution. */
+static MCG_APART void flat_products(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t inputs,
+                          const mcg_weight_step_t *step, void *scratch) {
+  const int32_t taps = p->kernel_h * p->kernel_w;
   mcg_weight_params_t flat = *step->p;
   mcg_weight_step_t whole = *step;
   flat.taps = 1, flat.live = (int16_t)(flat.live * taps), flat.total = (int16_t)(flat.total * taps);
   whole.p = &flat;
-  product_t s = {inputs, most, NULL, NULL, (int32_t *)scratch, NULL, NULL, 0, 0, {0}};
-  s.number = (uint32_t *)scratch + (OUTPUTS - 1) * MCG_GRADS + inputs;
-  s.h = (int16_t *)(s.number + inputs);
-  s.x = s.h + OUTPUTS * mcg_min(POSITIONS, most);
-  s.moved = (int32_t *)(void *)(s.x + s.inputs * most);
-  for (; s.first < flat.live; s.first += s.inputs) {
-    s.n = mcg_min(s.inputs, flat.live - s.first);
-    product(p, x, h, mu, &whole, &s);
-  }
+  products(p, x, h, mu, inputs, &whole, scratch);
 }
 
 /* x [in_h][in_w][in_c], h [out_h][out_w][out_c], mu [groups * live] or null; scratch: int32 [live], or that of product_t */
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t together,
                        const mcg_weight_step_t *step, void *scratch) {
   if (MCG_WIDE && mcg_conv2d_update_wide(p, x, h, mu, step)) return;
-  const int dense = MCG_USES_WINDOW_UPDATES && p->groups == 1 && p->order == NULL && step->p->order == NULL &&
+  if (!MCG_USES_MEANS) mu = NULL;
+  const int dense = p->groups == 1 && p->order == NULL && step->p->order == NULL &&
                     p->kernel_h * p->kernel_w * step->p->total <= INT16_MAX;
-  if (mcg_is_pointwise(p) || dense) products(p, x, h, mu, together, step, scratch);
-  else if (MCG_USES_WINDOW_UPDATES) update_plain(p, x, h, mu, step, (int32_t *)scratch);
+  if (!MCG_USES_WINDOW_UPDATES || mcg_is_pointwise(p)) products(p, x, h, mu, together, step, scratch);
+  else if (dense) flat_products(p, x, h, mu, together, step, scratch);
+  else update_plain(p, x, h, mu, step, (int32_t *)scratch);
 }

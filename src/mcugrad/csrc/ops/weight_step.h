@@ -74,4 +74,17 @@ void mcg_outer(const mcg_outer_t *s);
 /* to [pairs][4][2] from `pairs` times two rows of h, `pitch` apart, their first four elements; pairs > 0.  Needs MCG_ASM. */
 void mcg_outer_widen(const int8_t *h, int32_t pairs, int32_t pitch, int16_t *to);
 
+/* Four channels of x for mcg_outer; conv2d_update.S knows the order of the fields. */
+typedef struct {
+  const int8_t *x;
+  int32_t pairs;      /* of positions, at least 1 */
+  int32_t pitch;      /* of x */
+  int16_t *to, *next; /* where the first two channels go, and the others */
+  const int16_t *mu;  /* [4], at an address that is a multiple of four */
+  uint32_t less;      /* what is added to x, less mu: both lanes */
+} mcg_turn_t;
+
+/* Needs MCG_ASM. */
+void mcg_outer_turn(const mcg_turn_t *s);
+
 #endif
