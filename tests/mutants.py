@@ -19,6 +19,7 @@ FINITE = "tests/test_gradients.py::test_real_gradients_equal_finite_differences"
 NUMERICS = "tests/test_numerics.py"
 KERNELS = ("tests/test_ops.py", "-k")
 BITS = "test_kernel_gives_the_bits_of_the_integer_semantics_at_every_alignment and zig and"
+LIMITS = ("tests/test_backward_kernels.py", "-k", "limits and m7")
 HALVES = ("tests/test_backward_kernels.py", "-k", "(real_size or beyond) and m7")
 
 HEAD_ORDER_OLD = """        if back:
@@ -793,6 +794,62 @@ MUTANTS = (
         "kh <= p->pad_top + 5 &&",
         HALVES,
         "a window whose taps have no place goes another way",
+    ),
+    Mutant(
+        "step-floor-of-int8",
+        "csrc/ops/weight_step.S",
+        "#define FLOOR (0xFFFF - 2 * 16 * 127)",
+        "#define FLOOR (0xFFFF - 2 * 16 * 127 - 16)",
+        LIMITS,
+        "-128 is no weight",
+    ),
+    Mutant(
+        "step-beyond-its-lane",
+        "csrc/ops/weight_step.c",
+        "positions <= 1 << (k - 2)",
+        "positions <= 1 << (k + 2)",
+        LIMITS,
+        "a step that leaves 16 bits moves the weight above, too",
+    ),
+    Mutant(
+        "taps-share-random-numbers",
+        "csrc/ops/weight_step.S",
+        "  add r11, r11, lr\n",
+        "",
+        LIMITS,
+        "each tap of a depthwise weight has its own random number",
+    ),
+    Mutant(
+        "bias-truncates-on-the-core",
+        "csrc/ops/bias_update.S",
+        "adc r9, r9, #0 ",
+        "add r9, r9, #0 ",
+        LIMITS,
+        "the step of a bias is rounded to nearest",
+    ),
+    Mutant(
+        "bias-beyond-its-limit",
+        "csrc/ops/bias_update.S",
+        "  bhi 4f\n",
+        "",
+        LIMITS,
+        "a bias stays within its limits",
+    ),
+    Mutant(
+        "gradient-skips-no-positions",
+        "csrc/ops/conv2d_update.S",
+        "  sub r8, r8, r7, lsl #3\n",
+        "  mov r8, #0\n",
+        LIMITS,
+        "a part of the positions begins elsewhere in each pair of channels",
+    ),
+    Mutant(
+        "mean-of-another-channel",
+        "csrc/ops/conv2d_update.S",
+        "ssub16 r8, r6, r8",
+        "ssub16 r8, r6, r7",
+        LIMITS,
+        "each channel has its own mean",
     ),
     Mutant(
         "quarters-with-gaps",

@@ -12,10 +12,10 @@ from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE
 from mcugrad.ops.backprop import Chain, shifted
-from mcugrad.ops.example_grad import Shape, Sketch, chain, convolution, depthwise, weight_update
+from mcugrad.ops.example_grad import Shape, Sketch, bias_update, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import Update
-from mcugrad.quant.affine import mbqm
+from mcugrad.quant.affine import BIAS_LIMIT, mbqm
 
 LIVE = tuple(range(1, 96, 3))
 LAYERS = (
@@ -74,6 +74,12 @@ HALVES = (  # of stride 2: 2x2 gradients at every position, by planes where wind
     Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (0, 0, 1, 1))),
     Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (1, 1, 2, 2), (2, 2))),
 )
+BIASES = (  # gradient, and shifts inside and at both ends of 1 ... 31, made of the forward pass's
+    ((1, 19, 17, 19), -15),
+    ((1, 4, 4, 16), -19),
+    ((1, 8, 9, 13), 9),
+)
+ENDS = {"x": (-128, 127), "h": (-127, 127), "weight": (-127, 127), "bias": (-BIAS_LIMIT, BIAS_LIMIT), "mu": (-255, 255)}
 STEPS = 100
 
 
@@ -94,6 +100,12 @@ def chains():
 def updates():
     for i, shape in enumerate((*LAYERS, *SEPARATE)):
         yield weight_update(2000 + i, shape, (8, 4, 0)[i % 3], 4, i % 2 == 1, shape in SEPARATE)
+    for i, (shape, base) in enumerate(BIASES):
+        yield bias_update(2100 + 2 * i, shape, base)
+    for i, (size, base) in enumerate(product((1, 4, 8), (0, -3, 3))):
+        around = Window((3, 3), (1, 1), (1, 1, 1, 1))
+        yield weight_update(2200 + i, Shape(size, size, 12, 8), 4, base, i % 2 == 1)
+        yield weight_update(2300 + i, Shape(size, size, 8, 8, around), 4, base, i % 2 == 0, True)
 
 
 CASES = [
@@ -154,10 +166,23 @@ def test_a_depthwise_gradient_one_beyond_the_limit_is_clamped_and_counted(librar
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.op is Update], ids=lambda c: c.name)
+def test_parameters_at_their_limits_move_by_the_largest_gradients(case, library):
+    """All positions of a channel pull the same way, parameters stand at their ends."""
+    contents = case.contents(0)
+    for value, (low, high) in ((v, ENDS[v.name]) for v in contents if v.name in ENDS):
+        signs = contents[value][:, :1, :1] if value.name in "xh" else contents[value]
+        low, high = (-32767, 32767) if value.type.dtype == "s16" and value.name == "bias" else (low, high)
+        ends = np.where(signs < 0, low, high).astype(contents[value].dtype)
+        contents[value] = np.broadcast_to(ends, contents[value].shape).copy()
+    assert same(run(case, library, contents, alignment=3), expected(case, contents))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op is Update], ids=lambda c: c.name)
 def test_parameters_stay_equal_over_many_updates(case, library):
     """The step number, and with it every random number, changes; so does the sign of the gradient."""
     contents = case.contents(0)
-    h, control = case.node.inputs[1], np.array(control_of(case, contents))
+    h = next(v for v in contents if v.name == "h")
+    control = np.array(control_of(case, contents))
     machine = Run(case, library)
     for step in range(STEPS):
         control[1] = step
