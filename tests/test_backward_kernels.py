@@ -169,9 +169,9 @@ def test_a_depthwise_gradient_one_beyond_the_limit_is_clamped_and_counted(librar
 def test_parameters_at_their_limits_move_by_the_largest_gradients(case, library):
     """All positions of a channel pull the same way, parameters stand at their ends."""
     contents = case.contents(0)
-    for value, (low, high) in ((v, ENDS[v.name]) for v in contents if v.name in ENDS):
+    for value in [v for v in contents if v.name in ENDS]:
         signs = contents[value][:, :1, :1] if value.name in "xh" else contents[value]
-        low, high = (-32767, 32767) if value.type.dtype == "s16" and value.name == "bias" else (low, high)
+        low, high = (-32767, 32767) if (value.name, value.type.dtype) == ("bias", "s16") else ENDS[value.name]
         ends = np.where(signs < 0, low, high).astype(contents[value].dtype)
         contents[value] = np.broadcast_to(ends, contents[value].shape).copy()
     assert same(run(case, library, contents, alignment=3), expected(case, contents))

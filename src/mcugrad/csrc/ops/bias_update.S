@@ -32,7 +32,7 @@
   .type mcg_bias_sum, %function
   .thumb_func
 mcg_bias_sum:
-  push {r4-r11, lr}
+  push {r3-r11, lr}           /* and room for an address */
   rsb r4, r1, #0
   and r4, r4, #(UNROLLED - 1)
   mov r5, #POSITION_BYTES
@@ -42,7 +42,8 @@ mcg_bias_sum:
   mov r5, #0
   mov r6, #0
   mov r7, #0
-  bx r8
+  str r8, [sp]
+  ldr pc, [sp]
   .balign 4
 3:
   .rept UNROLLED
@@ -52,7 +53,7 @@ mcg_bias_sum:
   bgt 3b
   store r4, r5
   store r6, r7
-  pop {r4-r11, pc}
+  pop {r3-r11, pc}
   .size mcg_bias_sum, . - mcg_bias_sum
 
 /* r0 multiplier   r1 sum   r2 bias   r3 shift   r4 left   r5 first   r6 second   r7 most   r10 k */

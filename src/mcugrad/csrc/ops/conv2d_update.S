@@ -79,7 +79,7 @@ mcg_outer:
 4:
   strd r10, r11, [sp, #END] /* and start */
   str r5, [sp, #ENTRY]
-  bx r11
+  ldr pc, [sp, #START]
   .balign 4
 1:
   first_pair

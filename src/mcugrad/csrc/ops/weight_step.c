@@ -309,7 +309,9 @@ static MCG_APART int step_columns(const mcg_weight_step_t *step, int32_t first, 
   if (MCG_ASM) mcg_step_columns(&s);
   if (mu == NULL) return 1;
   sum_columns(s.weight, p, after);
-  MCG_ROLLED for (int32_t i = 0; i < 4; ++i) mcg_centre(step, channel[i], (int64_t)mu[first + i] * (after[i] - before[i]));
+  MCG_ROLLED for (int32_t i = 0; i < 4; ++i) {
+    mcg_centre(step, channel[i], (int64_t)mu[first + i] * (after[i] - before[i]));
+  }
   return 1;
 }
 
