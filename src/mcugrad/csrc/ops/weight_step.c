@@ -203,14 +203,25 @@ static inline int is_bounded(int32_t k, int32_t positions) {
   return (uint32_t)(k - 2) <= 28u && positions <= 1 << (k - 2);
 }
 
+/* sum mu * w of n weights, a multiple of four, at most MCG_GRADS. */
+static MCG_APART int32_t weigh_fours(const int16_t *mu, const int8_t *w, int32_t n) {
+  int32_t sum = 0;
+  MCG_ROLLED for (; n > 0; n -= 4, mu += 4, w += 4) {
+    const uint32_t v = mcg_load4(w), low = mcg_load4(mu), high = mcg_load4(mu + 2);
+    const uint32_t even = mcg_sxtb16(v), odd = mcg_sxtb16_odd(v);
+    sum = mcg_smlabb(even, low, sum);
+    sum = mcg_smlabt(odd, low, sum);
+    sum = mcg_smlatb(even, high, sum);
+    sum = mcg_smlatt(odd, high, sum);
+  }
+  return sum;
+}
+
 /* mcg_step_nibbles; returns sum mu * change, mu [s->n] or null. */
-static int64_t step_nibbles(const mcg_nibbles_t *s, int32_t *grad, const int16_t *mu) {
-  int8_t old[MCG_GRADS];
-  MCG_ROLLED for (int32_t j = 0; mu != NULL && j < s->n; ++j) old[j] = s->weight[j];
+static int32_t step_nibbles(const mcg_nibbles_t *s, const int16_t *mu) {
+  const int32_t before = mu != NULL ? weigh_fours(mu, s->weight, s->n) : 0;
   if (MCG_ASM) mcg_step_nibbles(s);
-  if (mu == NULL) return 0;
-  MCG_ROLLED for (int32_t j = 0; j < s->n; ++j) grad[j] = s->weight[j] - old[j];
-  return weigh(mu, s->n, grad);
+  return mu != NULL ? weigh_fours(mu, s->weight, s->n) - before : 0;
 }
 
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
@@ -226,7 +237,7 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
       s.k = mcg_base(p->rate, o) + rows->shift;
       if (is_bounded(s.k, rows->positions)) {
         done = s.n, s.weight = step->weight + at, s.residual = (uint8_t *)step->residual + (at >> 1), s.grad = grad;
-        by = step_nibbles(&s, grad, mu);
+        by = step_nibbles(&s, mu);
       }
       s.key += mcg_random_number((uint32_t)p->total);
     }
