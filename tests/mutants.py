@@ -550,8 +550,8 @@ MUTANTS = (
     Mutant(
         "c-partial-sum-starts-over",
         "csrc/ops/weight_step.c",
-        "s->add && i < n",
-        "0 && i < n",
+        "  if (s->add) {\n",
+        "  if (0) {\n",
         (*KERNELS, f"{BITS} Accumulate"),
         "the parts of a gradient add up",
     ),

@@ -105,7 +105,8 @@ void mcg_chain_block(const mcg_chain_t *chain, const mcg_block_t *block);
 /* Runs the stages on row `row` of a gradient, acc [n]. */
 void mcg_chain_row(const mcg_chain_t *chain, int32_t row, int32_t n, int32_t *acc);
 
-/* Adds the calls before to grad [n], elements from `at` on of the parameter; non-zero: more calls follow. */
+/* Adds the calls before to grad [n], elements from `at` on of the parameter.  Non-zero: more calls follow, for which the
+ * sum is kept; grad is none. */
 int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad);
 
 /* Moves channels first ... first + n - 1 (as the weight counts them) of output o and tap `tap` of a convolution's weight

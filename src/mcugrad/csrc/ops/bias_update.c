@@ -65,7 +65,7 @@ static int32_t run(const mcg_bias_step_t *step, int32_t shift, int32_t c, int32_
   if (!MCG_ASM || r->base != NULL) return c;
   const mcg_bias_run_t s = {r->multiplier + c, sum + c, step->bias + c, r->shift + c, channels - c,
                             r->first, r->second, r->most + shift};
-  return channels - mcg_bias_run(&s);
+  return MCG_ASM ? channels - mcg_bias_run(&s) : c;
 }
 
 /* h [positions][channels], scratch int32 [channels] */

@@ -112,11 +112,11 @@ static inline int16_t *turned(const product_t *s, int32_t j) { return s->x + (j 
 static int32_t turn_fours(const mcg_conv2d_t *p, const int8_t *x, const product_t *s, int32_t count) {
   const int32_t off = -p->x_zero;
   mcg_turn_t t = {x + s->first, count >> 1, p->in_c, s->x, s->x + 2 * s->most, s->mu, mcg_pair(off, off)};
-  int32_t j = 0;
-  MCG_ROLLED for (; MCG_ASM && j + 4 <= s->n; j += 4, t.x += 4, t.mu += 4, t.to += 4 * s->most, t.next += 4 * s->most) {
-    mcg_outer_turn(&t);
+  const int32_t fours = MCG_ASM ? s->n & ~3 : 0;
+  MCG_ROLLED for (int32_t j = 0; j < fours; j += 4, t.x += 4, t.mu += 4, t.to += 4 * s->most, t.next += 4 * s->most) {
+    if (MCG_ASM) mcg_outer_turn(&t);
   }
-  return j;
+  return fours;
 }
 
 /* s->x of `count` positions from `at` on. */

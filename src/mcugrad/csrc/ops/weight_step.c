@@ -146,9 +146,13 @@ static int64_t weigh(const int16_t *mu, int32_t n, const int32_t *change) {
 
 int32_t mcg_gather(const mcg_sum_t *s, int32_t at, int32_t n, int32_t *grad) {
   if (s == NULL) return 0;
-  int32_t *sum = s->sum + at;
-  MCG_COMPACT for (int32_t i = 0; s->add && i < n; ++i) grad[i] += sum[i];
-  MCG_COMPACT for (int32_t i = 0; s->more && i < n; ++i) sum[i] = grad[i];
+  int32_t *const sum = s->sum + at, *const to = s->more ? sum : grad;
+  const int32_t *const from = s->more ? grad : sum;
+  if (s->add) {
+    MCG_COMPACT for (int32_t i = 0; i < n; ++i) to[i] += from[i];
+  } else if (s->more) {
+    MCG_COMPACT for (int32_t i = 0; i < n; ++i) to[i] = from[i];
+  }
   return s->more;
 }
 
