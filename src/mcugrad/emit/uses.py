@@ -55,6 +55,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "DEPTHWISE_TAPS"
     if kernel.function == "mcg_depthwise_input_grad" and _has_quarters(window):
         yield "DEPTHWISE_QUARTERS"
+    if kernel.function == "mcg_depthwise_input_grad" and _has_halves(window):
+        yield "DEPTHWISE_HALVES"
 
 
 def _has_gaps(p: _Fields) -> bool:
@@ -73,8 +75,14 @@ def _has_quarters(p: _Fields) -> bool:
     high = p["in_h"] > 1 and (p["in_h"] + 1) // 2 == p["out_h"]
     broad = p["in_w"] == 2 * p["out_w"] and p["out_w"] % _LANES == 0 and 2 * p["in_w"] <= _POSITIONS
     axes = ((p["kernel_h"], p["pad_top"]), (p["kernel_w"], p["pad_left"]))
-    fits = axes == ((3, 1), (3, 1)) or all(kernel > 4 and pad <= 2 and kernel <= pad + 4 for kernel, pad in axes)
+    fits = all(kernel > 4 and pad <= 2 and kernel <= pad + 4 for kernel, pad in axes)
     return bool(halves and high and broad and fits)
+
+
+def _has_halves(p: _Fields) -> bool:
+    """has_halves of csrc/ops/depthwise_input_grad.c"""
+    taps = p["kernel_h"] == p["kernel_w"] == 3 and not _has_gaps(p)
+    return bool(taps and p["stride_h"] == p["stride_w"] == 2 and p["pad_left"] == 1 and p["in_w"] == 2 * p["out_w"])
 
 
 def _is_pointwise(p: _Fields) -> bool:

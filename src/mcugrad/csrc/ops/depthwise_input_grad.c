@@ -1,6 +1,7 @@
 /* Input gradient of a depthwise convolution, a few channels of a few rows at a time: a[c] = sum over taps of w * h. */
 #include "backward.h"
 #include "chain_quad.h"
+#include "depthwise_halves.h"
 #include "depthwise_input_grad_mve.h"
 #include "depthwise_plane.h"
 #include "depthwise_span.h"
@@ -224,9 +225,10 @@ static MCG_APART void spread_taps(const mcg_conv2d_t *p, const int8_t *weight, i
   }
 }
 
-/* Whether mcg_plane_quarters takes all four at once. */
-static int is_joint(const mcg_conv2d_t *p) {
-  return p->kernel_h == 3 && p->kernel_w == 3 && p->pad_top == 1 && p->pad_left == 1;
+/* Whether mcg_depthwise_halves may take it. */
+static int has_halves(const mcg_conv2d_t *p) {
+  const int32_t taps = p->kernel_h == 3 && p->kernel_w == 3 && p->dilation_h == 1 && p->dilation_w == 1;
+  return taps && p->stride_h == 2 && p->stride_w == 2 && p->pad_left == 1 && p->in_w == 2 * p->out_w;
 }
 
 /* Whether the gradient is that of 2x2 at every position of h, the last row perhaps of 1x2, and every other tap is at most a 3x3
@@ -236,7 +238,7 @@ static int has_quarters(const mcg_conv2d_t *p) {
   const int wide = kh > 4 && kw > 4 && p->pad_top <= 2 && p->pad_left <= 2 && kh <= p->pad_top + 4 && kw <= p->pad_left + 4;
   const int high = p->in_h > 1 && (p->in_h + 1) >> 1 == p->out_h;
   const int broad = p->in_w == 2 * p->out_w && p->out_w % 4 == 0 && 2 * p->in_w <= POSITIONS;
-  return high && broad && p->stride_h == 2 && p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide || is_joint(p));
+  return high && broad && p->stride_h == 2 && p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && wide;
 }
 
 /* Four channels of a block of `g`, as words of int8; 0, having stored nothing, where their sums are needed themselves: a
@@ -265,9 +267,9 @@ static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int
   const int32_t kernel_h = halves ? 3 : p->kernel_h, kernel_w = halves ? 3 : p->kernel_w;
   const int32_t pad_top = halves ? 1 : kernel_h - 1 - p->pad_top, pad_left = halves ? 1 : kernel_w - 1 - p->pad_left;
   int16_t *const planes = (int16_t *)scratch + (most * line + halves * TAPS) / 2;
-  const uint8_t joint = halves && is_joint(p), five = halves && p->kernel_h < p->pad_top + 4;
+  const uint8_t five = halves && p->kernel_h < p->pad_top + 4;
   mcg_plane_t g = {kernel_h, kernel_w, 1, 1, pad_top, pad_left, p->out_h, p->out_w, p->in_w >> halves, p->in_c, p->out_h,
-                   0, 1, 1, joint, five, CHANNELS << halves, line << halves, 0, 0, planes, 0, 0, 0, MCG_BY_ROWS};
+                   0, 1, 1, five, CHANNELS << halves, line << halves, 0, 0, planes, 0, 0, 0, MCG_BY_ROWS};
   if (!mcg_plane_fits(&g)) return b->first < p->in_c; /* all of it */
   if (MCG_ASM) mcg_chain_clear_q();
   if (halves) mcg_clear(planes - TAPS / 2, TAPS / 2);
@@ -289,8 +291,11 @@ void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8
   mcg_chain_start(chain);
   const int unit = p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 && p->dilation_w == 1;
   const int fits = unit || (MCG_USES_DEPTHWISE_QUARTERS && has_quarters(p));
-  const int planes = MCG_ASM && !MCG_MVE && fits && mcg_chain_is_plain(chain, p->in_c);
+  const int plain = MCG_ASM && !MCG_MVE && mcg_chain_is_plain(chain, p->in_c), planes = plain && fits;
+  const int halves = MCG_USES_DEPTHWISE_HALVES && plain && has_halves(p);
+  const int32_t rows = mcg_block_rows(p, POSITIONS), bytes = 4 * CHANNELS * rows * p->in_w + room(p, rows);
   mcg_block_t b = {NULL, 0, 0, p->in_h, p->in_w, p->in_c, p->in_c, 0};
-  if (!planes) by_spans(p, h, weight, chain, scratch, &b);
+  if (!planes && !halves) by_spans(p, h, weight, chain, scratch, &b);
   while (planes && in_planes(p, h, weight, chain, scratch, &b)) by_spans(p, h, weight, chain, scratch, &b);
+  while (halves && mcg_depthwise_halves(p, h, weight, chain, scratch, bytes, &b)) by_spans(p, h, weight, chain, scratch, &b);
 }

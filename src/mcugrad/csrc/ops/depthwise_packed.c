@@ -263,7 +263,7 @@ int32_t mcg_depthwise_packed(const mcg_conv2d_t *p, const mcg_rows_t *r, const i
   const int within = p->pad_top < p->kernel_h && (p->out_h - 1) * p->stride_h - p->pad_top < p->in_h; /* every window */
   uint8_t scaled = 1; /* whether the shifts suit mcg_depthwise_row_3x3_* */
   mcg_plane_t g = {p->kernel_h, p->kernel_w, p->stride_h, p->stride_w, p->pad_top, p->pad_left, p->in_h, p->in_w, p->out_w,
-                   p->in_c, r->x_rows, p->x_zero, 0, 0, 0, 0, p->out_c, p->out_w * p->out_c, 0, 0, (int16_t *)scratch, 0, 0, 0,
+                   p->in_c, r->x_rows, p->x_zero, 0, 0, 0, p->out_c, p->out_w * p->out_c, 0, 0, (int16_t *)scratch, 0, 0, 0,
                    MCG_BY_ROWS};
   if (p->in_c < MCG_LANES || !mcg_plane_fits(&g) || (small && !within)) return 0;
   MCG_ROLLED for (int32_t c = 0; c < p->in_c; ++c) {

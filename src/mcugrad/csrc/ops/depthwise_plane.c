@@ -18,7 +18,7 @@ int32_t mcg_plane_fits(const mcg_plane_t *g) {
 static mcg_plane_kind_t kind_of(const mcg_plane_t *g) {
   const int32_t kernel = g->kernel_w;
   const int around = g->kernel_h == kernel && g->stride_h == 1 && g->stride_w == 1 && g->pad_left == kernel / 2;
-  const int four = MCG_ASM && !g->joint && g->in_h == FOUR && g->in_w == FOUR && g->rows == FOUR && g->in_rows >= FOUR;
+  const int four = MCG_ASM && g->in_h == FOUR && g->in_w == FOUR && g->rows == FOUR && g->in_rows >= FOUR;
   if (!g->scaled || !around || g->in_w != g->out_w) return MCG_BY_ROWS;
   if (four && g->pad_top == kernel / 2 && (kernel == 3 || kernel == 5)) return MCG_FOUR;
   return kernel == 3 && g->out_w % MCG_QUAD == 0 ? MCG_SQUARE : MCG_BY_ROWS;
@@ -130,7 +130,6 @@ static void sum_windows(const mcg_plane_t *g, mcg_depthwise_row_t *s, int32_t ro
   }
   s->quads = g->out_w / MCG_QUAD, s->rows = g->rows;
   if (!MCG_ASM) square_in_c(s);
-  else if (MCG_USES_DEPTHWISE_QUARTERS && g->joint) mcg_depthwise_quarters_3(s);
   else if (rows == 2) mcg_depthwise_square_2(s);
   else mcg_depthwise_square(s);
 }
@@ -177,42 +176,12 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
   else fill_columns(g, x), sum_windows(g, s, 3);
 }
 
-/* to [2] of each channel, `plane` elements apart: the pair of both taps. */
-static MCG_APART void put_pair(const int8_t *low, const int8_t *high, int16_t *to, int32_t plane) {
-  const uint32_t v0 = mcg_load4(low), v1 = mcg_load4(high), e0 = mcg_sxtb16(v0), e1 = mcg_sxtb16(v1);
-  const uint32_t o0 = mcg_sxtb16_odd(v0), o1 = mcg_sxtb16_odd(v1);
-  mcg_store4_aligned(to, mcg_pkhbt(e0, e1)), mcg_store4_aligned(to + plane, mcg_pkhbt(o0, o1));
-  mcg_store4_aligned(to + 2 * plane, mcg_pkhtb(e1, e0)), mcg_store4_aligned(to + 3 * plane, mcg_pkhtb(o1, o0));
-}
-
-/* The weights of mcg_depthwise_quarters_3 from those of mcg_plane_quarters. */
-static void joint_weights(const int8_t *taps, int16_t *to) {
-  static const uint8_t pair[5][2] = {{15, 13}, {14, 14}, {21, 19}, {9, 7}, {20, 8}};
-  for (int32_t i = 0; i < 5; ++i) put_pair(taps + 4 * pair[i][0], taps + 4 * pair[i][1], to + 2 * i, 10);
-}
-
-/* Shifts as mcg_depthwise_quarters_3 has them; 0 where a weight times the rest of a shift would not be int16. */
-static int32_t joint_lanes(mcg_lane_t *lane) {
-  MCG_ROLLED for (int32_t i = 0; i < MCG_LANES; ++i, ++lane) {
-    const int32_t rest = MCG_JOINT_SHIFT - lane->shift;
-    if ((uint32_t)rest > 8u) return 0;
-    lane->shift = 1 << rest, lane->offset = 1 << (MCG_JOINT_SHIFT - 1);
-  }
-  return 1;
-}
-
 int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
   const int32_t row = 6 * MCG_LANES;
   int16_t *const widened = g->planes + MCG_LANES * g->plane;
-  if (!MCG_USES_DEPTHWISE_QUARTERS || (MCG_ASM && g->joint && !joint_lanes(s->lane))) return 0;
+  if (!MCG_USES_DEPTHWISE_QUARTERS) return 0;
   s->columns = g->planes, s->weight = widened, s->pixel = g->pixel;
   fill_columns(g, x);
-  if (MCG_ASM && g->joint) {
-    joint_weights(taps, widened);
-    s->y = y;
-    sum_windows(g, s, 3);
-    return 1;
-  }
   for (int32_t i = 0; i < 4; ++i) {
     const int32_t down = i >> 1, right = i & 1;
     square_weights(taps + (4 + down) * row + (4 + right) * MCG_LANES, -2 * row, -2 * MCG_LANES, widened, 12);

@@ -20,8 +20,7 @@ typedef struct {
   int32_t zero;        /* of the input */
   uint8_t turned;      /* whether the last tap comes first */
   uint8_t scaled;      /* whether the lanes can be those of mcg_depthwise_row_3x3_1 */
-  uint8_t joint;       /* for mcg_plane_quarters: whether the window of stride 2 is 3x3, its padding 1 */
-  uint8_t five;        /* likewise, whether no tap comes in the last row of taps */
+  uint8_t five;        /* for mcg_plane_quarters: whether no tap comes in the last row of taps */
   int32_t pixel, line; /* bytes from one pixel and one row of the output to the next */
   int32_t first, rows; /* output rows first ... first + rows - 1 */
   int16_t *planes;     /* the scratch of mcg_plane_bytes */
@@ -66,12 +65,6 @@ void mcg_depthwise_square(const mcg_depthwise_row_t *s);
 
 /* The same where the weights of the first row are 0. */
 void mcg_depthwise_square_2(const mcg_depthwise_row_t *s);
-
-/* All rows of 2x2 gradients of 3x3 windows with stride 2 and padding 1, of which pitch is two rows and four pixels are 32 bytes.
- * columns: as for mcg_depthwise_square; weight: [4 channels][w12 w10, w11 ., w22 w20, w02 w00, w21 w01][2].  Its
- * lanes' shifts, 3 ... 11, became MCG_JOINT_SHIFT: `shift` is what the weights are multiplied by for that.  Needs MCG_ASM. */
-#define MCG_JOINT_SHIFT 11
-void mcg_depthwise_quarters_3(const mcg_depthwise_row_t *s);
 
 /* A 4x4 map.  columns: [4 channels][4 rows][4]; weight: of 3x3 windows as for mcg_depthwise_square, of 5x5 ones [4
  * channels][5 rows][3 steps][4].  Needs MCG_ASM. */

@@ -1,0 +1,58 @@
+/* Input gradient of a 3x3 depthwise convolution of stride 2, masked and stored at once: an output position, which two, one or
+ * four taps meet, is one of 2x2 at a position of h. */
+#ifndef MCG_DEPTHWISE_HALVES_H
+#define MCG_DEPTHWISE_HALVES_H
+
+#include <stdint.h>
+
+#include "backward.h"
+
+/* From block b on up to one that must go another way, or all; returns whether there is such a block.  Columns are padded by 1,
+ * the input twice as wide as h; for mcg_chain_is_plain.  scratch: `bytes` of it.  Needs MCG_ASM. */
+int32_t mcg_depthwise_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
+                             void *scratch, int32_t bytes, mcg_block_t *b);
+
+/* The plane holds, column after column, the pairs (h, h of the next column) times 256 of channels 2, 0, 1 and 3.
+ * depthwise_halves.S knows the order of the fields here and below. */
+typedef struct {
+  const int8_t *h;
+  int32_t channels;
+  uint32_t *plane;
+  int32_t pitch;    /* bytes of a column of the plane */
+  int32_t width, rows;
+  uint32_t largest; /* of each channel, and 0; likewise the smallest */
+  uint32_t smallest;
+} mcg_halves_plane_t;
+
+void mcg_halves_widen(mcg_halves_plane_t *t);
+
+/* Every other row of outputs.  mask: bytes from an output to that of its mask, or the address of four bits of it. */
+typedef struct {
+  intptr_t mask;
+  intptr_t mask_next; /* the same for the next output, or bytes to the next bits */
+  int32_t next;       /* bytes from one output to the next */
+  int32_t pitch;      /* from one column of the plane to the next, less what a position took already */
+  uint32_t zero;
+  const uint32_t *end; /* of the row in the plane */
+  uint32_t low, high;  /* 0x81818181 and 0x02020202, or from four bits of the mask to GE */
+  int32_t back, out_back, mask_back; /* from the end of a row to the next one */
+  int32_t rows;
+} mcg_halves_walk_t;
+
+/* Their tables: weights as pairs, of those on the left first the low half; sums that become the high half of an output. */
+typedef struct {
+  uint32_t weight[12]; /* twice (w11, w12 w10) of two channels, their multipliers */
+  mcg_halves_walk_t walk;
+} mcg_halves_even_t;
+
+typedef struct {
+  uint32_t weight[16]; /* of channels 0, 2, 1, 3: w22 w20, w02 w00, w21 w01, multiplier */
+  mcg_halves_walk_t walk;
+} mcg_halves_odd_t;
+
+void mcg_halves_even_bytes(const uint32_t *plane, mcg_halves_even_t *t, int8_t *out);
+void mcg_halves_even_bits(const uint32_t *plane, mcg_halves_even_t *t, int8_t *out);
+void mcg_halves_odd_bytes(const uint32_t *plane, mcg_halves_odd_t *t, int8_t *out);
+void mcg_halves_odd_bits(const uint32_t *plane, mcg_halves_odd_t *t, int8_t *out);
+
+#endif
