@@ -1,20 +1,19 @@
-/* void mcg_halves_<rows>_<mask>(const uint32_t *plane, void *table, int8_t *out), mcg_halves_widen(t): see depthwise_halves.h.
+/* void mcg_halves_<rows>_<mask>(plane, weights, out, walk), mcg_halves_widen(t), int32_t mcg_halves_weigh(...): see depthwise_halves.h.
  *
  * Two outputs of four channels at a time, of which 0, 2 and 1, 3 share a register once they are int16:
- *   r0 plane   r1 table   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk   r12 out
+ *   r0 plane   r1 weights   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk   r12 out
  *   lr rounding, then mask
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
-#define EVEN_BYTES 48 /* of weights in the table */
-#define ODD_BYTES 64
 #define PLACE 16      /* bytes of a position in the plane */
 
-/* Fields of the walk beyond its first eight, which come to r4-r11. */
+/* The stack frame is the walk, of which the first eight fields come to r4-r11. */
 #define END 20
 #define BACK 32       /* and from the last output of a row to the next row */
 #define MASK_BACK 40
 #define ROWS 44
+#define FRAME 48
 
   .syntax unified
   .thumb
@@ -40,9 +39,9 @@
   sel \v, \v, r8
 .endm
 
-/* To the next position, or to 2 at a row's end.  weights: bytes of them */
-.macro leave mask, weights
-  ldm r1, {r4-r11}
+/* Masks and stores the outputs; to the next position, or equal at a row's end. */
+.macro leave mask
+  ldm sp, {r4-r11}
 .ifc \mask, bytes
   ldr lr, [r12, r4]
   stop_bytes r2
@@ -56,31 +55,31 @@
   str r2, [r12]
   stop_bits r3
   add r4, r4, r5, lsl #1
-  str r4, [r1]
+  str r4, [sp]
 .endif
   str r3, [r12, r6]
   add r12, r12, r6, lsl #1
   add r0, r0, r7
-  sub r1, r1, #\weights
   cmp r0, r9
 .endm
 
-.macro next_row mask, weights
-  ldrd r4, r5, [r1, #(\weights + BACK)]
-  ldr r6, [r1, #(\weights + END)]
-  ldr r7, [r1, #(\weights + ROWS)]
+/* Equal after the last row. */
+.macro next_row mask
+  ldrd r4, r5, [sp, #BACK]
+  ldr r6, [sp, #END]
+  ldr r7, [sp, #ROWS]
   add r0, r0, r4
   add r12, r12, r5
   add r6, r6, #PLACE
-  str r6, [r1, #(\weights + END)]
+  str r6, [sp, #END]
 .ifc \mask, bits
-  ldr r5, [r1, #(\weights + MASK_BACK)]
-  ldr r6, [r1, #\weights]
+  ldr r5, [sp, #MASK_BACK]
+  ldr r6, [sp]
   add r6, r6, r5
-  str r6, [r1, #\weights]
+  str r6, [sp]
 .endif
   subs r7, r7, #1
-  str r7, [r1, #(\weights + ROWS)]
+  str r7, [sp, #ROWS]
 .endm
 
 .macro begin name
@@ -91,7 +90,13 @@
   .thumb_func
 \name:
   push {r4-r11, lr}
+  sub sp, sp, #FRAME
   mov r12, r2
+  ldm r3!, {r4-r11}
+  stm sp, {r4-r11}
+  ldm r3, {r4-r7}
+  add r2, sp, #BACK
+  stm r2, {r4-r7}
 .endm
 
 /* sum and one, the outputs 11 and 10 of a channel: from its gradients p and n in this row and the next */
@@ -104,33 +109,36 @@
   smmla \one, \one, \m, lr
 .endm
 
-/* Four outputs 00 and 01 of two channels, gradients a and b, to those of r2, r3 or r4, r5 */
+/* left and right, the outputs 00 and 01 of two channels, from their gradients a and b and their weights in r6-r11 */
 .macro edge a, b, left, right
-  ldm r1!, {r6-r11}
   smulbb r6, \a, r6
   smuad r7, \a, r7
-  smulbb r8, \b, r8
-  smuad r9, \b, r9
-  smmla r6, r6, r10, lr
-  smmla r7, r7, r10, lr
-  smmla r8, r8, r11, lr
+  smulbb r9, \b, r9
+  smuad r10, \b, r10
+  smmla r6, r6, r8, lr
+  smmla r7, r7, r8, lr
   smmla r9, r9, r11, lr
-  pkhtb \left, r8, r6, asr #16
-  pkhtb \right, r9, r7, asr #16
+  smmla r10, r10, r11, lr
+  pkhtb \left, r9, r6, asr #16
+  pkhtb \right, r10, r7, asr #16
 .endm
 
 .macro rows mask
   begin mcg_halves_even_\mask
+  adds r1, r1, #24
 1:
   mov lr, #0x8000
   ldm r0, {r2-r5}
+  ldmdb r1, {r6-r11}
   edge r3, r2, r2, r3
+  ldm r1, {r6-r11}
   edge r4, r5, r4, r5
   join
-  leave \mask, EVEN_BYTES
+  leave \mask
   bne 1b
-  next_row \mask, EVEN_BYTES
+  next_row \mask
   bne 1b
+  add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_halves_even_\mask, . - mcg_halves_even_\mask
 
@@ -149,15 +157,17 @@
   ldrd r6, r7, [r0, #8]
   ldm r1!, {r8-r11}
   corner r8, r9, r10, r11, r4, r6
-  ldm r1!, {r4, r6, r10, r11}
+  ldm r1, {r4, r6, r10, r11}
   corner r4, r6, r10, r11, r5, r7
   pkhtb r5, r4, r8, asr #16
   pkhtb r4, r6, r9, asr #16
+  subs r1, r1, #48
   join
-  leave \mask, ODD_BYTES
+  leave \mask
   bne 1b
-  next_row \mask, ODD_BYTES
+  next_row \mask
   bne 1b
+  add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_halves_odd_\mask, . - mcg_halves_odd_\mask
 .endm
@@ -247,5 +257,158 @@ mcg_halves_widen:
   strd r12, lr, [r10, #LARGEST_OF_T]
   pop {r0, r4-r11, pc}
   .size mcg_halves_widen, . - mcg_halves_widen
+
+/* int32_t mcg_halves_weigh(weight, next, lane, most, to)
+ *
+ *   r4-r12 taps w00 ... w22, then as int16 those of two channels   r3 even rows' weights   lr factor
+ */
+
+/* The frame: the taps; after it come lane and most. */
+#define REACH 36 /* a byte of each channel */
+#define ODD 40   /* odd rows' weights */
+#define AGAIN 44
+#define LANE 48
+#define MOST 52
+#define TO 92
+#define EVEN_BYTES 48 /* of weights */
+#define LANE_BYTES 16
+#define UP 8          /* h was widened times 2^UP */
+
+/* d: a quarter of the magnitudes of v, rounded down, or of one less */
+.macro quarter d, v
+  mvn \d, \v
+  ssub8 r2, \v, \d
+  sel \d, \v, \d
+  and \d, lr, \d, lsr #2
+.endm
+
+/* r3: at least the sum over both */
+.macro reach a, b
+  quarter r0, \a
+  quarter r1, \b
+  add r0, r0, r1
+  ssub8 r2, r3, r0
+  sel r3, r3, r0
+.endm
+
+.macro pair low, high, half, at:vararg
+  smul\half\()b r0, \low, lr
+  smul\half\()b r1, \high, lr
+  pkhbt r0, r0, r1, lsl #16
+  str r0, [\at]
+.endm
+
+/* The weights of channel c of the two, the lower or upper half of each; to 8 where its outputs might not stay within +-127, or
+ * its multiplier would lose bits. */
+.macro channel half, c
+  ldr r2, [sp, #LANE]
+  ldrd r0, r1, [r2, #(\c * LANE_BYTES)] /* multiplier, shift */
+  ldrb r2, [sp, #(REACH + \c)]
+  ldrb lr, [sp, #(MOST + \c)]
+  adds r2, r2, #4            /* four were rounded down */
+  add lr, lr, #1
+  mul r2, r2, lr
+  lsls r2, r2, #(2 + UP)
+  smmul r2, r2, r0
+  add lr, r1, #UP
+  asr r2, r2, lr
+  cmp r2, #126
+  bgt 8f
+  rsbs r1, r1, #UP
+  bpl 7f
+  rsbs r1, r1, #0
+  asr r2, r0, r1
+  lsl lr, r2, r1
+  cmp lr, r0
+  bne 8f
+  mov r0, r2
+  movs r1, #0
+7:
+  mov lr, #1
+  lsl lr, lr, r1
+  ldr r2, [sp, #ODD]
+  str r0, [r3, #8]
+  str r0, [r2, #12]
+  smul\half\()b r0, r8, lr
+  str r0, [r3]
+  pair r9, r7, \half, r3, #4
+  pair r12, r10, \half, r2
+  pair r6, r4, \half, r2, #4
+  pair r11, r5, \half, r2, #8
+  adds r2, r2, #16
+  str r2, [sp, #ODD]
+  adds r3, r3, #12
+.endm
+
+  .section .text.mcg_halves_weigh, "ax", %progbits
+  .balign 4
+  .global mcg_halves_weigh
+  .type mcg_halves_weigh, %function
+  .thumb_func
+mcg_halves_weigh:
+  push {r2-r11, lr}
+  sub sp, sp, #FRAME
+  add r2, r1, r1, lsl #1
+  ldr r4, [r0]
+  ldr r5, [r0, r1]
+  ldr r6, [r0, r1, lsl #1]
+  add r0, r0, r2
+  ldr r7, [r0]
+  ldr r8, [r0, r1]
+  ldr r9, [r0, r1, lsl #1]
+  add r0, r0, r2
+  ldr r10, [r0]
+  ldr r11, [r0, r1]
+  ldr r12, [r0, r1, lsl #1]
+  mov lr, #0x1F1F1F1F
+  quarter r3, r4
+  quarter r0, r6
+  add r3, r3, r0
+  quarter r0, r10
+  add r3, r3, r0
+  quarter r0, r12
+  add r3, r3, r0
+  reach r7, r9
+  reach r5, r11
+  quarter r0, r8
+  ssub8 r2, r3, r0
+  sel r3, r3, r0
+  str r3, [sp, #REACH]
+  ldr r3, [sp, #TO]
+  add r0, r3, #EVEN_BYTES
+  movs r1, #1
+  strd r0, r1, [sp, #ODD]
+1: /* channels 0 and 2, then 1 and 3 */
+  stm sp, {r4-r12}
+  .irp w, r4, r5, r6, r7, r8, r9, r10, r11, r12
+  sxtb16 \w, \w
+  .endr
+  channel b, 0
+  channel t, 2
+  ldr r2, [sp, #AGAIN]
+  ldrd r0, r1, [sp, #LANE]
+  subs r2, r2, #1
+  bmi 9f
+  str r2, [sp, #AGAIN]
+  adds r0, r0, #LANE_BYTES
+  lsrs r1, r1, #8
+  strd r0, r1, [sp, #LANE]
+  ldr r0, [sp, #REACH]
+  lsrs r0, r0, #8
+  str r0, [sp, #REACH]
+  ldm sp, {r4-r12}
+  .irp w, r4, r5, r6, r7, r8, r9, r10, r11, r12
+  ror \w, \w, #8
+  .endr
+  b 1b
+8:
+  movs r0, #0
+  b 10f
+9:
+  movs r0, #1
+10:
+  add sp, sp, #(FRAME + 8)
+  pop {r4-r11, pc}
+  .size mcg_halves_weigh, . - mcg_halves_weigh
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "backward.h"
+#include "depthwise_row.h"
 
 /* From block b on up to one that must go another way, or all; returns whether there is such a block.  Columns are padded by 1,
  * the input twice as wide as h; for mcg_chain_is_plain.  scratch: `bytes` of it.  Needs MCG_ASM. */
@@ -39,20 +40,22 @@ typedef struct {
   int32_t rows;
 } mcg_halves_walk_t;
 
-/* Their tables: weights as pairs, of those on the left first the low half; sums that become the high half of an output. */
+/* Weights of channels 0, 2, 1 and 3 as pairs, those on the left first the low half, and multipliers; sums times these have an
+ * output in their high half. */
 typedef struct {
-  uint32_t weight[12]; /* twice (w11, w12 w10) of two channels, their multipliers */
-  mcg_halves_walk_t walk;
-} mcg_halves_even_t;
+  uint32_t even[12]; /* w11 ., w12 w10, multiplier */
+  uint32_t odd[16];  /* w22 w20, w02 w00, w21 w01, multiplier */
+} mcg_halves_weights_t;
 
-typedef struct {
-  uint32_t weight[16]; /* of channels 0, 2, 1, 3: w22 w20, w02 w00, w21 w01, multiplier */
-  mcg_halves_walk_t walk;
-} mcg_halves_odd_t;
+/* From the first tap at four channels, `next` bytes from one to the next.  most: of each channel, at least |h| - 1.  Returns 0
+ * where outputs might not stay within +-127, or a multiplier would lose bits. */
+int32_t mcg_halves_weigh(const int8_t *weight, int32_t next, const mcg_lane_t lane[MCG_LANES], uint32_t most,
+                         mcg_halves_weights_t *to);
 
-void mcg_halves_even_bytes(const uint32_t *plane, mcg_halves_even_t *t, int8_t *out);
-void mcg_halves_even_bits(const uint32_t *plane, mcg_halves_even_t *t, int8_t *out);
-void mcg_halves_odd_bytes(const uint32_t *plane, mcg_halves_odd_t *t, int8_t *out);
-void mcg_halves_odd_bits(const uint32_t *plane, mcg_halves_odd_t *t, int8_t *out);
+/* Rows of one or of two rows of h. */
+void mcg_halves_even_bytes(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
+void mcg_halves_even_bits(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
+void mcg_halves_odd_bytes(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
+void mcg_halves_odd_bits(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
 
 #endif
