@@ -1,16 +1,17 @@
 /* void mcg_halves_<rows>_<mask>(plane, weights, out, walk), mcg_halves_widen(t), int32_t mcg_halves_weigh(...): see depthwise_halves.h.
  *
  * Two outputs of four channels at a time, of which 0, 2 and 1, 3 share a register once they are int16:
- *   r0 plane   r1 weights   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk   r12 out
- *   lr rounding, then mask
+ *   r0 plane   r1 weights   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk
+ *   r12 out, of odd rows the plane's next row   lr rounding, then mask
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
 #define PLACE 16      /* bytes of a position in the plane */
 
 /* The stack frame is the walk, of which the first eight fields come to r4-r11. */
+#define OUT 12
 #define END 20
-#define BACK 32       /* and from the last output of a row to the next row */
+#define PITCH 32      /* of the plane, and from the last output of a row to the next row */
 #define MASK_BACK 40
 #define ROWS 44
 #define FRAME 48
@@ -40,46 +41,49 @@
 .endm
 
 /* Masks and stores the outputs; to the next position, or equal at a row's end. */
-.macro leave mask
+.macro leave mask, out
   ldm sp, {r4-r11}
 .ifc \mask, bytes
-  ldr lr, [r12, r4]
+  ldr lr, [\out, r4]
   stop_bytes r2
-  ldr lr, [r12, r5]
-  str r2, [r12]
+  ldr lr, [\out, r5]
+  str r2, [\out]
   stop_bytes r3
 .else
   ldrb lr, [r4]
   stop_bits r2
   ldrb lr, [r4, r5]
-  str r2, [r12]
+  str r2, [\out]
   stop_bits r3
   add r4, r4, r5, lsl #1
   str r4, [sp]
 .endif
-  str r3, [r12, r6]
-  add r12, r12, r6, lsl #1
-  add r0, r0, r7
+  str r3, [\out, r6]
+  add \out, \out, r6, lsl #1
+.ifc \out, r7
+  str r7, [sp, #OUT]
+.endif
   cmp r0, r9
 .endm
 
 /* Equal after the last row. */
-.macro next_row mask
-  ldrd r4, r5, [sp, #BACK]
-  ldr r6, [sp, #END]
-  ldr r7, [sp, #ROWS]
-  add r0, r0, r4
-  add r12, r12, r5
-  add r6, r6, #PLACE
-  str r6, [sp, #END]
+.macro next_row mask, out
+  ldrd r4, r5, [sp, #PITCH]
+  ldr r8, [sp, #ROWS]
+  add r9, r9, r4
+  str r9, [sp, #END]
+  add \out, \out, r5
+.ifc \out, r7
+  str r7, [sp, #OUT]
+.endif
 .ifc \mask, bits
   ldr r5, [sp, #MASK_BACK]
   ldr r6, [sp]
   add r6, r6, r5
   str r6, [sp]
 .endif
-  subs r7, r7, #1
-  str r7, [sp, #ROWS]
+  subs r8, r8, #1
+  str r8, [sp, #ROWS]
 .endm
 
 .macro begin name
@@ -91,11 +95,12 @@
 \name:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
-  mov r12, r2
   ldm r3!, {r4-r11}
   stm sp, {r4-r11}
+  str r2, [sp, #OUT]
+  mov r12, r2
   ldm r3, {r4-r7}
-  add r2, sp, #BACK
+  add r2, sp, #PITCH
   stm r2, {r4-r7}
 .endm
 
@@ -125,47 +130,45 @@
 
 .macro rows mask
   begin mcg_halves_even_\mask
-  adds r1, r1, #24
+  adds r1, r1, #28
 1:
-  mov lr, #0x8000
-  ldm r0, {r2-r5}
-  ldmdb r1, {r6-r11}
+  ldm r0!, {r2-r5}
+  ldmdb r1, {r6-r11, lr}
   edge r3, r2, r2, r3
   ldm r1, {r6-r11}
   edge r4, r5, r4, r5
   join
-  leave \mask
+  leave \mask, r12
   bne 1b
-  next_row \mask
+  next_row \mask, r12
   bne 1b
   add sp, sp, #FRAME
   pop {r4-r11, pc}
   .size mcg_halves_even_\mask, . - mcg_halves_even_\mask
 
   begin mcg_halves_odd_\mask
+  add r12, r0, r4
 1:
-  mov lr, #0x8000
-  ldrd r2, r3, [r0]
-  ldrd r4, r5, [r0, #PLACE]!
-  ldm r1!, {r6-r9}
+  ldrd r2, r3, [r0], #8
+  ldrd r4, r5, [r12], #8
+  ldm r1!, {r6-r9, lr}
   corner r6, r7, r8, r9, r3, r5
   ldm r1!, {r8-r11}
   corner r8, r9, r10, r11, r2, r4
   pkhtb r2, r9, r7, asr #16
   pkhtb r3, r8, r6, asr #16
-  ldrd r4, r5, [r0, #-8]
-  ldrd r6, r7, [r0, #8]
+  ldrd r4, r5, [r0], #8
+  ldrd r6, r7, [r12], #8
   ldm r1!, {r8-r11}
   corner r8, r9, r10, r11, r4, r6
-  ldm r1, {r4, r6, r10, r11}
+  ldm r1, {r1, r4, r6, r10, r11} /* r1 as it was */
   corner r4, r6, r10, r11, r5, r7
   pkhtb r5, r4, r8, asr #16
   pkhtb r4, r6, r9, asr #16
-  subs r1, r1, #48
   join
-  leave \mask
+  leave \mask, r7
   bne 1b
-  next_row \mask
+  next_row \mask, r7
   bne 1b
   add sp, sp, #FRAME
   pop {r4-r11, pc}
@@ -178,37 +181,31 @@
 /* void mcg_halves_widen(mcg_halves_plane_t *t)
  *
  *   r0 h   r1 bytes of a position   r2 plane   r3, r7 and r4, r8 channels 0, 2 and 1, 3 of neighbours   r5, r6 pairs
- *   r9 from column to column   r10 positions left   r12 largest   lr smallest
+ *   r9 largest   r10 positions left   r12 smallest
  */
-#define WIDTH_OF_T 16
-#define LARGEST_OF_T 24
+#define WIDTH_OF_T 12
+#define LARGEST_OF_T 20
 
-/* Pairs of the position in (e, o) and the next, which comes to (f, p) */
-.macro place e, o, f, p
-  ldr \f, [r0]
-  add r0, r0, r1
-  ssub8 r11, \f, r12
-  sel r12, \f, r12
-  ssub8 r11, lr, \f
-  sel lr, \f, lr
-  and \p, \f, #0xFF00FF00
-  lsl \f, \f, #8
-  and \f, \f, #0xFF00FF00
+/* e, o: the position */
+.macro widen e, o
+  ssub8 r11, \e, r9
+  sel r9, \e, r9
+  ssub8 r11, r12, \e
+  sel r12, \e, r12
+  and \o, \e, #0xFF00FF00
+  lsl \e, \e, #8
+  and \e, \e, #0xFF00FF00
+.endm
+
+/* Pairs of the position (e, o) and the next, which comes from `at` to (f, p) */
+.macro place e, o, f, p, at:vararg
+  ldr \f, [\at]
+  widen \f, \p
   pkhbt r5, \e, \f, lsl #16
   pkhtb \e, \f, \e, asr #16
   pkhbt r6, \o, \p, lsl #16
   pkhtb \o, \p, \o, asr #16
-  stm r2, {\e, r5, r6, \o}
-  add r2, r2, r9
-  subs r10, r10, #1
-.endm
-
-.macro last e, o
-  uxth r5, \e
-  lsr \e, \e, #16
-  uxth r6, \o
-  lsr \o, \o, #16
-  stm r2, {\e, r5, r6, \o}
+  stm r2!, {\e, r5, r6, \o}
 .endm
 
   .section .text.mcg_halves_widen, "ax", %progbits
@@ -218,43 +215,42 @@
   .thumb_func
 mcg_halves_widen:
   push {r0, r4-r11, lr}
-  ldm r0, {r0, r1, r2, r9}   /* h, channels, plane, pitch */
+  ldm r0, {r0-r2}            /* h, channels, plane */
+  mov r9, #0
   mov r12, #0
-  mov lr, #0
 1: /* a row */
   ldr r10, [sp]
   ldr r10, [r10, #WIDTH_OF_T]
   ldr r3, [r0]
   add r0, r0, r1
-  ssub8 r11, r3, r12
-  sel r12, r3, r12
-  ssub8 r11, lr, r3
-  sel lr, r3, lr
-  and r7, r3, #0xFF00FF00
-  lsl r3, r3, #8
-  and r3, r3, #0xFF00FF00
-  subs r10, r10, #1
-  beq 3f
+  widen r3, r7
+  subs r10, r10, #3
+  blt 3f
 2:
-  place r3, r7, r4, r8
-  beq 4f
-  place r4, r8, r3, r7
-  bne 2b
-3:
-  last r3, r7
-  b 5f
+  place r3, r7, r4, r8, r0
+  place r4, r8, r3, r7, r0, r1
+  add r0, r0, r1, lsl #1
+  subs r10, r10, #2
+  bge 2b
+3: /* one position or none is left before zeros */
+  cmn r10, #1
+  bne 4f
+  place r3, r7, r4, r8, r0
+  add r0, r0, r1
+  mov r3, r4
+  mov r7, r8
 4:
-  last r4, r8
-5:
-  ldr r10, [sp]
-  ldrd r5, r6, [r10, #WIDTH_OF_T] /* and rows */
-  sub r5, r5, #1
-  mls r2, r5, r9, r2
-  add r2, r2, #PLACE
-  subs r6, r6, #1
-  str r6, [r10, #(WIDTH_OF_T + 4)]
+  uxth r5, r3
+  lsrs r3, r3, #16
+  uxth r6, r7
+  lsrs r7, r7, #16
+  stm r2!, {r3, r5, r6, r7}
+  ldr r4, [sp]
+  ldr r5, [r4, #(WIDTH_OF_T + 4)]
+  subs r5, r5, #1
+  str r5, [r4, #(WIDTH_OF_T + 4)]
   bne 1b
-  strd r12, lr, [r10, #LARGEST_OF_T]
+  strd r9, r12, [r4, #LARGEST_OF_T]
   pop {r0, r4-r11, pc}
   .size mcg_halves_widen, . - mcg_halves_widen
 
@@ -270,7 +266,7 @@ mcg_halves_widen:
 #define LANE 48
 #define MOST 52
 #define TO 92
-#define EVEN_BYTES 48 /* of weights */
+#define EVEN_BYTES 52 /* of weights */
 #define LANE_BYTES 16
 #define UP 8          /* h was widened times 2^UP */
 
@@ -300,7 +296,7 @@ mcg_halves_widen:
 
 /* The weights of channel c of the two, the lower or upper half of each; to 8 where its outputs might not stay within +-127, or
  * its multiplier would lose bits. */
-.macro channel half, c
+.macro channel half, c, step
   ldr r2, [sp, #LANE]
   ldrd r0, r1, [r2, #(\c * LANE_BYTES)] /* multiplier, shift */
   ldrb r2, [sp, #(REACH + \c)]
@@ -335,7 +331,7 @@ mcg_halves_widen:
   pair r12, r10, \half, r2
   pair r6, r4, \half, r2, #4
   pair r11, r5, \half, r2, #8
-  adds r2, r2, #16
+  adds r2, r2, #\step
   str r2, [sp, #ODD]
   adds r3, r3, #12
 .endm
@@ -383,8 +379,9 @@ mcg_halves_weigh:
   .irp w, r4, r5, r6, r7, r8, r9, r10, r11, r12
   sxtb16 \w, \w
   .endr
-  channel b, 0
-  channel t, 2
+  channel b, 0, 20           /* past rounding, or odd itself */
+  channel t, 2, 16
+  adds r3, r3, #4            /* past rounding */
   ldr r2, [sp, #AGAIN]
   ldrd r0, r1, [sp, #LANE]
   subs r2, r2, #1

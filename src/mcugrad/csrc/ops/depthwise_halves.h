@@ -13,13 +13,12 @@
 int32_t mcg_depthwise_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                              void *scratch, int32_t bytes, mcg_block_t *b);
 
-/* The plane holds, column after column, the pairs (h, h of the next column) times 256 of channels 2, 0, 1 and 3.
+/* The plane holds, row after row, the pairs (h, h of the next column) times 256 of channels 2, 0, 1 and 3.
  * depthwise_halves.S knows the order of the fields here and below. */
 typedef struct {
   const int8_t *h;
   int32_t channels;
   uint32_t *plane;
-  int32_t pitch;    /* bytes of a column of the plane */
   int32_t width, rows;
   uint32_t largest; /* of each channel, and 0; likewise the smallest */
   uint32_t smallest;
@@ -32,19 +31,20 @@ typedef struct {
   intptr_t mask;
   intptr_t mask_next; /* the same for the next output, or bytes to the next bits */
   int32_t next;       /* bytes from one output to the next */
-  int32_t pitch;      /* from one column of the plane to the next, less what a position took already */
+  int32_t out;        /* room for an address */
   uint32_t zero;
   const uint32_t *end; /* of the row in the plane */
   uint32_t low, high;  /* 0x81818181 and 0x02020202, or from four bits of the mask to GE */
-  int32_t back, out_back, mask_back; /* from the end of a row to the next one */
+  int32_t pitch;       /* bytes of a row of the plane */
+  int32_t out_back, mask_back; /* from the end of a row of outputs to the next but one */
   int32_t rows;
 } mcg_halves_walk_t;
 
-/* Weights of channels 0, 2, 1 and 3 as pairs, those on the left first the low half, and multipliers; sums times these have an
- * output in their high half. */
+/* Weights of channels 0, 2, 1 and 3 as pairs, the first in the low half, and multipliers: sums times these have an output in their
+ * high half.  Among them are constants, so that they come with a load: the half that rounds, and the address of `odd`. */
 typedef struct {
-  uint32_t even[12]; /* w11 ., w12 w10, multiplier */
-  uint32_t odd[16];  /* w22 w20, w02 w00, w21 w01, multiplier */
+  uint32_t even[13]; /* w11 ., w12 w10, multiplier; the rounding behind channel 2 */
+  uint32_t odd[18];  /* w22 w20, w02 w00, w21 w01, multiplier; the rounding behind channel 0, the address before channel 3 */
 } mcg_halves_weights_t;
 
 /* From the first tap at four channels, `next` bytes from one to the next.  most: of each channel, at least |h| - 1.  Returns 0
