@@ -184,7 +184,7 @@
  *   r9 largest   r10 positions left   r12 smallest
  */
 #define WIDTH_OF_T 12
-#define LARGEST_OF_T 20
+#define MOST_OF_T 20
 
 /* e, o: the position */
 .macro widen e, o
@@ -250,7 +250,11 @@ mcg_halves_widen:
   subs r5, r5, #1
   str r5, [r4, #(WIDTH_OF_T + 4)]
   bne 1b
-  strd r9, r12, [r4, #LARGEST_OF_T]
+  mov r5, #0
+  ssub8 r12, r5, r12
+  usub8 r5, r9, r12
+  sel r9, r9, r12
+  str r9, [r4, #MOST_OF_T]
   pop {r0, r4-r11, pc}
   .size mcg_halves_widen, . - mcg_halves_widen
 
@@ -260,7 +264,7 @@ mcg_halves_widen:
  */
 
 /* The frame: the taps; after it come lane and most. */
-#define REACH 36 /* a byte of each channel */
+#define REACH 36 /* of each channel, half the sum of the weights that one output meets, less 2 at most */
 #define ODD 40   /* odd rows' weights */
 #define AGAIN 44
 #define LANE 48
@@ -270,21 +274,24 @@ mcg_halves_widen:
 #define LANE_BYTES 16
 #define UP 8          /* h was widened times 2^UP */
 
-/* d: a quarter of the magnitudes of v, rounded down, or of one less */
-.macro quarter d, v
-  mvn \d, \v
-  ssub8 r2, \v, \d
-  sel \d, \v, \d
-  and \d, lr, \d, lsr #2
+/* d: half the magnitudes of v, rounded down */
+.macro half d, v
+  ssub8 \d, r2, \v
+  sel \d, \d, \v
+  and \d, lr, \d, lsr #1
 .endm
 
-/* r3: at least the sum over both */
-.macro reach a, b
-  quarter r0, \a
-  quarter r1, \b
-  add r0, r0, r1
-  ssub8 r2, r3, r0
+/* r3: at least r0 */
+.macro reach
+  usub8 r1, r3, r0
   sel r3, r3, r0
+.endm
+
+.macro reach_both a, b
+  half r0, \a
+  half r1, \b
+  add r0, r0, r1
+  reach
 .endm
 
 .macro pair low, high, half, at:vararg
@@ -301,10 +308,9 @@ mcg_halves_widen:
   ldrd r0, r1, [r2, #(\c * LANE_BYTES)] /* multiplier, shift */
   ldrb r2, [sp, #(REACH + \c)]
   ldrb lr, [sp, #(MOST + \c)]
-  adds r2, r2, #4            /* four were rounded down */
-  add lr, lr, #1
+  adds r2, r2, #2            /* four were rounded down */
   mul r2, r2, lr
-  lsls r2, r2, #(2 + UP)
+  lsls r2, r2, #(1 + UP)
   smmul r2, r2, r0
   add lr, r1, #UP
   asr r2, r2, lr
@@ -356,19 +362,19 @@ mcg_halves_weigh:
   ldr r10, [r0]
   ldr r11, [r0, r1]
   ldr r12, [r0, r1, lsl #1]
-  mov lr, #0x1F1F1F1F
-  quarter r3, r4
-  quarter r0, r6
+  mov lr, #0x7F7F7F7F
+  movs r2, #0
+  half r3, r4
+  half r0, r6
   add r3, r3, r0
-  quarter r0, r10
+  half r0, r10
   add r3, r3, r0
-  quarter r0, r12
+  half r0, r12
   add r3, r3, r0
-  reach r7, r9
-  reach r5, r11
-  quarter r0, r8
-  ssub8 r2, r3, r0
-  sel r3, r3, r0
+  reach_both r7, r9
+  reach_both r5, r11
+  half r0, r8
+  reach
   str r3, [sp, #REACH]
   ldr r3, [sp, #TO]
   add r0, r3, #EVEN_BYTES

@@ -48,9 +48,9 @@ static int32_t open_quad(const mcg_conv2d_t *p, const halves_t *s, const int8_t 
                          const mcg_lane_t *lane) {
   const int32_t first = mcg_max(s->top, 0), last = mcg_min(s->top + s->rows, p->out_h);
   mcg_halves_plane_t t = {h + first * p->out_w * p->in_c, p->in_c, s->plane + (first - s->top) * PLACE * p->out_w,
-                          p->out_w, last - first, 0, 0};
+                          p->out_w, last - first, 0};
   if (MCG_ASM && t.rows > 0) mcg_halves_widen(&t);
-  return MCG_ASM ? mcg_halves_weigh(weight, p->in_c, lane, mcg_max8(t.largest, ~t.smallest), s->weights) : 0;
+  return MCG_ASM ? mcg_halves_weigh(weight, p->in_c, lane, t.most, s->weights) : 0;
 }
 
 /* The outputs of four channels of a block, from channel c on. */

@@ -19,9 +19,8 @@ typedef struct {
   const int8_t *h;
   int32_t channels;
   uint32_t *plane;
-  int32_t width, rows;
-  uint32_t largest; /* of each channel, and 0; likewise the smallest */
-  uint32_t smallest;
+  int32_t width, rows; /* at least one */
+  uint32_t most; /* |h| of each channel */
 } mcg_halves_plane_t;
 
 void mcg_halves_widen(mcg_halves_plane_t *t);
@@ -47,7 +46,7 @@ typedef struct {
   uint32_t odd[18];  /* w22 w20, w02 w00, w21 w01, multiplier; the rounding behind channel 0, the address before channel 3 */
 } mcg_halves_weights_t;
 
-/* From the first tap at four channels, `next` bytes from one to the next.  most: of each channel, at least |h| - 1.  Returns 0
+/* From the first tap at four channels, `next` bytes from one to the next.  most: |h| of each channel.  Returns 0
  * where outputs might not stay within +-127, or a multiplier would lose bits. */
 int32_t mcg_halves_weigh(const int8_t *weight, int32_t next, const mcg_lane_t lane[MCG_LANES], uint32_t most,
                          mcg_halves_weights_t *to);
