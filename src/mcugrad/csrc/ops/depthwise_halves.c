@@ -7,16 +7,16 @@
 #define PLACE 4        /* words of a position in the plane */
 #define ROUNDING 0x8000u /* of outputs in the high half */
 
-/* A block.  Its plane begins at row `top` of h, which may lie outside. */
+/* A block in the scratch, before its plane, which begins at row `top` of h: that may lie outside. */
 typedef struct {
-  mcg_halves_weights_t *weights;
-  uint32_t *plane;
+  mcg_halves_weights_t weights;
+  mcg_halves_walk_t walk[2]; /* over even and odd rows of outputs */
+  int32_t out[2], at[2];     /* of the first of them: elements before it, and words of the plane */
   int32_t top, rows;         /* of the plane */
-  int32_t out[2], at[2];     /* of the first even and odd row of outputs: elements before it, and words of the plane */
-  mcg_halves_walk_t walk[2]; /* over these rows */
+  uint32_t plane[];
 } halves_t;
 
-/* Places the block b, and the walk over its even or odd rows, of which the first is row `first`. */
+/* Places the walk over even or odd rows of the block b, of which the first is row `first`. */
 static void place_walk(const mcg_conv2d_t *p, const mcg_stage_t *stage, const mcg_block_t *b, int32_t odd, int32_t first,
                        halves_t *s) {
   const int32_t line = p->in_w * p->in_c, pitch = PLACE * p->out_w, at = odd ? 0 : first, bits = stage->p->mask_bits;
@@ -39,18 +39,18 @@ static void place_walk(const mcg_conv2d_t *p, const mcg_stage_t *stage, const mc
 static void place(const mcg_conv2d_t *p, const mcg_stage_t *stage, const mcg_block_t *b, int32_t half, halves_t *s) {
   s->rows = ((half + b->rows + 1) >> 1) + 1;
   mcg_clear((int16_t *)(void *)s->plane, 2 * PLACE * s->rows * p->out_w);
-  s->weights->even[6] = s->weights->odd[4] = ROUNDING, s->weights->odd[13] = (uint32_t)(uintptr_t)s->weights->odd;
+  s->weights.even[6] = s->weights.odd[4] = ROUNDING, s->weights.odd[13] = (uint32_t)(uintptr_t)s->weights.odd;
   MCG_ROLLED for (int32_t odd = 0; odd < 2; ++odd) place_walk(p, stage, b, odd, odd ^ half, s);
 }
 
 /* The plane of four channels and their weights; 0 where mcg_halves_weigh says so. */
-static int32_t open_quad(const mcg_conv2d_t *p, const halves_t *s, const int8_t *h, const int8_t *weight,
+static int32_t open_quad(const mcg_conv2d_t *p, halves_t *s, const int8_t *h, const int8_t *weight,
                          const mcg_lane_t *lane) {
   const int32_t first = mcg_max(s->top, 0), last = mcg_min(s->top + s->rows, p->out_h);
   mcg_halves_plane_t t = {h + first * p->out_w * p->in_c, p->in_c, s->plane + (first - s->top) * PLACE * p->out_w,
                           p->out_w, last - first, 0};
   if (MCG_ASM && t.rows > 0) mcg_halves_widen(&t);
-  return MCG_ASM ? mcg_halves_weigh(weight, p->in_c, lane, t.most, s->weights) : 0;
+  return MCG_ASM ? mcg_halves_weigh(weight, p->in_c, lane, t.most, &s->weights) : 0;
 }
 
 /* The outputs of four channels of a block, from channel c on. */
@@ -58,7 +58,7 @@ static void walk_quad(halves_t *s, const mcg_stage_t *stage, int32_t c) {
   const int32_t bytes = MCG_USES_BYTE_MASKS && !stage->p->mask_bits;
   MCG_ROLLED for (int32_t odd = 0; odd < 2; ++odd) {
     mcg_halves_walk_t *const w = &s->walk[odd];
-    const uint32_t *plane = s->plane + s->at[odd], *weight = odd ? s->weights->odd : s->weights->even;
+    const uint32_t *plane = s->plane + s->at[odd], *weight = odd ? s->weights.odd : s->weights.even;
     int8_t *const out = stage->out + s->out[odd] + c;
     if (!bytes) w->mask = (intptr_t)stage->mask + ((s->out[odd] + c) >> 3), w->low = (uint32_t)(16 - (c & 4));
     if (!MCG_ASM || w->rows <= 0) continue;
@@ -69,20 +69,19 @@ static void walk_quad(halves_t *s, const mcg_stage_t *stage, int32_t c) {
 
 int32_t mcg_depthwise_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                              void *scratch, int32_t bytes, mcg_block_t *b) {
-  const int32_t most = (bytes - (int32_t)sizeof(mcg_halves_weights_t)) / (4 * PLACE * p->out_w);
+  const int32_t most = (bytes - (int32_t)sizeof(halves_t)) / (4 * PLACE * p->out_w);
   mcg_lane_t lane[MCG_LANES];
-  halves_t s;
+  halves_t *const s = (halves_t *)scratch;
   if (most < 2) return b->first < p->in_c; /* all of it */
-  s.weights = (mcg_halves_weights_t *)scratch, s.plane = (uint32_t *)(void *)(s.weights + 1);
   for (b->n = MCG_LANES; b->row < p->in_h; b->row += b->rows, b->first = 0) {
     const int32_t row = b->row + p->pad_top - 1, half = row & 1;
     b->rows = mcg_min(2 * (most - 1) - half, p->in_h - b->row);
-    s.top = row >> 1;
-    place(p, chain->stages, b, half, &s);
+    s->top = row >> 1;
+    place(p, chain->stages, b, half, s);
     for (; b->first < p->in_c; b->first += MCG_LANES) {
       if (!mcg_chain_lanes(chain, b->first, 1, lane)) return 1;
-      if (!open_quad(p, &s, h + b->first, weight + b->first, lane)) return 1;
-      walk_quad(&s, chain->stages, b->first);
+      if (!open_quad(p, s, h + b->first, weight + b->first, lane)) return 1;
+      walk_quad(s, chain->stages, b->first);
     }
   }
   return 0;

@@ -284,18 +284,24 @@ static MCG_APART int in_planes(const mcg_conv2d_t *p, const int8_t *h, const int
   return 0;
 }
 
+/* The same for 3x3 windows of stride 2. */
+static int in_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain, void *scratch,
+                     mcg_block_t *b) {
+  const int32_t rows = mcg_block_rows(p, POSITIONS);
+  return mcg_depthwise_halves(p, h, weight, chain, scratch, 4 * CHANNELS * rows * p->in_w + room(p, rows), b);
+}
+
 /* h [out_h][out_w][C], weight [kh][kw][C] */
 void mcg_depthwise_input_grad(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                               void *scratch) {
   if (MCG_WIDE && mcg_depthwise_input_grad_wide(p, h, weight, chain)) return;
   mcg_chain_start(chain);
+  const int plain = MCG_ASM && !MCG_MVE && mcg_chain_is_plain(chain, p->in_c);
   const int unit = p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 && p->dilation_w == 1;
-  const int fits = unit || (MCG_USES_DEPTHWISE_QUARTERS && has_quarters(p));
-  const int plain = MCG_ASM && !MCG_MVE && mcg_chain_is_plain(chain, p->in_c), planes = plain && fits;
+  const int planes = plain && (unit || (MCG_USES_DEPTHWISE_QUARTERS && has_quarters(p)));
   const int halves = MCG_USES_DEPTHWISE_HALVES && plain && has_halves(p);
-  const int32_t rows = mcg_block_rows(p, POSITIONS), bytes = 4 * CHANNELS * rows * p->in_w + room(p, rows);
   mcg_block_t b = {NULL, 0, 0, p->in_h, p->in_w, p->in_c, p->in_c, 0};
   if (!planes && !halves) by_spans(p, h, weight, chain, scratch, &b);
   while (planes && in_planes(p, h, weight, chain, scratch, &b)) by_spans(p, h, weight, chain, scratch, &b);
-  while (halves && mcg_depthwise_halves(p, h, weight, chain, scratch, bytes, &b)) by_spans(p, h, weight, chain, scratch, &b);
+  while (halves && in_halves(p, h, weight, chain, scratch, &b)) by_spans(p, h, weight, chain, scratch, &b);
 }
