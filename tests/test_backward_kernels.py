@@ -72,6 +72,15 @@ HALVES = (  # of stride 2: 2x2 gradients at every position, by planes where wind
     Shape(2, 8, 16, 16, Window((3, 3), (2, 2), (1, 1, 1, 1))),
     Shape(16, 64, 8, 8, Window((3, 3), (2, 2), (1, 1, 0, 1))),
     Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    Shape(6, 6, 16, 16, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    Shape(15, 14, 8, 8, Window((3, 3), (2, 2), (0, 0, 0, 1))),
+    Shape(41, 34, 8, 8, Window((3, 3), (2, 2), (1, 1, 1, 1))),  # several blocks of rows
+    Shape(44, 34, 8, 8, Window((3, 3), (2, 2), (0, 0, 1, 1))),
+    Shape(7, 2, 8, 8, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    Shape(3, 16, 16, 16, Window((3, 3), (2, 2), (2, 1, 0, 0))),  # pieces of rows
+    Shape(8, 10, 8, 8, Window((3, 3), (2, 2), (1, 1, 2, 0))),
+    Shape(1, 128, 8, 8, Window((3, 3), (2, 2), (2, 1, 1, 0))),
+    Shape(1, 6, 8, 8, Window((3, 3), (2, 2), (1, 0, 1, 1))),
     Shape(8, 8, 8, 8, Window((3, 3), (2, 2), (1, 1, 2, 2), (2, 2))),
 )
 BIASES = (  # gradient, and shifts inside and at both ends of 1 ... 31, made of the forward pass's

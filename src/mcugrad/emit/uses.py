@@ -82,7 +82,7 @@ def _has_quarters(p: _Fields) -> bool:
 def _has_halves(p: _Fields) -> bool:
     """has_halves of csrc/ops/depthwise_input_grad.c"""
     taps = p["kernel_h"] == p["kernel_w"] == 3 and not _has_gaps(p)
-    return bool(taps and p["stride_h"] == p["stride_w"] == 2 and p["pad_left"] == 1 and p["in_w"] == 2 * p["out_w"])
+    return bool(taps and p["stride_h"] == p["stride_w"] == 2 and p["pad_left"] <= 1 and p["in_w"] == 2 * p["out_w"])
 
 
 def _is_pointwise(p: _Fields) -> bool:

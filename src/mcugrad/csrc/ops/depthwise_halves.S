@@ -1,4 +1,4 @@
-/* void mcg_halves_<rows>_<mask>(plane, weights, out, walk), mcg_halves_widen(t), int32_t mcg_halves_weigh(...): see depthwise_halves.h.
+/* void mcg_halves_<rows>_<mask>(plane, weight, out, w), mcg_halves_widen, mcg_halves_weigh: see depthwise_halves.h.
  *
  * Two outputs of four channels at a time, of which 0, 2 and 1, 3 share a register once they are int16:
  *   r0 plane   r1 weights   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk
@@ -178,13 +178,14 @@
   rows bytes
   rows bits
 
-/* void mcg_halves_widen(mcg_halves_plane_t *t)
+/* uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, const int8_t *h)
  *
  *   r0 h   r1 bytes of a position   r2 plane   r3, r7 and r4, r8 channels 0, 2 and 1, 3 of neighbours   r5, r6 pairs
  *   r9 largest   r10 positions left   r12 smallest
  */
-#define WIDTH_OF_T 12
-#define MOST_OF_T 20
+#define WIDTH_OF_T 8
+#define ROWS_OF_T 12
+#define BACK_OF_T 16
 
 /* e, o: the position */
 .macro widen e, o
@@ -214,11 +215,17 @@
   .type mcg_halves_widen, %function
   .thumb_func
 mcg_halves_widen:
-  push {r0, r4-r11, lr}
-  ldm r0, {r0-r2}            /* h, channels, plane */
+  push {r0, r1, r4-r11, lr}
+  mov r3, r1
+  ldr r4, [r0, #ROWS_OF_T]
+  ldm r0, {r1, r2}           /* step, plane */
+  mov r0, r3
   mov r9, #0
   mov r12, #0
-1: /* a row */
+  subs r4, r4, #1
+  blt 5f
+1: /* a row; on the stack how many are left */
+  str r4, [sp, #4]
   ldr r10, [sp]
   ldr r10, [r10, #WIDTH_OF_T]
   ldr r3, [r0]
@@ -245,20 +252,22 @@ mcg_halves_widen:
   uxth r6, r7
   lsrs r7, r7, #16
   stm r2!, {r3, r5, r6, r7}
-  ldr r4, [sp]
-  ldr r5, [r4, #(WIDTH_OF_T + 4)]
-  subs r5, r5, #1
-  str r5, [r4, #(WIDTH_OF_T + 4)]
-  bne 1b
-  mov r5, #0
+  ldr r5, [sp]
+  ldr r5, [r5, #BACK_OF_T]
+  ldr r4, [sp, #4]
+  add r0, r0, r5
+  subs r4, r4, #1
+  bge 1b
+5:
+  movs r5, #0
   ssub8 r12, r5, r12
   usub8 r5, r9, r12
-  sel r9, r9, r12
-  str r9, [r4, #MOST_OF_T]
-  pop {r0, r4-r11, pc}
+  sel r0, r9, r12
+  add sp, sp, #8
+  pop {r4-r11, pc}
   .size mcg_halves_widen, . - mcg_halves_widen
 
-/* int32_t mcg_halves_weigh(weight, next, lane, most, to)
+/* int32_t mcg_halves_weigh(weight, next, lane, most, to, row)
  *
  *   r4-r12 taps w00 ... w22, then as int16 those of two channels   r3 even rows' weights   lr factor
  */
@@ -270,6 +279,7 @@ mcg_halves_widen:
 #define LANE 48
 #define MOST 52
 #define TO 92
+#define ROW 96
 #define EVEN_BYTES 52 /* of weights */
 #define LANE_BYTES 16
 #define UP 8          /* h was widened times 2^UP */
@@ -350,7 +360,7 @@ mcg_halves_widen:
 mcg_halves_weigh:
   push {r2-r11, lr}
   sub sp, sp, #FRAME
-  add r2, r1, r1, lsl #1
+  ldr r2, [sp, #ROW]
   ldr r4, [r0]
   ldr r5, [r0, r1]
   ldr r6, [r0, r1, lsl #1]

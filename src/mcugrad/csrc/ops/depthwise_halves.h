@@ -8,22 +8,23 @@
 #include "backward.h"
 #include "depthwise_row.h"
 
-/* From block b on up to one that must go another way, or all; returns whether there is such a block.  Columns are padded by 1,
- * the input twice as wide as h; for mcg_chain_is_plain.  scratch: `bytes` of it.  Needs MCG_ASM. */
+/* From block b on up to one that must go another way, or all; returns whether there is such a block.  The input is twice as wide as
+ * h and padded on the left by 1, or by 0, which is walked from right to left; for mcg_chain_is_plain.  scratch: `bytes` of it.
+ * Needs MCG_ASM. */
 int32_t mcg_depthwise_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_t *weight, const mcg_chain_t *chain,
                              void *scratch, int32_t bytes, mcg_block_t *b);
 
 /* The plane holds, row after row, the pairs (h, h of the next column) times 256 of channels 2, 0, 1 and 3.
  * depthwise_halves.S knows the order of the fields here and below. */
 typedef struct {
-  const int8_t *h;
-  int32_t channels;
+  int32_t step; /* bytes from one position of h to the next */
   uint32_t *plane;
-  int32_t width, rows; /* at least one */
-  uint32_t most; /* |h| of each channel */
+  int32_t width, rows;
+  int32_t back; /* bytes from the end of a row of h to the next one */
 } mcg_halves_plane_t;
 
-void mcg_halves_widen(mcg_halves_plane_t *t);
+/* Fills it with four channels of h; returns the largest |h| of each. */
+uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, const int8_t *h);
 
 /* Every other row of outputs.  mask: bytes from an output to that of its mask, or the address of four bits of it. */
 typedef struct {
@@ -46,10 +47,10 @@ typedef struct {
   uint32_t odd[18];  /* w22 w20, w02 w00, w21 w01, multiplier; the rounding behind channel 0, the address before channel 3 */
 } mcg_halves_weights_t;
 
-/* From the first tap at four channels, `next` bytes from one to the next.  most: |h| of each channel.  Returns 0
- * where outputs might not stay within +-127, or a multiplier would lose bits. */
+/* From the first tap at four channels, `next` bytes from one to the next, `row` from one row to the next.  most: |h| of each
+ * channel.  Returns 0 where outputs might not stay within +-127, or a multiplier would lose bits. */
 int32_t mcg_halves_weigh(const int8_t *weight, int32_t next, const mcg_lane_t lane[MCG_LANES], uint32_t most,
-                         mcg_halves_weights_t *to);
+                         mcg_halves_weights_t *to, int32_t row);
 
 /* Rows of one or of two rows of h. */
 void mcg_halves_even_bytes(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);

@@ -228,7 +228,7 @@ static MCG_APART void spread_taps(const mcg_conv2d_t *p, const int8_t *weight, i
 /* Whether mcg_depthwise_halves may take it. */
 static int has_halves(const mcg_conv2d_t *p) {
   const int32_t taps = p->kernel_h == 3 && p->kernel_w == 3 && p->dilation_h == 1 && p->dilation_w == 1;
-  return taps && p->stride_h == 2 && p->stride_w == 2 && p->pad_left == 1 && p->in_w == 2 * p->out_w;
+  return taps && p->stride_h == 2 && p->stride_w == 2 && p->pad_left <= 1 && p->in_w == 2 * p->out_w;
 }
 
 /* Whether the gradient is that of 2x2 at every position of h, the last row perhaps of 1x2, and every other tap is at most a 3x3
