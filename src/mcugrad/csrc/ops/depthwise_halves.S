@@ -1,4 +1,4 @@
-/* void mcg_halves_<rows>_<mask>(plane, weight, out, w), mcg_halves_widen, mcg_halves_weigh: see depthwise_halves.h.
+/* void mcg_halves_<rows>_<mask>(w, weight, c), mcg_halves_widen, mcg_halves_weigh: see depthwise_halves.h.
  *
  * Two outputs of four channels at a time, of which 0, 2 and 1, 3 share a register once they are int16:
  *   r0 plane   r1 weights   r2-r5 gradients, then outputs   r6-r11 weights and sums, then the walk
@@ -86,7 +86,7 @@
   str r8, [sp, #ROWS]
 .endm
 
-.macro begin name
+.macro begin name, mask
   .section .text.\name, "ax", %progbits
   .balign 4
   .global \name
@@ -95,13 +95,28 @@
 \name:
   push {r4-r11, lr}
   sub sp, sp, #FRAME
-  ldm r3!, {r4-r11}
+  ldm r0!, {r4-r11}
+  add r7, r7, r2
+.ifc \mask, bits
+  add r4, r4, r2, lsr #3
+  and r10, r2, #4
+  rsb r10, r10, #16
+.endif
   stm sp, {r4-r11}
-  str r2, [sp, #OUT]
-  mov r12, r2
-  ldm r3, {r4-r7}
-  add r2, sp, #PITCH
-  stm r2, {r4-r7}
+  mov r12, r7
+  ldm r0, {r4-r7}
+  add r3, sp, #PITCH
+  stm r3, {r4-r7}
+  subs r0, r9, r4
+  cmp r7, #0
+  ble 9f
+.endm
+
+.macro finish name
+9:
+  add sp, sp, #FRAME
+  pop {r4-r11, pc}
+  .size \name, . - \name
 .endm
 
 /* sum and one, the outputs 11 and 10 of a channel: from its gradients p and n in this row and the next */
@@ -129,7 +144,7 @@
 .endm
 
 .macro rows mask
-  begin mcg_halves_even_\mask
+  begin mcg_halves_even_\mask, \mask
   adds r1, r1, #28
 1:
   ldm r0!, {r2-r5}
@@ -142,11 +157,9 @@
   bne 1b
   next_row \mask, r12
   bne 1b
-  add sp, sp, #FRAME
-  pop {r4-r11, pc}
-  .size mcg_halves_even_\mask, . - mcg_halves_even_\mask
+  finish mcg_halves_even_\mask
 
-  begin mcg_halves_odd_\mask
+  begin mcg_halves_odd_\mask, \mask
   add r12, r0, r4
 1:
   ldrd r2, r3, [r0], #8
@@ -170,22 +183,20 @@
   bne 1b
   next_row \mask, r7
   bne 1b
-  add sp, sp, #FRAME
-  pop {r4-r11, pc}
-  .size mcg_halves_odd_\mask, . - mcg_halves_odd_\mask
+  finish mcg_halves_odd_\mask
 .endm
 
   rows bytes
   rows bits
 
-/* uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, const int8_t *h)
+/* uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, int32_t c)
  *
  *   r0 h   r1 bytes of a position   r2 plane   r3, r7 and r4, r8 channels 0, 2 and 1, 3 of neighbours   r5, r6 pairs
  *   r9 largest   r10 positions left   r12 smallest
  */
-#define WIDTH_OF_T 8
-#define ROWS_OF_T 12
-#define BACK_OF_T 16
+#define WIDTH_OF_T 12
+#define ROWS_OF_T 16
+#define BACK_OF_T 20
 
 /* e, o: the position */
 .macro widen e, o
@@ -218,8 +229,8 @@ mcg_halves_widen:
   push {r0, r1, r4-r11, lr}
   mov r3, r1
   ldr r4, [r0, #ROWS_OF_T]
-  ldm r0, {r1, r2}           /* step, plane */
-  mov r0, r3
+  ldm r0, {r0-r2}            /* h, step, plane */
+  add r0, r0, r3
   mov r9, #0
   mov r12, #0
   subs r4, r4, #1

@@ -17,24 +17,25 @@ int32_t mcg_depthwise_halves(const mcg_conv2d_t *p, const int8_t *h, const int8_
 /* The plane holds, row after row, the pairs (h, h of the next column) times 256 of channels 2, 0, 1 and 3.
  * depthwise_halves.S knows the order of the fields here and below. */
 typedef struct {
-  int32_t step; /* bytes from one position of h to the next */
+  const int8_t *h; /* at channel 0 */
+  int32_t step;    /* bytes from one position of h to the next */
   uint32_t *plane;
   int32_t width, rows;
   int32_t back; /* bytes from the end of a row of h to the next one */
 } mcg_halves_plane_t;
 
-/* Fills it with four channels of h; returns the largest |h| of each. */
-uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, const int8_t *h);
+/* Fills it with four channels of h from c on; returns the largest |h| of each. */
+uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, int32_t c);
 
-/* Every other row of outputs.  mask: bytes from an output to that of its mask, or the address of four bits of it. */
+/* Every other row of outputs.  mask: bytes from an output to that of its mask, or where the first bits of it are. */
 typedef struct {
   intptr_t mask;
   intptr_t mask_next; /* the same for the next output, or bytes to the next bits */
   int32_t next;       /* bytes from one output to the next */
-  int32_t out;        /* room for an address */
+  int8_t *out;        /* at channel 0, as is mask */
   uint32_t zero;
-  const uint32_t *end; /* of the row in the plane */
-  uint32_t low, high;  /* 0x81818181 and 0x02020202, or from four bits of the mask to GE */
+  const uint32_t *end; /* of the first row in the plane */
+  uint32_t low, high;  /* 0x81818181 and 0x02020202; room */
   int32_t pitch;       /* bytes of a row of the plane */
   int32_t out_back, mask_back; /* from the end of a row of outputs to the next but one */
   int32_t rows;
@@ -52,10 +53,10 @@ typedef struct {
 int32_t mcg_halves_weigh(const int8_t *weight, int32_t next, const mcg_lane_t lane[MCG_LANES], uint32_t most,
                          mcg_halves_weights_t *to, int32_t row);
 
-/* Rows of one or of two rows of h. */
-void mcg_halves_even_bytes(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
-void mcg_halves_even_bits(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
-void mcg_halves_odd_bytes(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
-void mcg_halves_odd_bits(const uint32_t *plane, const uint32_t *weight, int8_t *out, const mcg_halves_walk_t *w);
+/* Rows of one or of two rows of h, four channels from c on. */
+void mcg_halves_even_bytes(const mcg_halves_walk_t *w, const uint32_t *weight, int32_t c);
+void mcg_halves_even_bits(const mcg_halves_walk_t *w, const uint32_t *weight, int32_t c);
+void mcg_halves_odd_bytes(const mcg_halves_walk_t *w, const uint32_t *weight, int32_t c);
+void mcg_halves_odd_bits(const mcg_halves_walk_t *w, const uint32_t *weight, int32_t c);
 
 #endif
