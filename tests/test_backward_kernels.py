@@ -12,6 +12,7 @@ from kernels import Case, Host, Run, build, control_of, expected, run, same
 from mcugrad import toolchain
 from mcugrad.build import WIDE
 from mcugrad.ops.backprop import Chain, shifted
+from mcugrad.ops.depthwise import DepthwiseInputGrad
 from mcugrad.ops.example_grad import Shape, Sketch, bias_update, chain, convolution, depthwise, weight_update
 from mcugrad.ops.spatial import Window
 from mcugrad.ops.update import Update
@@ -97,7 +98,7 @@ def chains():
         s = Sketch(1000 + i)
         words = ("mc", "ap mc", "bc")[i % 3]
         yield chain(s, (depthwise if shape in SEPARATE else convolution)(s, shape), words, EXPONENTS)
-    ways = [*product(("mc", "bc"), (EXPONENTS, TIGHT)), ("bc", FINE), ("mc", COARSE)]
+    ways = [*product(("mc", "bc"), (EXPONENTS, TIGHT)), ("bc", FINE), ("bcf", FINE), ("mc", COARSE)]
     around = [*product(AROUND, ways[:4]), *product(HALVES, ways)]
     for i, (shape, (words, exponents)) in enumerate(around):
         s = Sketch(1050 + i)
@@ -138,6 +139,37 @@ def library(request, tmp_path_factory):
 def test_layer_of_real_size_has_the_bits_of_the_integer_semantics(case, library):
     contents = case.contents(0)
     assert same(run(case, library, contents, alignment=1), expected(case, contents))
+
+
+def over_mask(case):
+    """(mask, output) where the gradient may take the bytes of its mask."""
+    node = case.node
+    return [(i, o) for i, o in node.op.replaces(node) if node.inputs[i].type.nbytes == node.outputs[o].type.nbytes]
+
+
+REPLACING = [c for c in CASES if c.op is Chain and over_mask(c)]
+
+
+@pytest.mark.parametrize("case", REPLACING, ids=[c.name for c in REPLACING])
+def test_layer_of_real_size_over_its_mask_has_the_same_bits(case, library):
+    contents = case.contents(0)
+    for pair in over_mask(case):
+        assert same(run(case, library, contents, shared=(pair,)), expected(case, contents))
+
+
+def halved(case):
+    """Whether it is the input gradient of a depthwise convolution of stride 2."""
+    producer = case.op is Chain and case.node.op.producer
+    return isinstance(producer, DepthwiseInputGrad) and producer.window.stride == (2, 2)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if halved(c)], ids=lambda c: c.name)
+def test_gradients_that_are_all_negative_or_rarely_large_have_the_same_bits(case, library):
+    contents = case.contents(0)
+    h = case.node.inputs[0]
+    for large in (False, True):
+        contents |= {h: np.where(contents[h] < -120, contents[h], contents[h] // 8) if large else np.minimum(contents[h], 0)}
+        assert same(run(case, library, contents), expected(case, contents))
 
 
 def test_a_gradient_one_beyond_the_limit_is_clamped_and_counted(library):
