@@ -1,7 +1,7 @@
 /* uint32_t mcg_halves_widen(const mcg_halves_plane_t *t, int32_t c): see depthwise_halves.h.
  *
- *   r0 h   r1 bytes of a position   r2 plane   r3, r7 and r4, r8 channels 0, 2 and 1, 3 of neighbours   r5, r6 pairs
- *   r9 largest   r10 positions left   r12 smallest
+ *   r0 h   r1 bytes of a position   r2 plane   r3, r4 neighbours   r5-r8 pairs   r9 largest   r10 positions left
+ *   r11 bytes 1 and 3   r12 smallest
  */
 #if defined(__ARM_FEATURE_SIMD32)
 
@@ -12,26 +12,23 @@
   .syntax unified
   .thumb
 
-/* e, o: the position */
-.macro widen e, o
-  ssub8 r11, \e, r9
-  sel r9, \e, r9
-  ssub8 r11, r12, \e
-  sel r12, \e, r12
-  and \o, \e, #0xFF00FF00
-  lsl \e, \e, #8
-  and \e, \e, #0xFF00FF00
+/* Pairs of the position v and the next one w */
+.macro pairs v, w
+  pkhbt r7, \v, \w, lsl #16
+  pkhtb r8, \w, \v, asr #16
+  and r6, r11, r7, lsl #8
+  and r7, r7, r11
+  and r5, r11, r8, lsl #8
+  and r8, r8, r11
+  stm r2!, {r5-r8}
 .endm
 
-/* Pairs of the position (e, o) and the next, which comes from `at` to (f, p) */
-.macro place e, o, f, p, at:vararg
-  ldr \f, [\at]
-  widen \f, \p
-  pkhbt r5, \e, \f, lsl #16
-  pkhtb \e, \f, \e, asr #16
-  pkhbt r6, \o, \p, lsl #16
-  pkhtb \o, \p, \o, asr #16
-  stm r2!, {\e, r5, r6, \o}
+/* r9 and r12 from the smaller and larger of two positions */
+.macro range smaller, larger
+  ssub8 lr, \larger, r9
+  sel r9, \larger, r9
+  ssub8 lr, r12, \smaller
+  sel r12, \smaller, r12
 .endm
 
   .section .text.mcg_halves_widen, "ax", %progbits
@@ -47,6 +44,7 @@ mcg_halves_widen:
   add r0, r0, r3
   mov r9, #0
   mov r12, #0
+  mov r11, #0xFF00FF00
   subs r4, r4, #1
   blt 5f
 1: /* a row; on the stack how many are left */
@@ -55,28 +53,32 @@ mcg_halves_widen:
   ldr r10, [r10, #WIDTH_OF_T]
   ldr r3, [r0]
   add r0, r0, r1
-  widen r3, r7
+  range r3, r3
   subs r10, r10, #3
   blt 3f
 2:
-  place r3, r7, r4, r8, r0
-  place r4, r8, r3, r7, r0, r1
+  ldr r4, [r0]
+  pairs r3, r4
+  ldr r3, [r0, r1]
   add r0, r0, r1, lsl #1
+  ssub8 lr, r3, r4
+  sel r5, r3, r4
+  sel r6, r4, r3
+  range r6, r5
+  pairs r4, r3
   subs r10, r10, #2
   bge 2b
 3: /* one position or none is left before zeros */
   cmn r10, #1
   bne 4f
-  place r3, r7, r4, r8, r0
+  ldr r4, [r0]
   add r0, r0, r1
+  range r4, r4
+  pairs r3, r4
   mov r3, r4
-  mov r7, r8
 4:
-  uxth r5, r3
-  lsrs r3, r3, #16
-  uxth r6, r7
-  lsrs r7, r7, #16
-  stm r2!, {r3, r5, r6, r7}
+  mov r4, #0
+  pairs r3, r4
   ldr r5, [sp]
   ldr r5, [r5, #BACK_OF_T]
   ldr r4, [sp, #4]
