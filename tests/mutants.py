@@ -852,10 +852,10 @@ MUTANTS = (
         "each channel has its own mean",
     ),
     Mutant(
-        "quarters-with-gaps",
+        "halves-with-gaps",
         "csrc/ops/depthwise_input_grad.c",
-        "p->stride_w == 2 && p->dilation_h == 1 && p->dilation_w == 1 && (wide",
-        "p->stride_w == 2 && (wide",
+        "p->kernel_w == 3 && p->dilation_h == 1 && p->dilation_w == 1;",
+        "p->kernel_w == 3;",
         HALVES,
         "a window with gaps does not meet every other tap",
     ),

@@ -262,7 +262,8 @@ class DepthwiseInputGrad(InputGradRows):
     def _scratch(self) -> int:
         """Of four channels: int32 gradients of a block, the weight as int16, and the part of h that a block depends on; or, of
         stride 1, int8 gradients and the others as a convolution keeps them (csrc/ops/depthwise_plane.h); of stride 2 these
-        are always less: with w columns in r rows 7 r w + 12 w + 240 bytes, against at least 16 r w + 8 (9 + 18)."""
+        are always less: with w columns in r rows 7 r w + 12 w + 240 bytes, against at least 16 r w + 8 (9 + 18).  3x3 windows
+        of stride 2 take as many rows at a time as there is room for (csrc/ops/depthwise_halves.h)."""
         height, width = self.shape[1:3]
         (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
         positions = block_positions(height, width, 128)

@@ -176,10 +176,10 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
   else fill_columns(g, x), sum_windows(g, s, 3);
 }
 
-int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
+void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y) {
   const int32_t row = 6 * MCG_LANES;
   int16_t *const widened = g->planes + MCG_LANES * g->plane;
-  if (!MCG_USES_DEPTHWISE_QUARTERS) return 0;
+  if (!MCG_USES_DEPTHWISE_QUARTERS) return;
   s->columns = g->planes, s->weight = widened, s->pixel = g->pixel;
   fill_columns(g, x);
   for (int32_t i = 0; i < 4; ++i) {
@@ -188,5 +188,4 @@ int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *
     s->y = y + down * (g->line >> 1) + right * (g->pixel >> 1);
     sum_windows(g, s, g->five ? 3 - down : 3);
   }
-  return 1;
 }

@@ -41,8 +41,8 @@ void mcg_plane_block(const mcg_plane_t *g, const int8_t *x, const int8_t *weight
 /* The same where each pixel of the output is the first of 2x2 gradients of a window with stride 2, which meet every other tap:
  * `pixel` and `line` are from two columns and rows to the next two.  g: a 3x3 window around each position of x.  taps: int8
  * [6][6][4], tap (ky, kx) at [ky + 2 - pad_top][kx + 2 - pad_left] and 0 elsewhere; row r of the 2x2 meets rows r + 4, r + 2, r.
- * Returns 0, having stored nothing, where a shift forbids it. */
-int32_t mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y);
+ * Needs MCG_USES_DEPTHWISE_QUARTERS. */
+void mcg_plane_quarters(const mcg_plane_t *g, const int8_t *x, const int8_t *taps, mcg_depthwise_row_t *s, int8_t *y);
 
 /* Rows of pixels, one after the other, as strips of six columns: the two last begin the next strip.  depthwise_plane.S knows the
  * order of the fields. */
