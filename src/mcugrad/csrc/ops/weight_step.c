@@ -73,23 +73,24 @@ static uint32_t random_key(const mcg_weight_step_t *step) {
   return key + mcg_random_number((uint32_t)step->p->first);
 }
 
-/* Moves elements 0 ... n - 1 of the run and leaves their changes in grad [n]; random indices are row + channel. */
-MCG_INLINE void move_all(const run_t *run, int32_t bits, int32_t n, int32_t *grad, uint32_t row,
+/* Moves elements i ... n - 1 of the run and leaves their changes in grad [n]; random indices are row + channel. */
+MCG_INLINE void move_all(const run_t *run, int32_t bits, int32_t i, int32_t n, int32_t *grad, uint32_t row,
                          const uint16_t *order) {
-  MCG_ROLLED for (int32_t i = 0; i < n; ++i) {
+  MCG_ROLLED for (; i < n; ++i) {
     const uint32_t number = bits == 8 ? 0u : row + (order != NULL ? order[i] : (uint32_t)i);
     grad[i] = move(run, bits, i, grad[i], number);
   }
 }
 
-static MCG_NOINLINE void move_all_8(const run_t *run, int32_t n, int32_t *grad) { move_all(run, 8, n, grad, 0u, NULL); }
+static MCG_NOINLINE void move_all_8(const run_t *run, int32_t n, int32_t *grad) { move_all(run, 8, 0, n, grad, 0u, NULL); }
 
-static MCG_NOINLINE void move_all_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
-  move_all(run, 4, n, grad, row, order);
+static MCG_NOINLINE void move_all_4(const run_t *run, int32_t i, int32_t n, int32_t *grad, uint32_t row,
+                                    const uint16_t *order) {
+  move_all(run, 4, i, n, grad, row, order);
 }
 
 static MCG_NOINLINE void move_all_0(const run_t *run, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
-  move_all(run, 0, n, grad, row, order);
+  move_all(run, 0, 0, n, grad, row, order);
 }
 
 /* A weight of four residual bits: W - step in [-2032, 2032], for 0 < k <= 31. */
@@ -116,25 +117,32 @@ MCG_INLINE void move_pair_4(int8_t *low, int8_t *high, int8_t *packed, share_t *
   b->grad = *high - second;
 }
 
-/* move_all for four residual bits where both elements of each byte are there and 0 < k <= 31; n is even. */
-static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row,
+/* move_all for four residual bits where both elements of each byte are there and 0 < k <= 31. */
+static MCG_NOINLINE void move_pairs_4(const run_t *run, int32_t i, int32_t n, int32_t *grad, uint32_t row,
                                       const uint16_t *order) {
-  int8_t *w = run->weight, *packed = (int8_t *)run->residual + (run->at >> 1);
-  MCG_ROLLED for (int32_t i = 0; i < n; i += 2) {
+  int8_t *w = run->weight, *packed = (int8_t *)run->residual + ((run->at + i) >> 1);
+  MCG_ROLLED for (; i < n; i += 2) {
     const uint32_t first = row + (order != NULL ? order[i] : (uint32_t)i);
     const uint32_t second = row + (order != NULL ? order[i + 1] : (uint32_t)i + 1u);
     share_t a = {grad[i], run->k, mcg_random_at(run->key, first)}, b = {grad[i + 1], run->k, mcg_random_at(run->key, second)};
-    move_pair_4(w + i, w + i + 1, packed + (i >> 1), &a, &b);
+    move_pair_4(w + i, w + i + 1, packed++, &a, &b);
     grad[i] = a.grad;
     grad[i + 1] = b.grad;
   }
 }
 
+/* move_all for four residual bits: by pairs but for an element at either end that shares its byte with another row. */
+static void move_run_4(const run_t *run, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
+  const int32_t first = run->k > 0 && run->k <= 31 ? run->at & 1 : n, last = first < n ? first + ((n - first) & ~1) : n;
+  if (first > 0) move_all_4(run, 0, mcg_min(first, n), grad, row, order);
+  if (first < last) move_pairs_4(run, first, last, grad, row, order);
+  if (last < n) move_all_4(run, last, n, grad, row, order);
+}
+
 static void move_run(const run_t *run, int32_t bits, int32_t n, int32_t *grad, uint32_t row, const uint16_t *order) {
   if (MCG_USES_RESIDUAL_8 && bits == 8) move_all_8(run, n, grad);
   else if (MCG_USES_RESIDUAL_0 && bits == 0) move_all_0(run, n, grad, row, order);
-  else if (run->k > 0 && run->k <= 31 && (run->at | n) % 2 == 0) move_pairs_4(run, n, grad, row, order);
-  else move_all_4(run, n, grad, row, order);
+  else move_run_4(run, n, grad, row, order);
 }
 
 /* sum of the changes [n], each times its channel's mean */
