@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import reference
 from benchmarks.calls import callee, traced
 from benchmarks.models import DIGITS, FULL, IN_QEMU, SMALL, SMALLEST, STREAMED, TARGETS, Setting, compiled
-from mcugrad.costs import DATA, OTHER, counts
+from mcugrad.costs import DATA, OTHER, counts, kind
 from mcugrad.errors import BudgetError
 from mcugrad.ir import Node
 from mcugrad.memory.schedule import Step
@@ -35,19 +35,22 @@ FITTED = (
     *(Setting(DIGITS, scheme, SRAM) for scheme in ("demo", "full")),
     *(Setting(reference.MODEL, scheme, SRAM) for scheme in ("49kb", "99kb", "148kb")),
     STREAMED,
+    SMALL[1],
     SMALLEST,
-    FULL[0],
+    *FULL,
 )
-HELD_OUT = (*(Setting("mbv2-w0.35", scheme, SRAM) for scheme in ("49kb", "99kb")), SMALL[0], SMALL[4], FULL[1])
+HELD_OUT = (*(Setting("mbv2-w0.35", scheme, SRAM) for scheme in ("49kb", "99kb")), SMALL[0], SMALL[3], SMALL[4])
 STEPS = 3  # at most, until one runs to its end
 FEWEST = 3  # calls from which a factor is fitted
+FEWEST_OF_A_KIND = 5
 
 
 @dataclass(frozen=True)
 class Call:
-    """A node of a measured step."""
+    """A node of a measured step; name: the kernel's, as costs.json has it, with the node's kind."""
 
     kernel: str
+    name: str
     counts: tuple[int, ...]
     instructions: int
 
@@ -62,7 +65,12 @@ def measure(setting: Setting) -> list[Call]:
                     break
             calls = Counter(s.node for s in trace.steps if isinstance(s, Step))
             costs = {k: n for k, n in trace.costs().items() if isinstance(k, Node)}
-    return [Call(callee(Step(node, 0, 1)), counts(node, calls[node]), n) for node, n in costs.items()]
+    return [_call(node, calls[node], n) for node, n in costs.items()]
+
+
+def _call(node: Node, calls: int, instructions: int) -> Call:
+    kernel = callee(Step(node, 0, 1))
+    return Call(kernel, ":".join(filter(None, (kernel, kind(node)))), counts(node, calls), instructions)
 
 
 def measured(target: str) -> Iterator[tuple[str, list[Call]]]:
@@ -75,22 +83,27 @@ def measured(target: str) -> Iterator[tuple[str, list[Call]]]:
 
 
 def fit(calls: Sequence[Call]) -> dict[str, list[float]]:
-    """Factors by kernel, none negative: least squares of the error over the square root of the instructions, so that neither
-    the many small calls nor the few large ones decide alone."""
-    table = {}
-    for kernel in sorted({c.kernel for c in calls}):
-        own = [c for c in calls if c.kernel == kernel]
-        weight = np.array([1 / max(c.instructions, 1) ** 0.5 for c in own])
-        rows = np.array([c.counts for c in own], float) * weight[:, None]
-        if len(own) < FEWEST:
-            rows[:, 1:4] = 0.0
-        solution, _ = nnls(rows, np.array([c.instructions for c in own]) * weight)
-        table[kernel] = [float(f"{v:.4g}") for v in solution]
-    return table
+    """Factors by kernel, and by kernel and kind where there are enough calls of it."""
+    groups: dict[str, list[Call]] = {}
+    for call in calls:
+        for name in {call.kernel, call.name}:
+            groups.setdefault(name, []).append(call)
+    return {k: fit_one(own) for k, own in sorted(groups.items()) if ":" not in k or len(own) >= FEWEST_OF_A_KIND}
+
+
+def fit_one(calls: Sequence[Call]) -> list[float]:
+    """Factors of calls of one kind, none negative: least squares of the error over the square root of the instructions, so
+    that neither the many small calls nor the few large ones decide alone."""
+    weight = np.array([1 / max(c.instructions, 1) ** 0.5 for c in calls])
+    rows = np.array([c.counts for c in calls], float) * weight[:, None]
+    if len(calls) < FEWEST:
+        rows[:, [1, 2, 3, 6, 7, 8]] = 0.0
+    solution, _ = nnls(rows, np.array([c.instructions for c in calls]) * weight)
+    return [float(f"{v:.4g}") for v in solution]
 
 
 def predicted(call: Call, table: dict[str, list[float]]) -> float:
-    return float(np.dot(table.get(call.kernel, list(vars(OTHER).values())), call.counts))
+    return float(np.dot(table.get(call.name, table.get(call.kernel, list(vars(OTHER).values()))), call.counts))
 
 
 def errors(calls: Iterable[Call], table: dict[str, list[float]]) -> dict[str, tuple[int, float, float]]:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,9 +53,39 @@ def test_more_calls_cost_more(tmp_path: Path) -> None:
 
 
 def test_the_fit_finds_the_factors_that_made_the_counts() -> None:
-    truth = [1.5, 20.0, 0.0, 3.0, 700.0, 90.0]
-    shapes = [(1000, 10, 40, 9, 1, 0), (5000, 300, 20, 80, 1, 9), (300, 40, 900, 7, 1, 1), (90_000, 800, 70, 5, 1, 2)]
-    shapes += [(700, 5, 5, 1, 0, 1), (4000, 90, 3000, 600, 0, 20), (60, 900, 10, 10, 1, 0), (200, 30, 8, 40, 0, 4)]
-    calls = [fitting.Call("k", s, round(sum(a * b for a, b in zip(truth, s, strict=True)))) for s in shapes]
-    assert fitting.fit(calls)["k"] == pytest.approx(truth, rel=0.01, abs=0.5)
-    assert fitting.errors(calls, fitting.fit(calls))["k"][2] < 0.01
+    truth = [1.5, 20.0, 0.0, 3.0, 700.0, 90.0, 2.0, 5.0, 1.0]
+    rng = np.random.default_rng(7)
+    shapes = [tuple(map(int, rng.integers(0, 2000, 4) * (50, 1, 1, 1))) for _ in range(16)]
+    whole = [(*s, i % 2, i % 5, s[3] * (i % 5), *((s[1], s[3]) if i % 3 else (0, 0))) for i, s in enumerate(shapes)]
+    calls = [fitting.Call("k", "k:a", s, round(sum(a * b for a, b in zip(truth, s, strict=True)))) for s in whole]
+    table = fitting.fit(calls)
+    assert table["k"] == table["k:a"] == pytest.approx(truth, rel=0.01, abs=0.5)
+    assert fitting.errors(calls, table)["k"][2] < 0.01
+
+
+def test_a_kind_is_fitted_apart_where_there_are_enough_calls_of_it() -> None:
+    def call(name: str, macs: int, each: int) -> fitting.Call:
+        return fitting.Call("k", name, (macs, *[0] * 8), each * macs)
+
+    calls = [call("k:dear", 1000 * i, 6) for i in range(1, 9)] + [call("k:cheap", 1000 * i, 2) for i in range(1, 9)]
+    table = fitting.fit([*calls, call("k:rare", 1000, 90)])
+    assert table["k:dear"][0] == 6 and table["k:cheap"][0] == 2 and "k:rare" not in table
+    assert 2 < table["k"][0] < 6
+    assert fitting.predicted(call("k:rare", 1000, 90), table) == 1000 * table["k"][0]
+
+
+def test_kinds_and_parts_of_a_weight_are_told_from_the_node(tmp_path: Path) -> None:
+    build = compiled(Setting(DIGITS, "demo", 64, "resident"), tmp_path / "model")
+    kinds = {costs.kind(n) for n in build.program.graph.nodes}
+    assert {"", "3x3", "3x3 strided", "4 bits"} <= kinds
+    live = [n for n in build.program.graph.nodes if len(n.inputs) > 3 and n.inputs[3].name.endswith("_rest")]
+    assert live and all(costs.counts(n)[8] == n.inputs[1].type.elements + n.inputs[3].type.elements for n in live)
+    assert all(
+        costs.counts(n)[8] == 0 for n in build.program.graph.nodes if not any(v.name.endswith("_rest") for v in n.inputs)
+    )
+
+
+def test_a_kind_without_factors_has_those_of_its_kernel() -> None:
+    assert costs.factor("cortex-m7", "mcg_depthwise", "9x9") == costs.factor("cortex-m7", "mcg_depthwise")
+    assert costs.factor("cortex-m7", "mcg_depthwise", "3x3") != costs.factor("cortex-m7", "mcg_depthwise")
+    assert costs.factor("cortex-m7", "mcg_of_tomorrow") == costs.OTHER

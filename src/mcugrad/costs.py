@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
 from mcugrad.ir import Node, Op, TensorType
 from mcugrad.ops.accumulate import Accumulate
+from mcugrad.ops.backprop import Chain
+from mcugrad.ops.conv2d import Conv2d, Conv2dInputGrad
+from mcugrad.ops.depthwise import DepthwiseConv2d, DepthwiseInputGrad
 from mcugrad.ops.piece import Piece
-from mcugrad.ops.share import Share
+from mcugrad.ops.share import PartOfSum, Share
+from mcugrad.ops.spatial import Window
+from mcugrad.ops.update import Update, WeightStep
 from mcugrad.targets import Target, get_target
 
 DATA = Path(__file__).with_name("costs.json")
-"""{core: {kernel: [mac, element, input, weight, call, more]}}, written by benchmarks/costs.py."""
+"""{core: {kernel: the numbers of a Factor}}, written by benchmarks/costs.py.  After a colon a kernel's name has the kind of its
+nodes (`kind`); without one the numbers are those of all its nodes."""
 
 LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "cortex-m0plus"}
 """Cores without measurements of their own, and whose they borrow: the latter has the same kernels."""
@@ -28,7 +34,10 @@ ALIKE = {"mcg_avg_pool_ties": "mcg_avg_pool"}
 @dataclass(frozen=True)
 class Factor:
     """Instructions of a kernel per multiply-accumulate, per element of its output, of its first and of its second input (a
-    layer's weight), per node, and per further call: what a range of rows costs beyond its share of the whole."""
+    layer's weight), per node, and per further call: what a range of rows costs beyond its share of the whole.
+
+    again: per element of the second input and further call.  joined, rest: per element of the output and of the weight where
+    a weight lies in two parts, those that learn and the rest."""
 
     mac: float
     element: float
@@ -36,6 +45,9 @@ class Factor:
     weight: float = 0.0
     call: float = 0.0
     more: float = 0.0
+    again: float = 0.0
+    joined: float = 0.0
+    rest: float = 0.0
 
 
 OTHER = Factor(2.0, 10.0)
@@ -44,19 +56,50 @@ OTHER = Factor(2.0, 10.0)
 
 @cache
 def factors(core: str) -> Mapping[str, Factor]:
-    """By C function, for a core of targets/; one that was never measured is taken for the slowest."""
+    """By C function and kind, for a core of targets/; one that was never measured is taken for the slowest."""
     known = json.loads(DATA.read_text(encoding="utf-8"))
     table = known.get(LIKE.get(core, core), known["cortex-m0plus"])
     return {name: Factor(*numbers) for name, numbers in table.items()}
 
 
-def counts(node: Node, calls: int = 1) -> tuple[int, int, int, int, int, int]:
-    """What the factors multiply: MACs, elements of the output, of the first and of the second input, whole nodes (a piece in
-    rows is none), further calls."""
+def factor(core: str, function: str, kind: str = "") -> Factor:
+    """Of a C function's nodes of one kind, of all of them where that kind was not measured, of any kernel where neither was."""
+    table, name = factors(core), ALIKE.get(function, function)
+    return table.get(f"{name}:{kind}", table.get(name, OTHER))
+
+
+def kind(node: Node) -> str:
+    """In which of its ways a kernel runs a node, where they differ by more than a node's counts say; "" where they do not.
+
+    Windows of one size and stride have loops of their own, so have weights with one number of residual bits."""
+    op = _whole(node).op
+    part_of_sum = isinstance(op, PartOfSum) or (isinstance(op, Accumulate) and not op.last)
+    update = op.update if isinstance(op, Accumulate) else op
+    if part_of_sum:
+        return "sum"
+    if isinstance(update, Update):
+        return update_kind(update.step.residual_bits, update.step.centred) if isinstance(update.step, WeightStep) else ""
+    window = getattr(_producer(op), "window", None)
+    if not isinstance(window, Window) or window.kernel == (1, 1):
+        return ""
+    size = "x".join(map(str, window.kernel))
+    return size if max(window.stride) == 1 else f"{size} strided"
+
+
+def update_kind(residual_bits: int, centred: bool) -> str:
+    """Of the update of a weight."""
+    return f"{residual_bits} bits centred" if centred else f"{residual_bits} bits"
+
+
+def counts(node: Node, calls: int = 1) -> tuple[int, ...]:
+    """What the numbers of a Factor multiply, in their order; a piece in rows is no whole node."""
     whole = _whole(node)
     (output, *_), (first, second, *_) = ([*(v.type.elements for v in side), 0, 0] for side in (whole.outputs, whole.inputs))
     begins = not (isinstance(node.op, Piece) and node.op.in_rows)
-    return node.op.work(node).macs, output, first, second, int(begins), calls - begins
+    rest = _rest(whole)
+    weight, more = second + rest, calls - begins
+    parts = (output, weight) if rest else (0, 0)
+    return node.op.work(node).macs, output, first, weight, int(begins), more, weight * more, *parts
 
 
 def _whole(node: Node) -> Node:
@@ -64,17 +107,27 @@ def _whole(node: Node) -> Node:
     return node.op.inner(node) if isinstance(node.op, Piece | Share) else node
 
 
+def _producer(op: Op) -> Op:
+    """What computes the sums of a chain, or of a part of one."""
+    chain = op.chain if isinstance(op, PartOfSum) else op
+    return chain.producer if isinstance(chain, Chain) else op
+
+
+def _rest(whole: Node) -> int:
+    """Elements of a layer's weight that lie apart from those that learn."""
+    op = _producer(whole.op)
+    if not isinstance(op, Conv2d | DepthwiseConv2d | Conv2dInputGrad | DepthwiseInputGrad) or op.channels is None:
+        return 0
+    return whole.inputs[3 if op.phase == "forward" else 2].type.elements
+
+
 def instructions(node: Node, target: Target, calls: int = 1) -> float:
     """Estimated instructions of the node on the target's core, run in so many calls; 0 for a node without a kernel."""
     kernel = node.op.kernel(node)
     if kernel is None:
         return 0.0
-    name, op = ALIKE.get(kernel.function, kernel.function), _whole(node).op
-    f = factors(target.core).get(name, OTHER)
-    if isinstance(op, Accumulate) and not op.last:
-        f = replace(f, element=OTHER.element, weight=0.0)  # its elements are added up, not stepped
-    of_each = (f.mac, f.element, f.input, f.weight, f.call, f.more)
-    return sum(a * n for a, n in zip(of_each, counts(node, calls), strict=True))
+    numbers: tuple[float, ...] = astuple(factor(target.core, kernel.function, kind(node)))
+    return sum(a * n for a, n in zip(numbers, counts(node, calls), strict=True))
 
 
 class Costs:

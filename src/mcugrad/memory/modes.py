@@ -23,7 +23,7 @@ from mcugrad.passes.recompute import recompute
 from mcugrad.targets import Target
 
 TRIES = 3
-"""Ways of the backward pass that are tried under one cap, and caps that are tried when gaps between buffers cost too much."""
+"""Plans that are placed under one cap, of twice as many ways of the backward pass that are looked at."""
 
 PROBES = 2
 """Plans that a probe tries as the backward pass stands, and with reruns; ways that it looks at for each of these."""
@@ -78,6 +78,7 @@ class Planner:
         self.choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
         self.forward: dict[bool, Forward] = {}
         self.backward: dict[bool, Backward] = {}
+        self.placed: dict[tuple[tuple[Way, ...], tuple[Block, ...], bool], Planned] = {}
 
     def plan(self, cap: int | None = None) -> Planned:
         """Modes, schedule and addresses; inference runs the first steps of the same schedule.
@@ -112,7 +113,8 @@ class Planner:
         """The cheapest reruns under the cap, and again under a lower one where the plan was too large for its live peak."""
         goal = cap
         while (found := next(self._fitting(goal, rows, PROBES), None)) is not None:
-            planned = self._placed(*found, goal, rows)
+            choice, forward = found
+            planned = self._placed(choice, forward, next(iter(forward.candidates(goal))), rows)
             yield planned
             goal -= max(planned.arena - cap, 4)
 
@@ -164,27 +166,34 @@ class Planner:
         return any(isinstance(n.op, Chain) for n in self.graph.nodes)
 
     def _with_reruns(self, cap: int | None, rows: bool) -> Iterator[Planned]:
-        """Parts of the backward pass rerun; under a lower cap where the plans before were too large for their live peak."""
+        """Parts of the backward pass rerun; where the plans before were too large for their live peak, under a lower cap, the
+        step down to which grows: what does not fit by a few bytes may take many."""
         if cap is None or not self._can_rerun():
             return
-        goal = cap
-        for _ in range(TRIES):
+        goal, step = cap, 4
+        while True:
             arenas: list[int] = []
             for planned in islice(self._under(goal, rows), TRIES):
                 yield planned
                 arenas.append(planned.arena)
             if not arenas:
                 break
-            goal -= max(min(arenas) - cap, 4)
+            step = max(min(arenas) - cap, 2 * step)
+            goal -= step
 
     def _under(self, cap: int, rows: bool) -> Iterator[Planned]:
-        """Plans that are alive in `cap` bytes, the cheapest backward passes first."""
-        for choice, forward in self._fitting(cap, rows):
-            yield self._placed(choice, forward, cap, rows)
+        """Plans that are alive in `cap` bytes, the fewest instructions first."""
+        found = [(c, f, next(iter(f.candidates(cap)))) for c, f in islice(self._fitting(cap, rows), 2 * TRIES)]
+        for choice, forward, blocks in sorted(found, key=lambda x: x[0].instructions + sum(b.extra for b in x[2])):
+            yield self._placed(choice, forward, blocks, rows)
 
-    def _placed(self, choice: Ways, forward: Forward, cap: int, rows: bool) -> Planned:
-        verify(forward.graph)
-        return _place(forward.graph, next(iter(forward.candidates(cap))), rows, self.seed, choice.chosen)
+    def _placed(self, choice: Ways, forward: Forward, blocks: tuple[Block, ...], rows: bool) -> Planned:
+        """Once: under many caps the same is the cheapest."""
+        key = (choice.chosen, blocks, rows)
+        if key not in self.placed:
+            verify(forward.graph)
+            self.placed[key] = _place(forward.graph, blocks, rows, self.seed, choice.chosen)
+        return self.placed[key]
 
     def _fitting(self, cap: int, rows: bool, most: int | None = None) -> Iterator[tuple[Ways, Forward]]:
         """Backward passes, of the `most` cheapest, that are alive in `cap` bytes and leave the forward pass enough."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mcugrad.costs import OTHER, factors
+from mcugrad.costs import factor, update_kind
 from mcugrad.ir import Array, Graph, GraphError, Node, Value
 from mcugrad.memory.certificate import live as alive_bytes
 from mcugrad.memory.floor import smallest_peak
@@ -175,16 +175,16 @@ def _update_bytes(node: Node) -> int:
 def _options(index: int, name: str, graph: Graph, gains: Gains, target: Target, bits: tuple[int, ...]) -> list[Option]:
     node = layers(graph)[name]
     weight, macs, found = node.inputs[1].type, node.op.work(node).macs, []
-    depthwise = node.op.weight_axis == 3
-    factor = factors(target.core).get("mcg_depthwise_update" if depthwise else "mcg_conv2d_update", OTHER)
-    fixed = factor.call + factor.input * node.inputs[0].type.elements + factor.weight * node.outputs[0].type.elements
+    function = "mcg_depthwise_update" if node.op.weight_axis == 3 else "mcg_conv2d_update"
     for ratio, gain in gains.weight[name].items():
         channels = math.floor(weight.shape[3] * ratio)
         live = weight.elements // weight.shape[3] * channels
-        cost = round(fixed + factor.mac * macs * live / weight.elements + factor.element * live)
         means = 2 * channels
         tables = means + 2 * channels * (ratio < 1) + node.outputs[0].type.shape[3]
         for f in bits:
+            c = factor(target.core, function, update_kind(f, centred=True))
+            fixed = c.call + c.input * node.inputs[0].type.elements + c.weight * node.outputs[0].type.elements
+            cost = round(fixed + c.mac * macs * live / weight.elements + c.element * live)
             residual = (live * f + 7) // 8
             found.append(Option(index, name, ratio, f, gain * QUALITY[f], live + residual, residual + tables, cost))
     return found
