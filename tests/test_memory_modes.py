@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.image import imread
@@ -15,13 +18,13 @@ from mcugrad.errors import BudgetError
 from mcugrad.memory import modes, problem
 from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
-from mcugrad.memory.modes import Mode, plan
+from mcugrad.memory.modes import Mode, Planner, plan
 from mcugrad.memory.problem import Problem
 from mcugrad.memory.schedule import Step, layerwise
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.passes import TRAIN, run
 from mcugrad.report.memory_map import draw_memory_map
-from mobile import mobile
+from mobile import mobile, training
 
 
 def test_layerwise_when_it_fits_and_streaming_far_below_it_when_not() -> None:
@@ -105,3 +108,35 @@ def test_rows_cost_what_the_cost_model_says_of_their_further_calls() -> None:
     expected = sum((f.more + f.again * counts(n)[3]) * (calls[n] - 1) for n, f in known.items())
     assert expected > 0
     assert sum(b.extra for b in planned.blocks) == pytest.approx(expected, abs=len(planned.blocks))
+
+
+def test_the_fewest_instructions_of_both_passes_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def way(backward: int, forward: int) -> tuple[SimpleNamespace, SimpleNamespace]:
+        blocks = (SimpleNamespace(extra=forward),)
+        return SimpleNamespace(instructions=backward), SimpleNamespace(candidates=lambda cap: iter([blocks]))
+
+    monkeypatch.setattr(Planner, "_fitting", lambda *_: iter([way(10, 100), way(20, 5), way(30, 70)]))
+    monkeypatch.setattr(Planner, "_placed", lambda _, choice, forward, blocks, rows: choice.instructions + blocks[0].extra)
+    assert list(Planner(mobile())._under(1 << 20, False)) == [25, 100, 110]
+
+
+def test_caps_go_down_faster_where_plans_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    goals: list[int] = []
+
+    def under(_: Planner, cap: int, rows: bool) -> Iterator[SimpleNamespace]:
+        goals.append(cap)
+        return iter([SimpleNamespace(arena=10_004)] * (cap > 5000))
+
+    monkeypatch.setattr(Planner, "_under", under)
+    tried = list(Planner(training())._with_reruns(10_000, False))
+    steps = [a - b for a, b in pairwise(goals)]
+    assert len(tried) == len(goals) - 1 < 15 and all(b >= 2 * a for a, b in pairwise(steps))
+
+
+def test_a_plan_is_placed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[int] = []
+    solved = modes.solve
+    monkeypatch.setattr(modes, "solve", lambda *a, **k: placed.append(1) or solved(*a, **k))
+    planner = Planner(training(size=32, everything=True))
+    first, again = (next(planner._under(30_000, False)) for _ in range(2))
+    assert first is again and len(placed) == 1
