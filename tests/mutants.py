@@ -668,14 +668,6 @@ MUTANTS = (
         "a weight in two parts costs more",
     ),
     Mutant(
-        "c-nibbles-at-any-shift",
-        "csrc/ops/weight_step.c",
-        "(uint32_t)(k - 1) < 30u ? rows->nibbles : 0;",
-        "rows->nibbles;",
-        ("tests/test_ops.py", "-k", "same_bits_on_the_core and m7 and Update"),
-        "the assembly takes shifts of 1 to 30",
-    ),
-    Mutant(
         "c-nibbles-unsigned",
         "csrc/ops/weight_step.c",
         "  return (v ^ 8) - 8;\n",
