@@ -598,8 +598,8 @@ MUTANTS = (
     Mutant(
         "wide-requantization-truncates",
         "csrc/wide/vector.h",
-        "mcg_splat(2 * zero + 1) << by",
-        "mcg_splat(2 * zero) << by",
+        "mcg_splat(2 * (zero + MCG_NARROW_LESS) + 1)",
+        "mcg_splat(2 * (zero + MCG_NARROW_LESS))",
         ("tests/test_ops.py", "-k", f"{BITS} Conv2d".replace("zig", "wide")),
         "MBQM rounds to nearest, for the host's vectors too",
     ),

@@ -43,14 +43,28 @@ PRIMITIVES = """
 int32_t disagree(int32_t v, int32_t m, int32_t sh, int32_t zero);
 int32_t disagree(int32_t v, int32_t m, int32_t sh, int32_t zero) {
   int32_t values[MCG_WIDTH], multipliers[MCG_WIDTH], wrong = 0;
-  uint8_t shifts[MCG_WIDTH];
+  uint8_t shifts[MCG_WIDTH], near[MCG_WIDTH];
   for (int32_t i = 0; i < MCG_WIDTH; ++i) {
     values[i] = (int32_t)((uint32_t)v + (uint32_t)(i - 8)), multipliers[i] = m - i;
-    shifts[i] = (uint8_t)mcg_between(sh + i % 3, 33, zero == 0 ? 62 : MCG_LONGEST);
+    shifts[i] = (uint8_t)mcg_between(sh + i % 3, 33, zero == 0 ? 62 : MCG_LONGEST), near[i] = (uint8_t)(33 + i % 8);
   }
-  const mcg_scale_t scale = mcg_scale_of(multipliers, shifts, MCG_WIDTH, zero);
-  const mcg_wide_t got = mcg_crossed(mcg_mbqm_crossed(mcg_load_wide(values), &scale));
-  for (int32_t i = 0; i < MCG_WIDTH; ++i) wrong += got[i] != mcg_mbqm(values[i], multipliers[i], shifts[i]) + zero;
+  const mcg_wide_t x = mcg_load_wide(values), multiplier = mcg_load_wide(multipliers);
+  const mcg_scale_t scale = mcg_scale_by(multiplier, mcg_unsigned(mcg_load_bytes(shifts, MCG_WIDTH)));
+  const mcg_wide_t got = mcg_crossed(mcg_mbqm_crossed(x, &scale));
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) wrong += got[i] != mcg_mbqm(values[i], multipliers[i], shifts[i]);
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) shifts[i] = (uint8_t)mcg_between(shifts[i], 33, MCG_LONGEST);
+  const mcg_output_scale_t scales[2] = {mcg_output_scale_of(multipliers, near, MCG_WIDTH, zero),
+                                        mcg_output_scale_of(multipliers, shifts, MCG_WIDTH, zero)};
+  for (int32_t last = 0; last < 2; ++last) { /* with and without long shifts */
+    const mcg_wide_t four[4] = {x, x, ~x, ~x};
+    const mcg_four_t bytes = mcg_requantize_four(four, &scales[0], &scales[last],
+                                                 mcg_pair_words(scales[0].factor, scales[last].factor));
+    for (int32_t i = 0; i < 4 * MCG_WIDTH; ++i) {
+      const int32_t lane = i % MCG_WIDTH, sum = i < 2 * MCG_WIDTH ? values[lane] : ~values[lane];
+      const int far = last == 1 && i / MCG_WIDTH % 2 == 1;
+      wrong += bytes[i] != mcg_requantize(sum, multipliers[lane], far ? shifts[lane] : near[lane], zero);
+    }
+  }
   return wrong;
 }
 

@@ -201,6 +201,7 @@ static inline int32_t mcg_mulhi(int32_t a, int32_t b) {
 typedef int32_t mcg_wide_t __attribute__((vector_size(64)));
 typedef uint32_t mcg_uwide_t __attribute__((vector_size(64)));
 typedef int8_t mcg_bytes_t __attribute__((vector_size(16)));
+typedef int8_t mcg_four_t __attribute__((vector_size(64))); /* four times 16 bytes */
 
 /* How many output rows and vectors of each a product of matrices keeps in registers. */
 #if defined(__AVX512F__)
@@ -257,6 +258,46 @@ MCG_INLINE mcg_bytes_t mcg_saturate_crossed(mcg_wide_t v) {
   v = (v & (v <= 127)) | ((v > 127) & 127);
   v = __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
   return __builtin_convertvector(v, mcg_bytes_t);
+#endif
+}
+
+/* Bits that mcg_narrow_four shifts right by at most, and what it takes off. */
+#if defined(__AVX512BW__)
+#define MCG_NARROW_BITS 8
+#define MCG_NARROW_LESS 128
+#else
+#define MCG_NARROW_BITS 0
+#define MCG_NARROW_LESS 0
+#endif
+
+/* Lane i of a and of b as two words, 0 <= a, b < 2^16, where mcg_narrow_four looks for them. */
+MCG_INLINE mcg_wide_t mcg_pair_words(mcg_wide_t a, mcg_wide_t b) {
+#if defined(__AVX512BW__)
+  return (mcg_wide_t)_mm512_packus_epi32((__m512i)a, (__m512i)b);
+#else
+  return (mcg_wide_t)((mcg_uwide_t)a | (mcg_uwide_t)b << 16);
+#endif
+}
+
+/* The lanes of four vectors shifted right, less MCG_NARROW_LESS, saturated to int8; in each four lanes of v the two in the
+ * middle have changed places.  The shifts are by at least 1 bit where they are by any, and come as 2^16 >> shift: in `factor`
+ * as mcg_pair_words of those of v[0] and v[2] and of v[1] and v[3]. */
+MCG_INLINE mcg_four_t mcg_narrow_four(const mcg_wide_t v[4], mcg_wide_t factor) {
+#if defined(__AVX512BW__)
+  const __m512i low = _mm512_mulhi_epu16(_mm512_packus_epi32((__m512i)v[0], (__m512i)v[1]), (__m512i)factor);
+  const __m512i high = _mm512_mulhi_epu16(_mm512_packus_epi32((__m512i)v[2], (__m512i)v[3]), (__m512i)factor);
+  const mcg_four_t b = (mcg_four_t)_mm512_packus_epi16(low, high) ^ (mcg_four_t)_mm512_set1_epi8(-MCG_NARROW_LESS);
+#define MCG_FOUR_AT(i) (i), (i) + 2, (i) + 1, (i) + 3
+#define MCG_LANES_AT(i) MCG_FOUR_AT(i), MCG_FOUR_AT((i) + 16), MCG_FOUR_AT((i) + 32), MCG_FOUR_AT((i) + 48)
+  return __builtin_shufflevector(b, b, MCG_LANES_AT(0), MCG_LANES_AT(4), MCG_LANES_AT(8), MCG_LANES_AT(12));
+#undef MCG_FOUR_AT
+#undef MCG_LANES_AT
+#else
+  union { mcg_bytes_t part[4]; mcg_four_t all; } r;
+  (void)factor;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) r.part[i] = mcg_saturate_crossed(v[i]);
+  return r.all;
 #endif
 }
 

@@ -89,7 +89,7 @@ MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, 
   int32_t *acc = b->acc + l->j;
   if (output == REQUANTIZED) {
     const factors_t f = factors_of(p, first, n, more);
-    scale = mcg_scale_by(f.multiplier, f.shift, 0);
+    scale = mcg_scale_by(f.multiplier, f.shift);
   }
   for (int32_t row = b->row; row < b->row + b->rows; ++row) {
     for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {

@@ -18,7 +18,8 @@ typedef struct {
 typedef struct {
   mcg_panel_t panel;
   mcg_wide_t start[MCG_WIDE_VECTORS];
-  mcg_scale_t scale[MCG_WIDE_VECTORS];
+  mcg_output_scale_t scale[MCG_WIDE_VECTORS];
+  mcg_wide_t factor;
   int32_t o, n, groups;
 } columns_t;
 
@@ -131,7 +132,8 @@ static void finish_columns(const conv_t *f, columns_t *c, int32_t v, mcg_wide_t 
   mcg_wide_t shift = mcg_unsigned(mcg_load_bytes(p->shift + o, n));
   if (n <= MCG_HALF) bias = mcg_twice(bias), multiplier = mcg_twice(multiplier), shift = mcg_twice(shift);
   c->start[v] = bias - sum * (MCG_FLIP + p->x_zero);
-  c->scale[v] = mcg_scale_by(multiplier, shift, p->y_zero);
+  c->scale[v] = mcg_output_scale_by(multiplier, shift, p->y_zero);
+  c->factor = mcg_pair_words(c->scale[0].factor, c->scale[v].factor);
 }
 
 static void pack(const conv_t *f, columns_t *c, int32_t o) {
@@ -147,15 +149,43 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
   }
 }
 
+/* y [4 / vectors rows][out_c] at the columns = v; whole: they are all of a vector's. */
+MCG_INLINE void put_four(mcg_four_t v, int32_t pixel, int vectors, int whole, int32_t n, int8_t *y) {
+  if (whole && pixel == vectors * MCG_WIDTH) {
+    __builtin_memcpy(y, &v, sizeof v);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j += vectors, y += pixel) {
+    if (vectors == 2 && whole) {
+      const mcg_eight_t row = mcg_half_bytes(v, j / 2);
+      __builtin_memcpy(y, &row, sizeof row);
+    } else {
+      if (vectors == 2) mcg_store_bytes(y, mcg_quarter_bytes(v, j), MCG_WIDTH);
+      mcg_store_bytes(y + (vectors - 1) * MCG_WIDTH, mcg_quarter_bytes(v, j + vectors - 1), whole ? MCG_WIDTH : n - (vectors - 1) * MCG_WIDTH);
+    }
+  }
+}
+
 /* y [rows][out_c] at the columns; rows and vectors are constants of each call. */
 MCG_INLINE void put(const conv_t *f, const columns_t *c, mcg_wide_t acc[][MCG_WIDE_VECTORS], int rows, int vectors,
                     int8_t *y) {
   const int32_t pixel = f->p->out_c;
+  const int together = 4 / vectors, whole = c->n == vectors * MCG_WIDTH;
 #pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i, y += pixel) {
-    for (int v = 0; v < vectors; ++v) {
-      const int32_t n = v + 1 < vectors ? MCG_WIDTH : c->n - v * MCG_WIDTH;
-      mcg_store_bytes(y + v * MCG_WIDTH, mcg_requantize_lanes(acc[i][v], &c->scale[v]), n);
+  for (int i = 0; i < rows; i += together, y += together * pixel) {
+    mcg_wide_t four[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) four[j] = acc[rows == 1 ? 0 : i + j / vectors][j % vectors];
+    const mcg_four_t v = mcg_requantize_four(four, &c->scale[0], &c->scale[vectors - 1], c->factor);
+    if (rows == 1) {
+      for (int j = 0; j < vectors; ++j) {
+        mcg_store_bytes(y + j * MCG_WIDTH, mcg_quarter_bytes(v, j), mcg_at_most(MCG_WIDTH, c->n - j * MCG_WIDTH));
+      }
+    } else if (whole) {
+      put_four(v, pixel, vectors, 1, 0, y);
+    } else {
+      put_four(v, pixel, vectors, 0, c->n, y);
     }
   }
 }
@@ -173,11 +203,19 @@ MCG_INLINE void tile_of_pairs(const conv_t *f, const columns_t *c, const int8_t 
   const int32_t pixel = f->p->out_c;
   mcg_wide_t acc[MCG_WIDE_ROWS];
   mcg_multiply_pairs(a, pitch, 4, c->groups, &c->panel, MCG_WIDE_ROWS, c->start[0], acc);
-#pragma GCC unroll 8
-  for (int i = 0; i < MCG_WIDE_ROWS; ++i, y += 2 * pixel) {
-    const mcg_halves_t v = (mcg_halves_t)mcg_requantize_lanes(acc[i], &c->scale[0]);
-    mcg_store_half(y, v[0], c->n);
-    mcg_store_half(y + pixel, v[1], c->n);
+#pragma GCC unroll 2
+  for (int i = 0; i < MCG_WIDE_ROWS; i += 4, y += 8 * pixel) {
+    const mcg_four_t v = mcg_requantize_four(acc + i, &c->scale[0], &c->scale[0], c->factor);
+    if (pixel == MCG_HALF) {
+      __builtin_memcpy(y, &v, sizeof v);
+      continue;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const mcg_halves_t pair = (mcg_halves_t)mcg_quarter_bytes(v, j);
+      mcg_store_half(y + 2 * j * pixel, pair[0], c->n);
+      mcg_store_half(y + (2 * j + 1) * pixel, pair[1], c->n);
+    }
   }
 }
 

@@ -7,17 +7,18 @@ typedef struct {
   int8_t *y;
   int32_t across, pixel, n; /* pixel: bytes from one to the next */
   mcg_wide_t start;
-  mcg_scale_t scale;
+  mcg_output_scale_t scale;
+  mcg_wide_t factor;
 } output_t;
 
 /* Windows j ... j + outputs - 1; width, outputs and n are constants where that pays. */
 MCG_INLINE void tile(const mcg_window_row_t *r, const output_t *to, int32_t j, int32_t width, int outputs, int32_t n) {
   mcg_wide_t acc[MCG_ACROSS];
   mcg_window_sums(r, j, width, outputs, to->start, acc);
+  for (int i = outputs; i < MCG_ACROSS; ++i) acc[i] = acc[0];
+  const mcg_four_t v = mcg_requantize_four(acc, &to->scale, &to->scale, to->factor);
 #pragma GCC unroll 4
-  for (int i = 0; i < outputs; ++i) {
-    mcg_store_bytes(to->y + (j + i) * to->pixel, mcg_requantize_lanes(acc[i], &to->scale), n);
-  }
+  for (int i = 0; i < outputs; ++i) mcg_store_bytes(to->y + (j + i) * to->pixel, mcg_quarter_bytes(v, i), n);
 }
 
 /* The last tile steps back and computes some windows again where windows are lacking. */
@@ -48,7 +49,8 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const 
   for (int32_t c = 0; c < p->in_c; c += MCG_WIDTH) {
     const int32_t n = mcg_at_most(MCG_WIDTH, p->in_c - c);
     const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, rows->x_rows, n, p->x_zero};
-    output_t to = {NULL, 0, p->out_c, n, {0}, mcg_scale_of(p->multiplier + c, p->shift + c, n, p->y_zero)};
+    output_t to = {NULL, 0, p->out_c, n, {0}, mcg_output_scale_of(p->multiplier + c, p->shift + c, n, p->y_zero), {0}};
+    to.factor = mcg_pair_words(to.scale.factor, to.scale.factor);
     mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
     if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* or columns would be read after they are written */
     to.start = mcg_load_some(bias + c, n) - s.sum * (MCG_FLIP + p->x_zero);

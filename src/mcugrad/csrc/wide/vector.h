@@ -182,31 +182,73 @@ typedef struct {
   mcg_wide_t multiplier, odd, round, shift;
 } mcg_scale_t;
 
-/* For MBQM(v) + zero; shifts of at least 33, of at most MCG_LONGEST where zero is not 0.  Lesser ones are of lanes that do
- * not matter, and give 0 for 0. */
-#define MCG_LONGEST 54
-MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift, int32_t zero) {
+/* For MBQM(v) with shifts of at least 33.  Lesser ones are of lanes that do not matter, and give 0 for 0. */
+MCG_INLINE mcg_scale_t mcg_scale_by(mcg_wide_t multiplier, mcg_wide_t shift) {
   const mcg_wide_t by = mcg_crossed(mcg_select(shift < 33, mcg_splat(0), shift - 33));
-  const mcg_scale_t s = {multiplier, mcg_odd_lanes(multiplier), mcg_splat(2 * zero + 1) << by, by + 1};
+  const mcg_scale_t s = {multiplier, mcg_odd_lanes(multiplier), mcg_splat(1) << by, by + 1};
   return s;
 }
 
-/* Of n <= 16 channels. */
-MCG_INLINE mcg_scale_t mcg_scale_of(const int32_t *multiplier, const uint8_t *shift, int32_t n, int32_t zero) {
-  return mcg_scale_by(mcg_load_some(multiplier, n), mcg_unsigned(mcg_load_bytes(shift, n)), zero);
-}
-
-/* Crossed: MBQM(v) + zero.  The high word of the product is below 2^30 and what is added as well, so nothing overflows. */
+/* Crossed: MBQM(v).  The high word of the product is below 2^30 and what is added as well, so nothing overflows. */
 MCG_INLINE mcg_wide_t mcg_mbqm_crossed(mcg_wide_t v, const mcg_scale_t *s) {
   return (mcg_mulhi_crossed(v, s->multiplier, s->odd) + s->round) >> s->shift;
 }
 
-/* clamp8(MBQM(v) + zero) */
-MCG_INLINE mcg_bytes_t mcg_requantize_lanes(mcg_wide_t v, const mcg_scale_t *s) {
-  return mcg_saturate_crossed(mcg_mbqm_crossed(v, s));
+/* The scale of an int8 output of 16 channels: what is added to the high word of a product, the shift that follows, and the
+ * one that mcg_narrow_four does; `far`: some shift is too long for it alone. */
+typedef struct {
+  mcg_wide_t multiplier, odd, round, shift, factor;
+  int far;
+} mcg_output_scale_t;
+
+/* Shifts of at least 33 and at most MCG_LONGEST; others are of lanes that do not matter. */
+#define MCG_LONGEST 54
+MCG_INLINE mcg_output_scale_t mcg_output_scale_by(mcg_wide_t multiplier, mcg_wide_t shift, int32_t zero) {
+  const mcg_wide_t all = mcg_crossed(mcg_select(shift < 33, mcg_splat(1), shift - 32));
+  const mcg_wide_t far = all > MCG_NARROW_BITS, narrow = mcg_select(far, mcg_splat(MCG_NARROW_BITS), all);
+  const mcg_output_scale_t s = {multiplier, mcg_odd_lanes(multiplier), mcg_splat(2 * (zero + MCG_NARROW_LESS) + 1) << (all - 1),
+                                all - narrow, mcg_splat(1 << 16) >> narrow, mcg_any(far)};
+  return s;
 }
 
-/* Whether all n shifts are such that mcg_requantize_lanes may be used. */
+/* Of n <= 16 channels. */
+MCG_INLINE mcg_output_scale_t mcg_output_scale_of(const int32_t *multiplier, const uint8_t *shift, int32_t n, int32_t zero) {
+  return mcg_output_scale_by(mcg_load_some(multiplier, n), mcg_unsigned(mcg_load_bytes(shift, n)), zero);
+}
+
+/* far is a constant of each call. */
+MCG_INLINE mcg_four_t mcg_requantize_four_as(const mcg_wide_t v[4], const mcg_output_scale_t *even,
+                                             const mcg_output_scale_t *odd, mcg_wide_t factor, int far) {
+  mcg_wide_t q[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const mcg_output_scale_t *const s = i % 2 == 0 ? even : odd;
+    q[i] = mcg_mulhi_crossed(v[i], s->multiplier, s->odd) + s->round;
+    if (far) q[i] >>= s->shift;
+  }
+  return mcg_narrow_four(q, factor);
+}
+
+/* clamp8(MBQM(v) + zero) of four vectors, `even` for v[0] and v[2]; factor = mcg_pair_words of theirs. */
+MCG_INLINE mcg_four_t mcg_requantize_four(const mcg_wide_t v[4], const mcg_output_scale_t *even, const mcg_output_scale_t *odd,
+                                          mcg_wide_t factor) {
+  if (MCG_NARROW_BITS == 0 || (even->far | odd->far)) return mcg_requantize_four_as(v, even, odd, factor, 1);
+  return mcg_requantize_four_as(v, even, odd, factor, 0);
+}
+
+/* Bytes 32 * i ... 32 * i + 31. */
+MCG_INLINE mcg_eight_t mcg_half_bytes(mcg_four_t v, int i) {
+  const union { mcg_four_t all; mcg_eight_t part[2]; } two = {v};
+  return two.part[i];
+}
+
+/* Bytes 16 * i ... 16 * i + 15. */
+MCG_INLINE mcg_bytes_t mcg_quarter_bytes(mcg_four_t v, int i) {
+  const union { mcg_four_t all; mcg_bytes_t part[4]; } four = {v};
+  return four.part[i];
+}
+
+/* Whether all n shifts are such that mcg_requantize_four may be used. */
 static inline int mcg_long_shifts(const uint8_t *shift, int32_t n) {
   int32_t least = 255, most = 0;
   for (int32_t i = 0; i < n; ++i) {
