@@ -224,6 +224,23 @@ typedef int16_t mcg_term_t;
 typedef int8_t mcg_term_t;
 #endif
 
+/* Byte i of v[j] as byte j of word i. */
+MCG_INLINE mcg_wide_t mcg_interleave(const mcg_bytes_t v[4]) {
+  union { mcg_bytes_t part[4]; mcg_four_t bytes; mcg_wide_t words; } u = {{v[0], v[1], v[2], v[3]}};
+#define MCG_FOUR_AT(i) (i), (i) + 16, (i) + 32, (i) + 48
+#define MCG_FOURS_AT(i) MCG_FOUR_AT(i), MCG_FOUR_AT((i) + 1), MCG_FOUR_AT((i) + 2), MCG_FOUR_AT((i) + 3)
+#if defined(__AVX512VBMI__)
+  mcg_four_t order = {MCG_FOURS_AT(0), MCG_FOURS_AT(4), MCG_FOURS_AT(8), MCG_FOURS_AT(12)};
+  __asm__("" : "+v"(order), "+v"(u.words)); /* or clang would make several shuffles of the one */
+  return (mcg_wide_t)_mm512_permutexvar_epi8((__m512i)order, (__m512i)u.words);
+#else
+  u.bytes = __builtin_shufflevector(u.bytes, u.bytes, MCG_FOURS_AT(0), MCG_FOURS_AT(4), MCG_FOURS_AT(8), MCG_FOURS_AT(12));
+  return u.words;
+#endif
+#undef MCG_FOUR_AT
+#undef MCG_FOURS_AT
+}
+
 /* acc + the products of the terms of a and b in each lane; bytes of a are unsigned, of b signed. */
 MCG_INLINE mcg_wide_t mcg_dot(mcg_wide_t acc, mcg_wide_t a, mcg_wide_t b) {
 #if defined(__AVX512VNNI__)

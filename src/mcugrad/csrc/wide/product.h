@@ -132,10 +132,7 @@ MCG_INLINE mcg_wide_t mcg_pairs(mcg_bytes_t a, mcg_bytes_t b) {
 
 /* The words of 16 columns. */
 MCG_INLINE mcg_wide_t mcg_word_of(const mcg_bytes_t term[4]) {
-  mcg_uwide_t v = {0};
-  if (MCG_TERMS == 2) return mcg_pairs(term[0], term[1]);
-  for (int32_t j = 0; j < 4; ++j) v |= (mcg_uwide_t)mcg_unsigned(term[j]) << (8 * j);
-  return (mcg_wide_t)v;
+  return MCG_TERMS == 2 ? mcg_pairs(term[0], term[1]) : mcg_interleave(term);
 }
 
 /* Those of `columns`, up to 8 twice, from rows of w: so many terms, the others 0. */

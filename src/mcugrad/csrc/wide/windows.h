@@ -39,21 +39,24 @@ typedef struct {
 /* Lines under a window that begins at row t of the first. */
 MCG_INLINE int32_t mcg_lines(const mcg_windows_t *s, int32_t t) { return mcg_groups(t + s->height); }
 
-/* The weights of n channels at the taps of one column, `pitch` apart; n is a constant where that pays. */
-MCG_INLINE void mcg_column_weights(mcg_windows_t *s, int32_t column, const int8_t *w, int32_t pitch, int32_t n) {
-  mcg_bytes_t tap[MCG_TALLEST + 2 * MCG_TERMS]; /* zeros before and after the taps */
-  const int32_t every = s->step_h % MCG_TERMS == 0 ? MCG_TERMS : 1;
-  for (int32_t i = 0; i < MCG_TERMS; ++i) tap[i] = tap[MCG_TERMS + s->height + i] = (mcg_bytes_t){0};
-  for (int32_t i = 0; i < s->height; ++i) tap[MCG_TERMS + i] = mcg_load_bytes(w + i * pitch, n);
-  for (int32_t t = 0; t < MCG_TERMS; t += every) {
-    mcg_wide_t *to = s->weight[t] + column;
-    for (int32_t k = 0; k < mcg_lines(s, t); ++k, to += s->width) {
-      mcg_bytes_t term[4] = {{0}, {0}, {0}, {0}};
-      for (int32_t i = 0; i < MCG_TERMS; ++i) term[i] = tap[MCG_TERMS * (k + 1) - t + i];
-      *to = mcg_word_of(term);
-      if (t == 0) s->sum = mcg_dot(s->sum, mcg_splat(MCG_ONES), *to);
+/* The weights of n channels at the taps of one column, `pitch` apart; n is a constant where that pays.  Returns their sum.
+ * Those of windows that begin at row t of a line are those of row 0, t terms later. */
+MCG_INLINE mcg_wide_t mcg_column_weights(mcg_windows_t *s, int32_t column, const int8_t *w, int32_t pitch, int32_t n) {
+  const int32_t every = s->step_h % MCG_TERMS == 0 ? MCG_TERMS : 1, lines = mcg_lines(s, MCG_TERMS - every);
+  mcg_uwide_t before = {0};
+  mcg_wide_t sum = {0};
+  for (int32_t k = 0, at = column; k < lines; ++k, at += s->width) {
+    mcg_bytes_t term[4] = {{0}, {0}, {0}, {0}};
+    for (int32_t i = 0; i < MCG_TERMS && MCG_TERMS * k + i < s->height; ++i, w += pitch) term[i] = mcg_load_bytes(w, n);
+    const mcg_uwide_t word = (mcg_uwide_t)mcg_word_of(term);
+    sum = mcg_dot(sum, mcg_splat(MCG_ONES), (mcg_wide_t)word);
+    s->weight[0][at] = (mcg_wide_t)word;
+    for (int32_t t = every; t < MCG_TERMS; t += every) {
+      s->weight[t][at] = (mcg_wide_t)(word << (t * 32 / MCG_TERMS) | before >> (32 - t * 32 / MCG_TERMS));
     }
+    before = word;
   }
+  return sum;
 }
 
 /* The weights w [.][kernel_w][channels] of n channels at the taps of both axes, for windows step_h apart. */
@@ -63,8 +66,8 @@ static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t
   s->height = y->count, s->width = x->count, s->sum = (mcg_wide_t){0};
   for (int32_t j = 0; j < x->count; ++j) {
     const int8_t *tap = w + (y->first * kernel_w + x->first + j * x->step) * channels;
-    if (n == MCG_WIDTH) mcg_column_weights(s, j, tap, pitch, MCG_WIDTH);
-    else mcg_column_weights(s, j, tap, pitch, n);
+    if (n == MCG_WIDTH) s->sum += mcg_column_weights(s, j, tap, pitch, MCG_WIDTH);
+    else s->sum += mcg_column_weights(s, j, tap, pitch, n);
   }
 }
 
