@@ -266,6 +266,13 @@ static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y
   }
 }
 
+/* The same of rows at x that are a matrix, but where y is to be. */
+static void through_copy(const conv_t *f, const int8_t *x, int32_t rows, int8_t *y) {
+  int8_t matrix[MCG_TOGETHER];
+  copy(matrix, x, rows * f->p->in_w * f->p->in_c);
+  multiply(f, matrix, rows * f->p->out_w, y);
+}
+
 #define STRIPS 16 /* rows of a kernel */
 
 /* The rows under a row of outputs, as terms and with what lies beside them: a ring. */
@@ -374,14 +381,15 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
     through_strips(&f, &strips, y);
     return 1;
   }
-  const int32_t direct = in_place(&f) && row <= MCG_TOGETHER && !mcg_overlap(p, r, x, y);
+  const int matrix = in_place(&f) && row <= MCG_TOGETHER, overlap = mcg_overlap(p, r, x, y);
   for (int32_t oy = r->first, rows; oy < r->last; oy += rows) {
     const int32_t slot = mcg_ring_slot(oy, r->y_rows), from = mcg_ring_slot(oy, r->x_rows);
     rows = mcg_at_most(r->last - oy, r->y_rows - slot);
     int8_t *to = y + slot * p->out_w * p->out_c;
-    if (direct) {
+    if (matrix) {
       rows = mcg_at_most(mcg_at_most(rows, r->x_rows - from), MCG_TOGETHER / row);
-      multiply(&f, x + from * row, rows * p->out_w, to);
+      if (overlap) through_copy(&f, x + from * row, rows, to);
+      else multiply(&f, x + from * row, rows * p->out_w, to);
     } else {
       through_windows(&f, oy, rows, to);
     }
