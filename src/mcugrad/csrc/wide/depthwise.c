@@ -11,10 +11,11 @@ typedef struct {
   mcg_wide_t factor;
 } output_t;
 
-/* Windows j ... j + outputs - 1; width, outputs and n are constants where that pays. */
-MCG_INLINE void tile(const mcg_window_row_t *r, const output_t *to, int32_t j, int32_t width, int outputs, int32_t n) {
+/* Windows j ... j + outputs - 1; width, step, outputs and n are constants where that pays. */
+MCG_INLINE void tile(const mcg_window_row_t *r, const output_t *to, int32_t j, int32_t width, int32_t step, int outputs,
+                     int32_t n) {
   mcg_wide_t acc[MCG_ACROSS];
-  mcg_window_sums(r, j, width, outputs, to->start, acc);
+  mcg_window_sums(r, j, width, step, outputs, to->start, acc);
   for (int i = outputs; i < MCG_ACROSS; ++i) acc[i] = acc[0];
   const mcg_four_t v = mcg_requantize_four(acc, &to->scale, &to->scale, to->factor);
 #pragma GCC unroll 4
@@ -22,21 +23,23 @@ MCG_INLINE void tile(const mcg_window_row_t *r, const output_t *to, int32_t j, i
 }
 
 /* The last tile steps back and computes some windows again where windows are lacking. */
-MCG_INLINE void row(const mcg_window_row_t *r, const output_t *to, int32_t width, int32_t n) {
+MCG_INLINE void row(const mcg_window_row_t *r, const output_t *to, int32_t width, int32_t step, int32_t n) {
   if (to->across < MCG_ACROSS) {
-    for (int32_t j = 0; j < to->across; ++j) tile(r, to, j, width, 1, n);
+    for (int32_t j = 0; j < to->across; ++j) tile(r, to, j, width, step, 1, n);
     return;
   }
   for (int32_t j = 0; j < to->across; j += MCG_ACROSS) {
-    tile(r, to, mcg_at_most(j, to->across - MCG_ACROSS), width, MCG_ACROSS, n);
+    tile(r, to, mcg_at_most(j, to->across - MCG_ACROSS), width, step, MCG_ACROSS, n);
   }
 }
 
-MCG_INLINE void any_row(const mcg_window_row_t *r, const output_t *to, int32_t width, int32_t n) {
-  if (width == 3) row(r, to, 3, n);
-  else if (width == 5) row(r, to, 5, n);
-  else if (width == 7) row(r, to, 7, n);
-  else row(r, to, width, n);
+MCG_INLINE void any_row(const mcg_window_row_t *r, const output_t *to, int32_t width, int32_t step, int32_t n) {
+  if (width == 3 && step == 1) row(r, to, 3, 1, n);
+  else if (width == 3 && step == 2) row(r, to, 3, 2, n);
+  else if (width == 5 && step == 1) row(r, to, 5, 1, n);
+  else if (width == 7 && step == 1) row(r, to, 7, 1, n);
+  else if (width == 7 && step == 2) row(r, to, 7, 2, n);
+  else row(r, to, width, step, n);
 }
 
 int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const int8_t *x, const int8_t *weight,
@@ -60,8 +63,8 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const 
       for (int32_t oy = rows->first; oy < rows->last; ++oy) {
         to.y = mcg_row_out(y, oy, rows->y_rows, p->out_w * p->out_c) + ox * p->out_c + c;
         const mcg_window_row_t r = mcg_columns_move(&columns, &s, &from, (oy - rows->first) * p->stride_h);
-        if (n == MCG_WIDTH) any_row(&r, &to, s.width, MCG_WIDTH);
-        else any_row(&r, &to, s.width, n);
+        if (n == MCG_WIDTH) any_row(&r, &to, s.width, s.step_w, MCG_WIDTH);
+        else any_row(&r, &to, s.width, s.step_w, n);
       }
     }
   }

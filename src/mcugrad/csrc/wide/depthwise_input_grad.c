@@ -43,7 +43,7 @@ typedef struct {
 /* Windows j ... j + outputs - 1; width and outputs are constants where that pays. */
 MCG_INLINE void tile(const mcg_window_row_t *r, const sums_t *s, int32_t j, int32_t width, int outputs) {
   mcg_wide_t acc[MCG_ACROSS];
-  mcg_window_sums(r, j, width, outputs, s->start, acc);
+  mcg_window_sums(r, j, width, 1, outputs, s->start, acc);
 #pragma GCC unroll 4
   for (int i = 0; i < outputs; ++i) mcg_store_wide(s->to + (j + i) * s->step, acc[i]);
 }

@@ -145,24 +145,24 @@ static inline void mcg_fill_line(mcg_columns_t *c, const mcg_source_t *from, mcg
 typedef struct {
   const mcg_wide_t *line[MCG_LINES];
   const mcg_wide_t *weight; /* [lines][width] */
-  int32_t lines, step;
+  int32_t lines;
 } mcg_window_row_t;
 
 /* Fills the lines for the windows that begin i rows below the first ones. */
 static inline mcg_window_row_t mcg_columns_move(mcg_columns_t *c, const mcg_windows_t *s, const mcg_source_t *from, int32_t i) {
   const int32_t t = i % MCG_TERMS, first = i / MCG_TERMS, ring = mcg_lines(s, MCG_TERMS - 1);
-  mcg_window_row_t row = {{NULL}, s->weight[t], mcg_lines(s, t), s->step_w};
+  mcg_window_row_t row = {{NULL}, s->weight[t], mcg_lines(s, t)};
   if (c->next < first) c->next = first;
   for (; c->next < first + row.lines; ++c->next) mcg_fill_line(c, from, c->word + c->next % ring * c->columns);
   for (int32_t k = 0; k < row.lines; ++k) row.line[k] = c->word + (first + k) % ring * c->columns;
   return row;
 }
 
-/* acc [outputs] = start + the sums over windows j ... of a row; width and outputs are constants where that pays. */
-MCG_INLINE void mcg_window_sums(const mcg_window_row_t *row, int32_t j, int32_t width, int outputs, mcg_wide_t start,
-                                mcg_wide_t acc[MCG_ACROSS]) {
+/* acc [outputs] = start + the sums over windows j ... of a row, `step` apart; width, step and outputs are constants where
+ * that pays. */
+MCG_INLINE void mcg_window_sums(const mcg_window_row_t *row, int32_t j, int32_t width, int32_t step, int outputs,
+                                mcg_wide_t start, mcg_wide_t acc[MCG_ACROSS]) {
   const mcg_wide_t *weight = row->weight;
-  const int32_t step = row->step;
 #pragma GCC unroll 4
   for (int i = 0; i < outputs; ++i) acc[i] = start;
   for (int32_t k = 0; k < row->lines; ++k) {
