@@ -54,7 +54,7 @@ int32_t mcg_depthwise_wide(const mcg_conv2d_t *p, const mcg_rows_t *rows, const 
     const mcg_source_t from = {x + c, p->in_h, p->in_w, p->in_c, rows->x_rows, n, p->x_zero};
     output_t to = {NULL, 0, p->out_c, n, {0}, mcg_output_scale_of(p->multiplier + c, p->shift + c, n, p->y_zero), {0}};
     to.factor = mcg_pair_words(to.scale.factor, to.scale.factor);
-    mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right);
+    mcg_window_weights(&s, weight + c, p->kernel_w, p->in_c, n, &down, &right, rows->last - rows->first);
     if (x == y && mcg_windows_across(&s, p->out_w) < p->out_w) return 0; /* or columns would be read after they are written */
     to.start = mcg_load_some(bias + c, n) - s.sum * (MCG_FLIP + p->x_zero);
     for (int32_t ox = 0; ox < p->out_w; ox += to.across) {

@@ -82,7 +82,7 @@ static void fill(grad_t *g, const phase_t *y, const phase_t *x) {
     return;
   }
   s->top = 1 - y->taps.count, s->left = 1 - x->taps.count, s->step_h = s->step_w = 1;
-  mcg_window_weights(s, g->weight, p->kernel_w, p->in_c, g->h.n, &y->taps, &x->taps);
+  mcg_window_weights(s, g->weight, p->kernel_w, p->in_c, g->h.n, &y->taps, &x->taps, y->last - y->first);
   for (int32_t j = x->first, across; j < x->last; j += across) {
     across = mcg_windows_across(s, x->last - j);
     mcg_columns_start(&g->columns, s, &g->h, y->first, j, across);

@@ -27,6 +27,7 @@ typedef struct {
  * left + j * step_w. */
 typedef struct {
   int32_t height, width, top, left, step_h, step_w;
+  int32_t every; /* windows begin at rows 0, every, 2 * every ... of a line */
   mcg_wide_t weight[MCG_TERMS][MCG_LINES * MCG_TALLEST]; /* [lines][width] of windows that begin at row t of a line */
   mcg_wide_t sum;                                        /* of all weights of each channel */
 } mcg_windows_t;
@@ -39,10 +40,11 @@ typedef struct {
 /* Lines under a window that begins at row t of the first. */
 MCG_INLINE int32_t mcg_lines(const mcg_windows_t *s, int32_t t) { return mcg_groups(t + s->height); }
 
-/* The weights of n channels at the taps of one column, `pitch` apart; n is a constant where that pays.  Returns their sum.
- * Those of windows that begin at row t of a line are those of row 0, t terms later. */
-MCG_INLINE mcg_wide_t mcg_column_weights(mcg_windows_t *s, int32_t column, const int8_t *w, int32_t pitch, int32_t n) {
-  const int32_t every = s->step_h % MCG_TERMS == 0 ? MCG_TERMS : 1, lines = mcg_lines(s, MCG_TERMS - every);
+/* The weights of n channels at the taps of one column, `pitch` apart; n and every are constants where that pays.  Returns
+ * their sum.  Those of windows that begin at row t of a line are those of row 0, t terms later. */
+MCG_INLINE mcg_wide_t mcg_column_weights(mcg_windows_t *s, int32_t column, const int8_t *w, int32_t pitch, int32_t n,
+                                         int32_t every) {
+  const int32_t lines = mcg_lines(s, MCG_TERMS - every);
   mcg_uwide_t before = {0};
   mcg_wide_t sum = {0};
   for (int32_t k = 0, at = column; k < lines; ++k, at += s->width) {
@@ -59,15 +61,18 @@ MCG_INLINE mcg_wide_t mcg_column_weights(mcg_windows_t *s, int32_t column, const
   return sum;
 }
 
-/* The weights w [.][kernel_w][channels] of n channels at the taps of both axes, for windows step_h apart. */
+/* The weights w [.][kernel_w][channels] of n channels at the taps of both axes, for `rows` of windows, step_h apart. */
 static inline void mcg_window_weights(mcg_windows_t *s, const int8_t *w, int32_t kernel_w, int32_t channels, int32_t n,
-                                      const mcg_axis_t *y, const mcg_axis_t *x) {
+                                      const mcg_axis_t *y, const mcg_axis_t *x, int32_t rows) {
+  s->every = MCG_TERMS;
+  while (rows > 1 && s->step_h % s->every != 0) s->every /= 2;
   const int32_t pitch = y->step * kernel_w * channels;
   s->height = y->count, s->width = x->count, s->sum = (mcg_wide_t){0};
   for (int32_t j = 0; j < x->count; ++j) {
     const int8_t *tap = w + (y->first * kernel_w + x->first + j * x->step) * channels;
-    if (n == MCG_WIDTH) s->sum += mcg_column_weights(s, j, tap, pitch, MCG_WIDTH);
-    else s->sum += mcg_column_weights(s, j, tap, pitch, n);
+    if (n == MCG_WIDTH && s->every == 1) s->sum += mcg_column_weights(s, j, tap, pitch, MCG_WIDTH, 1);
+    else if (n == MCG_WIDTH) s->sum += mcg_column_weights(s, j, tap, pitch, MCG_WIDTH, s->every);
+    else s->sum += mcg_column_weights(s, j, tap, pitch, n, s->every);
   }
 }
 
