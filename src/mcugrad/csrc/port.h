@@ -224,6 +224,22 @@ typedef int16_t mcg_term_t;
 typedef int8_t mcg_term_t;
 #endif
 
+/* Whether the machine loads and stores some of a vector's elements in one instruction: the others read as 0. */
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#define MCG_MASKS 1
+MCG_INLINE mcg_bytes_t mcg_load_first_bytes(const void *at, int32_t n) {
+  return (mcg_bytes_t)_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1u), at);
+}
+MCG_INLINE mcg_wide_t mcg_load_first(const void *at, int32_t n) {
+  return (mcg_wide_t)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1u), at);
+}
+MCG_INLINE void mcg_store_first(void *at, mcg_wide_t v, int32_t n) {
+  _mm512_mask_storeu_epi32(at, (__mmask16)((1u << n) - 1u), (__m512i)v);
+}
+#else
+#define MCG_MASKS 0
+#endif
+
 /* Byte i of v[j] as byte j of word i. */
 MCG_INLINE mcg_wide_t mcg_interleave(const mcg_bytes_t v[4]) {
   union { mcg_bytes_t part[4]; mcg_four_t bytes; mcg_wide_t words; } u = {{v[0], v[1], v[2], v[3]}};

@@ -61,8 +61,12 @@ MCG_INLINE mcg_bytes_t mcg_load_bytes(const void *from, int32_t n) {
     __builtin_memcpy(&v, at, MCG_WIDTH);
     return v;
   }
+#if MCG_MASKS
+  return mcg_load_first_bytes(from, n);
+#else
   const mcg_halves_t halves = {n < 8 ? mcg_load_half(at, n) : mcg_load8(at), n > 8 ? mcg_load_half(at + 8, n - 8) : 0u};
   return (mcg_bytes_t)halves;
+#endif
 }
 
 MCG_INLINE void mcg_store_bytes(void *to, mcg_bytes_t v, int32_t n) {
@@ -139,16 +143,19 @@ MCG_INLINE mcg_wide_t mcg_halves(int32_t low, int32_t high) {
 
 /* n int32 of at most 16; the other lanes are 0. */
 MCG_INLINE mcg_wide_t mcg_load_some(const int32_t *at, int32_t n) {
-  int32_t v[MCG_WIDTH] = {0}, i = 0;
   if (n == MCG_WIDTH) return mcg_load_wide(at);
   if (n == MCG_HALF) return mcg_load_eight(at);
+#if MCG_MASKS
+  return mcg_load_first(at, n);
+#else
+  int32_t v[MCG_WIDTH] = {0}, i = 0;
   for (; i + 4 <= n; i += 4) __builtin_memcpy(v + i, at + i, 16);
   for (; i < n; ++i) v[i] = at[i];
   return mcg_load_wide(v);
+#endif
 }
 
 MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
-  int32_t v[MCG_WIDTH], i = 0;
   if (n == MCG_WIDTH) {
     mcg_store_wide(at, lanes);
     return;
@@ -157,9 +164,14 @@ MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
     __builtin_memcpy(at, &lanes, 4 * MCG_HALF);
     return;
   }
+#if MCG_MASKS
+  mcg_store_first(at, lanes, n);
+#else
+  int32_t v[MCG_WIDTH], i = 0;
   mcg_store_wide(v, lanes);
   for (; i + 4 <= n; i += 4) __builtin_memcpy(at + i, v + i, 16);
   for (; i < n; ++i) at[i] = v[i];
+#endif
 }
 
 #define MCG_CROSSED(v) __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15)
