@@ -230,6 +230,9 @@ typedef int8_t mcg_term_t;
 MCG_INLINE mcg_bytes_t mcg_load_first_bytes(const void *at, int32_t n) {
   return (mcg_bytes_t)_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1u), at);
 }
+MCG_INLINE void mcg_store_first_bytes(void *at, mcg_bytes_t v, int32_t n) {
+  _mm_mask_storeu_epi8(at, (__mmask16)((1u << n) - 1u), (__m128i)v);
+}
 MCG_INLINE mcg_wide_t mcg_load_first(const void *at, int32_t n) {
   return (mcg_wide_t)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1u), at);
 }

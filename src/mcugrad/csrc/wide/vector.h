@@ -70,16 +70,22 @@ MCG_INLINE mcg_bytes_t mcg_load_bytes(const void *from, int32_t n) {
 }
 
 MCG_INLINE void mcg_store_bytes(void *to, mcg_bytes_t v, int32_t n) {
+  if (n == MCG_WIDTH) {
+    __builtin_memcpy(to, &v, MCG_WIDTH);
+    return;
+  }
+#if MCG_MASKS
+  mcg_store_first_bytes(to, v, n);
+#else
   int8_t *at = (int8_t *)to;
   const mcg_halves_t halves = (mcg_halves_t)v;
-  if (n == MCG_WIDTH) {
-    __builtin_memcpy(at, &v, MCG_WIDTH);
-  } else if (n < 8) {
+  if (n < 8) {
     mcg_store_half(at, halves[0], n);
   } else {
     mcg_store8(at, halves[0]);
     mcg_store_half(at + 8, halves[1], n - 8);
   }
+#endif
 }
 
 MCG_INLINE mcg_wide_t mcg_signed(mcg_bytes_t v) { return __builtin_convertvector(v, mcg_wide_t); }
