@@ -68,6 +68,21 @@ int32_t disagree(int32_t v, int32_t m, int32_t sh, int32_t zero) {
   return wrong;
 }
 
+int32_t clamp(int32_t v);
+int32_t clamp(int32_t v) {
+  const mcg_wide_t lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, x = v + lane;
+  const mcg_wide_t crossed = mcg_crossed(x), four[4] = {crossed, -crossed, crossed + 1, mcg_crossed(lane)};
+  int32_t clamped = 5, want = 5, wrong = 0;
+  const mcg_four_t bytes = mcg_clamp_four(four, &clamped);
+  for (int32_t i = 0; i < MCG_WIDTH; ++i) {
+    wrong += bytes[i] != mcg_clampg_counted(x[i], &want);
+    wrong += bytes[i + MCG_WIDTH] != mcg_clampg_counted(-x[i], &want);
+    wrong += bytes[i + 2 * MCG_WIDTH] != mcg_clampg_counted(x[i] + 1, &want);
+    wrong += bytes[i + 3 * MCG_WIDTH] != i;
+  }
+  return wrong + (clamped != want);
+}
+
 int32_t dot(int32_t acc, uint32_t a, uint32_t b);
 int32_t dot(int32_t acc, uint32_t a, uint32_t b) {
   mcg_bytes_t first[4], second[4];
@@ -142,6 +157,11 @@ def test_lanes_requantize_like_the_scalar_definition_at_the_edges(primitives):
                     m,
                     zero,
                 )
+
+
+def test_gradients_are_clamped_and_counted_at_the_edges(primitives):
+    ends = (-(2**31) + 1, -32770, -256, -128, -127, 0, 112, 127, 240, 32750, 2**31 - 18)
+    assert not any(primitives.clamp(v + d) for v in ends for d in (0, 1))
 
 
 def test_dot_takes_signed_bytes_without_saturating(primitives):

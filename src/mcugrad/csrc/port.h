@@ -297,6 +297,17 @@ MCG_INLINE mcg_bytes_t mcg_saturate_crossed(mcg_wide_t v) {
 #endif
 }
 
+#if defined(__AVX512BW__)
+/* Bytes as two packs of four crossed vectors leave them, in the order of these vectors and of their lanes. */
+MCG_INLINE mcg_four_t mcg_uncrossed_four(mcg_four_t v) {
+#define MCG_FOUR_AT(i) (i), (i) + 2, (i) + 1, (i) + 3
+#define MCG_LANES_AT(i) MCG_FOUR_AT(i), MCG_FOUR_AT((i) + 16), MCG_FOUR_AT((i) + 32), MCG_FOUR_AT((i) + 48)
+  return __builtin_shufflevector(v, v, MCG_LANES_AT(0), MCG_LANES_AT(4), MCG_LANES_AT(8), MCG_LANES_AT(12));
+#undef MCG_FOUR_AT
+#undef MCG_LANES_AT
+}
+#endif
+
 /* Bits that mcg_narrow_four shifts right by at most, and what it takes off. */
 #if defined(__AVX512BW__)
 #define MCG_NARROW_BITS 8
@@ -322,17 +333,38 @@ MCG_INLINE mcg_four_t mcg_narrow_four(const mcg_wide_t v[4], mcg_wide_t factor) 
 #if defined(__AVX512BW__)
   const __m512i low = _mm512_mulhi_epu16(_mm512_packus_epi32((__m512i)v[0], (__m512i)v[1]), (__m512i)factor);
   const __m512i high = _mm512_mulhi_epu16(_mm512_packus_epi32((__m512i)v[2], (__m512i)v[3]), (__m512i)factor);
-  const mcg_four_t b = (mcg_four_t)_mm512_packus_epi16(low, high) ^ (mcg_four_t)_mm512_set1_epi8(-MCG_NARROW_LESS);
-#define MCG_FOUR_AT(i) (i), (i) + 2, (i) + 1, (i) + 3
-#define MCG_LANES_AT(i) MCG_FOUR_AT(i), MCG_FOUR_AT((i) + 16), MCG_FOUR_AT((i) + 32), MCG_FOUR_AT((i) + 48)
-  return __builtin_shufflevector(b, b, MCG_LANES_AT(0), MCG_LANES_AT(4), MCG_LANES_AT(8), MCG_LANES_AT(12));
-#undef MCG_FOUR_AT
-#undef MCG_LANES_AT
+  const mcg_four_t bytes = (mcg_four_t)_mm512_packus_epi16(low, high);
+  return mcg_uncrossed_four(bytes ^ (mcg_four_t)_mm512_set1_epi8(-MCG_NARROW_LESS));
 #else
   union { mcg_bytes_t part[4]; mcg_four_t all; } r;
   (void)factor;
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) r.part[i] = mcg_saturate_crossed(v[i]);
+  return r.all;
+#endif
+}
+
+/* The lanes of four vectors clamped to +-127, uncrossed as by mcg_narrow_four; adds to *clamped how many that changed. */
+MCG_INLINE mcg_four_t mcg_clamp_four(const mcg_wide_t v[4], int32_t *clamped) {
+#if defined(__AVX512BW__)
+  const __m512i most = _mm512_set1_epi16(127), least = _mm512_set1_epi16(-127);
+  const __m512i a = _mm512_packs_epi32((__m512i)v[0], (__m512i)v[1]), b = _mm512_packs_epi32((__m512i)v[2], (__m512i)v[3]);
+  const __m512i c = _mm512_max_epi16(_mm512_min_epi16(a, most), least), d = _mm512_max_epi16(_mm512_min_epi16(b, most), least);
+  const uint64_t low = _mm512_cmpneq_epi16_mask(a, c), high = _mm512_cmpneq_epi16_mask(b, d);
+  *clamped += __builtin_popcountll(low | high << 32);
+  return mcg_uncrossed_four((mcg_four_t)_mm512_packs_epi16(c, d));
+#else
+  union { mcg_bytes_t part[4]; mcg_four_t all; } r;
+  mcg_wide_t changed = {0};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    mcg_wide_t kept = (v[i] & (v[i] >= -127)) | ((v[i] < -127) & -127);
+    kept = (kept & (kept <= 127)) | ((kept > 127) & 127);
+    changed -= kept != v[i];
+    const mcg_bytes_t bytes = __builtin_convertvector(kept, mcg_bytes_t);
+    r.part[i] = __builtin_shufflevector(bytes, bytes, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  }
+  for (int i = 0; i < 16; ++i) *clamped += changed[i];
   return r.all;
 #endif
 }

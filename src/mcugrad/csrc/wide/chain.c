@@ -77,36 +77,57 @@ static factors_t factors_of(const mcg_stage_params_t *p, int32_t first, int32_t 
   return scaled;
 }
 
+/* Mask and output of a stage at some of its elements. */
+typedef struct {
+  const mcg_stage_t *s;
+  int32_t row, elements; /* a row's */
+  int32_t channels, pitch, more;
+  int last;
+  mcg_scale_t scale;
+} finish_t;
+
+/* Those of `count` neighbours, the first of them at `at` of the row; n, count and both kinds are constants where that
+ * pays.  Returns how many were clamped. */
+MCG_INLINE int32_t finish_some(const finish_t *f, mask_t mask, output_t output, int32_t at, int32_t *acc, int32_t n, int count) {
+  int32_t clamped = 0;
+  mcg_wide_t v[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < count; ++i) {
+    v[i] = mcg_load_some(acc + i * f->pitch, n);
+    if (mask != NO_MASK) v[i] &= passed(f->s, mask, f->row, f->elements, at + i * f->channels, n);
+    if (mask != NO_MASK && !f->last) mcg_store_some(acc + i * f->pitch, v[i], n);
+    if (output == REQUANTIZED) v[i] = mcg_mbqm_crossed(v[i], &f->scale);
+    else if (f->more > 0) v[i] = (v[i] >> f->more) + ((v[i] >> (f->more - 1)) & 1);
+    if (output == ROUNDED) v[i] = mcg_crossed(v[i]);
+  }
+  if (output == NOTHING) return 0;
+  for (int i = count; i < 4; ++i) v[i] = (mcg_wide_t){0};
+  const mcg_four_t bytes = mcg_clamp_four(v, &clamped);
+#pragma GCC unroll 4
+  for (int i = 0; i < count; ++i) {
+    mcg_store_bytes(f->s->out + f->row * f->elements + at + i * f->channels, mcg_quarter_bytes(bytes, i), n);
+  }
+  return clamped;
+}
+
 /* Mask and output of a stage; both kinds are constants of each call, and so is n where that pays.  `more` is added to the
  * shifts; `last`: no stage follows. */
 MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, int last, mask_t mask, output_t output,
                           int32_t n) {
   const mcg_block_t *b = l->b;
-  const int32_t first = b->first + l->j, elements = b->width * b->channels;
-  const mcg_stage_params_t *p = s->p;
-  mcg_wide_t changed = {0};
-  mcg_scale_t scale = {{0}, {0}, {0}, {0}};
-  int32_t *acc = b->acc + l->j;
+  const int32_t first = b->first + l->j, step = b->channels, pitch = b->pitch;
+  finish_t f = {s, b->row, b->width * step, step, pitch, more, last, {{0}, {0}, {0}, {0}}};
+  int32_t *acc = b->acc + l->j, clamped = 0;
   if (output == REQUANTIZED) {
-    const factors_t f = factors_of(p, first, n, more);
-    scale = mcg_scale_by(f.multiplier, f.shift);
+    const factors_t factors = factors_of(s->p, first, n, more);
+    f.scale = mcg_scale_by(factors.multiplier, factors.shift);
   }
-  for (int32_t row = b->row; row < b->row + b->rows; ++row) {
-    for (int32_t at = first; at < elements; at += b->channels, acc += b->pitch) {
-      mcg_wide_t v = mcg_load_some(acc, n);
-      if (mask != NO_MASK) v &= passed(s, mask, row, elements, at, n);
-      if (mask != NO_MASK && !last) mcg_store_some(acc, v, n);
-      if (output == NOTHING) continue;
-      if (output == REQUANTIZED) v = mcg_mbqm_crossed(v, &scale);
-      else if (more > 0) v = (v >> more) + ((v >> (more - 1)) & 1);
-      const mcg_wide_t kept = mcg_clamp_wide(v, -127, 127);
-      changed -= kept != v;
-      const mcg_bytes_t bytes = mcg_narrow(kept);
-      mcg_store_bytes(s->out + row * elements + at, output == REQUANTIZED ? mcg_crossed_bytes(bytes) : bytes, n);
-    }
+  for (; f.row < b->row + b->rows; ++f.row) {
+    int32_t at = first;
+    for (; at + 3 * step < f.elements; at += 4 * step, acc += 4 * pitch) clamped += finish_some(&f, mask, output, at, acc, n, 4);
+    for (; at < f.elements; at += step, acc += pitch) clamped += finish_some(&f, mask, output, at, acc, n, 1);
   }
-  if (output == NOTHING) return;
-  for (int32_t i = 0; i < MCG_WIDTH; ++i) *s->clamped += changed[i]; /* a lane of none stays 0 */
+  if (output != NOTHING) *s->clamped += clamped; /* a lane of none stays 0 */
 }
 
 static void finish(const lanes_t *l, const mcg_stage_t *s, int32_t more, int last) {
