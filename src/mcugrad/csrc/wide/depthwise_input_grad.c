@@ -4,7 +4,8 @@
 #include "wide.h"
 #include "windows.h"
 
-#define POSITIONS 1024 /* of a block */
+#define POSITIONS 1024 /* of a block of 16 channels */
+#define CHANNELS 64    /* of a block, where there are fewer positions */
 
 /* Positions of one axis whose distance from the padded start has one remainder of the stride: they are
  * at + stride * t for t in [first, last), and tap i of t reads h at t - taps.count + 1 + i. */
@@ -29,6 +30,7 @@ typedef struct {
   const int8_t *weight;
   mcg_source_t h;
   mcg_block_t *b;
+  int32_t *acc; /* of the 16 channels */
   mcg_windows_t windows;
   mcg_columns_t columns;
 } grad_t;
@@ -62,7 +64,7 @@ static void any_row(const mcg_window_row_t *r, const sums_t *s, int32_t width) {
 }
 
 static int32_t *sum_at(const grad_t *g, int32_t iy, int32_t ix) {
-  return g->b->acc + ((iy - g->b->row) * g->b->width + ix) * g->b->pitch;
+  return g->acc + ((iy - g->b->row) * g->b->width + ix) * g->b->pitch;
 }
 
 static void no_taps(const grad_t *g, const phase_t *y, const phase_t *x) {
@@ -73,7 +75,7 @@ static void no_taps(const grad_t *g, const phase_t *y, const phase_t *x) {
   }
 }
 
-/* acc [rows][width][16] at the positions of two phases */
+/* acc [rows][width][pitch] at the positions of two phases */
 static void fill(grad_t *g, const phase_t *y, const phase_t *x) {
   const mcg_conv2d_t *p = g->p;
   mcg_windows_t *s = &g->windows;
@@ -111,18 +113,21 @@ int32_t mcg_depthwise_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, co
   int32_t acc[POSITIONS * MCG_WIDTH];
   if (p->kernel_h > MCG_TALLEST || p->kernel_w > MCG_TALLEST || p->in_w > POSITIONS) return 0;
   if (p->dilation_h != 1 || p->dilation_w != 1) return 0;
-  const int32_t rows = mcg_block_rows(p, POSITIONS);
-  mcg_block_t b = {acc, MCG_WIDTH, 0, 0, p->in_w, p->in_c, 0, 0};
+  const int32_t rows = mcg_block_rows(p, POSITIONS), together = POSITIONS / (rows * p->in_w) * MCG_WIDTH;
+  mcg_block_t b = {acc, mcg_min(CHANNELS, together), 0, 0, p->in_w, p->in_c, 0, 0};
   grad_t g;
   g.p = p, g.b = &b;
   mcg_chain_start(chain);
   for (b.row = 0; b.row < p->in_h; b.row += rows) {
     b.rows = mcg_min(rows, p->in_h - b.row);
-    for (b.first = 0; b.first < p->in_c; b.first += MCG_WIDTH) {
-      b.n = mcg_min(MCG_WIDTH, p->in_c - b.first);
-      const mcg_source_t from = {h + b.first, p->out_h, p->out_w, p->out_c, p->out_h, b.n, 0};
-      g.h = from, g.weight = weight + b.first;
-      fill_all(&g);
+    for (b.first = 0; b.first < p->in_c; b.first += b.pitch) {
+      b.n = mcg_min(b.pitch, p->in_c - b.first);
+      for (int32_t j = 0; j < b.n; j += MCG_WIDTH) {
+        const int32_t c = b.first + j;
+        const mcg_source_t from = {h + c, p->out_h, p->out_w, p->out_c, p->out_h, mcg_min(MCG_WIDTH, b.n - j), 0};
+        g.h = from, g.weight = weight + c, g.acc = acc + j;
+        fill_all(&g);
+      }
       mcg_chain_block(chain, &b);
     }
   }
