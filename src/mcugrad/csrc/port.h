@@ -243,6 +243,18 @@ MCG_INLINE void mcg_store_first(void *at, mcg_wide_t v, int32_t n) {
 #define MCG_MASKS 0
 #endif
 
+/* Whether 64 bytes of any order come from 64 others in one instruction. */
+#if defined(__AVX512VBMI__)
+#define MCG_ANY_ORDER 1
+/* to [64] = from[order[i]], of the first n <= 64 bytes; the others read as 0. */
+MCG_INLINE void mcg_pick_bytes(int8_t *to, const int8_t *from, int32_t n, const uint8_t order[64]) {
+  const __m512i some = _mm512_maskz_loadu_epi8(~0ull >> (64 - n), from);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi8(_mm512_loadu_si512(order), some));
+}
+#else
+#define MCG_ANY_ORDER 0
+#endif
+
 /* Byte i of v[j] as byte j of word i. */
 MCG_INLINE mcg_wide_t mcg_interleave(const mcg_bytes_t v[4]) {
   union { mcg_bytes_t part[4]; mcg_four_t bytes; mcg_wide_t words; } u = {{v[0], v[1], v[2], v[3]}};

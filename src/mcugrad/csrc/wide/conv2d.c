@@ -106,12 +106,27 @@ static int8_t *put_in_order(const conv_t *f, const int8_t *at, int8_t *to) {
   return fill(to + resting, 0, -resting & (MCG_TERMS - 1));
 }
 
+/* The same of neighbours. */
+static int8_t *put_all_in_order(const conv_t *f, const int8_t *at, int32_t pixels, int8_t *to) {
+  const int32_t n = f->p->in_c;
+#if MCG_ANY_ORDER
+  if (n <= 64 && f->live % MCG_TERMS == 0 && f->resting % MCG_TERMS == 0) {
+    uint8_t order[64] = {0};
+    for (int32_t i = 0; i < n; ++i) order[i] = (uint8_t)f->p->order[i];
+    for (; pixels > 0; --pixels, at += n, to += n) mcg_pick_bytes(to, at, n, order);
+  }
+#endif
+  for (; pixels > 0; --pixels, at += n) to = put_in_order(f, at, to);
+  return to;
+}
+
 static void gather_pixels(const conv_t *f, int32_t oy, int32_t ox, int32_t pixels, int8_t *to) {
   for (int32_t n; pixels > 0; pixels -= n) {
     const mcg_taps_t inner = inside(f, oy);
     n = 1;
     if (f->p->order != NULL && mcg_is_pointwise(f->p)) {
-      to = put_in_order(f, mcg_row(f->x, oy, f->r->x_rows, f->p->in_w * f->p->in_c) + ox * f->p->in_c, to);
+      n = mcg_at_most(pixels, f->p->out_w - ox);
+      to = put_all_in_order(f, mcg_row(f->x, oy, f->r->x_rows, f->p->in_w * f->p->in_c) + ox * f->p->in_c, n, to);
     } else if (ox >= inner.first && ox < inner.last) {
       n = mcg_at_most(pixels, inner.last - ox);
       to = gather_inside(f, oy, ox, n, to);
@@ -256,7 +271,7 @@ static void multiply(const conv_t *f, const int8_t *x, int32_t pixels, int8_t *y
 
 /* Output rows that follow each other at y, the first of them oy, by way of a matrix of windows. */
 static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y) {
-  int8_t windows[MCG_TOGETHER + 16];
+  int8_t windows[MCG_TOGETHER + 64]; /* the last of them may be written in whole vectors */
   const int32_t most = MCG_TOGETHER / (MCG_TERMS * (mcg_groups(f->live) + mcg_groups(f->resting)));
   const int32_t width = f->p->out_w, total = rows * width;
   for (int32_t i = 0; i < total; i += most) {
