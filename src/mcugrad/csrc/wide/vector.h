@@ -74,11 +74,15 @@ MCG_INLINE void mcg_store_bytes(void *to, mcg_bytes_t v, int32_t n) {
     __builtin_memcpy(to, &v, MCG_WIDTH);
     return;
   }
+  int8_t *at = (int8_t *)to;
+  const mcg_halves_t halves = (mcg_halves_t)v;
+  if (n == 8) { /* a store with a mask would hold up loads from what follows */
+    mcg_store8(at, halves[0]);
+    return;
+  }
 #if MCG_MASKS
   mcg_store_first_bytes(to, v, n);
 #else
-  int8_t *at = (int8_t *)to;
-  const mcg_halves_t halves = (mcg_halves_t)v;
   if (n < 8) {
     mcg_store_half(at, halves[0], n);
   } else {
