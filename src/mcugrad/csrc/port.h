@@ -365,6 +365,23 @@ MCG_INLINE mcg_four_t mcg_clamp_four(const mcg_wide_t v[4], int32_t *clamped) {
   const uint64_t low = _mm512_cmpneq_epi16_mask(a, c), high = _mm512_cmpneq_epi16_mask(b, d);
   *clamped += __builtin_popcountll(low | high << 32);
   return mcg_uncrossed_four((mcg_four_t)_mm512_packs_epi16(c, d));
+#elif defined(__AVX2__)
+  const __m256i most = _mm256_set1_epi16(127), least = _mm256_set1_epi16(-127), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i cross = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+  const union { mcg_wide_t all; __m256i half[2]; } x[4] = {{v[0]}, {v[1]}, {v[2]}, {v[3]}};
+  union { __m256i half[2]; mcg_four_t all; } r;
+  __m256i eights[2]; /* of the four: lanes 0-7, 8-15 */
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const __m256i a = _mm256_packs_epi32(x[0].half[i], x[1].half[i]), b = _mm256_packs_epi32(x[2].half[i], x[3].half[i]);
+    const __m256i c = _mm256_max_epi16(_mm256_min_epi16(a, most), least), d = _mm256_max_epi16(_mm256_min_epi16(b, most), least);
+    const __m256i kept = _mm256_packs_epi16(_mm256_cmpeq_epi16(a, c), _mm256_cmpeq_epi16(b, d));
+    *clamped += __builtin_popcount(~(uint32_t)_mm256_movemask_epi8(kept));
+    eights[i] = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(_mm256_packs_epi16(c, d), cross), order);
+  }
+  const __m256i even = _mm256_unpacklo_epi64(eights[0], eights[1]), odd = _mm256_unpackhi_epi64(eights[0], eights[1]);
+  r.half[0] = _mm256_permute2x128_si256(even, odd, 0x20), r.half[1] = _mm256_permute2x128_si256(even, odd, 0x31);
+  return r.all;
 #else
   union { mcg_bytes_t part[4]; mcg_four_t all; } r;
   mcg_wide_t changed = {0};

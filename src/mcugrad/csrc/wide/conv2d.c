@@ -281,7 +281,7 @@ static void through_windows(const conv_t *f, int32_t oy, int32_t rows, int8_t *y
   }
 }
 
-/* The same of rows at x that are a matrix, but where y is to be. */
+/* The same of rows at x that are a matrix, but where y is to be; words of two terms are copies anyway. */
 static void through_copy(const conv_t *f, const int8_t *x, int32_t rows, int8_t *y) {
   int8_t matrix[MCG_TOGETHER];
   copy(matrix, x, rows * f->p->in_w * f->p->in_c);
@@ -403,7 +403,7 @@ int32_t mcg_conv2d_wide(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t
     int8_t *to = y + slot * p->out_w * p->out_c;
     if (matrix) {
       rows = mcg_at_most(mcg_at_most(rows, r->x_rows - from), MCG_TOGETHER / row);
-      if (overlap) through_copy(&f, x + from * row, rows, to);
+      if (overlap && MCG_TERMS == 4) through_copy(&f, x + from * row, rows, to);
       else multiply(&f, x + from * row, rows * p->out_w, to);
     } else {
       through_windows(&f, oy, rows, to);

@@ -121,7 +121,7 @@ int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const
   if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST || sums > SUMS || terms > MCG_TOGETHER) return 0;
   const int32_t rows = mcg_min(p->in_h, mcg_min(SUMS / sums, MCG_TOGETHER / terms));
   mcg_block_t block = {acc, p->in_c, 0, 0, p->in_w, p->in_c, p->in_c, 0};
-  const int in_order = p->order != NULL && rest != NULL && groups * p->in_c <= ORDERED;
+  const int in_order = MCG_TERMS == 4 && p->order != NULL && rest != NULL && groups * p->in_c <= ORDERED;
   mcg_chain_start(chain);
   for (; block.row < p->in_h; block.row += rows) {
     block.rows = mcg_min(rows, p->in_h - block.row);
