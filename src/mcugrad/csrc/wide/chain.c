@@ -88,7 +88,8 @@ typedef struct {
 
 /* Those of `count` neighbours, the first of them at `at` of the row; n, count and both kinds are constants where that
  * pays.  Returns how many were clamped. */
-MCG_INLINE int32_t finish_some(const finish_t *f, mask_t mask, output_t output, int32_t at, int32_t *acc, int32_t n, int count) {
+MCG_INLINE int32_t finish_some(const finish_t *f, mask_t mask, output_t output, int32_t at, int32_t *acc, int32_t n,
+                               int count) {
   int32_t clamped = 0;
   mcg_wide_t v[4];
 #pragma GCC unroll 4
@@ -124,7 +125,9 @@ MCG_INLINE void finish_as(const lanes_t *l, const mcg_stage_t *s, int32_t more, 
   }
   for (; f.row < b->row + b->rows; ++f.row) {
     int32_t at = first;
-    for (; at + 3 * step < f.elements; at += 4 * step, acc += 4 * pitch) clamped += finish_some(&f, mask, output, at, acc, n, 4);
+    for (; at + 3 * step < f.elements; at += 4 * step, acc += 4 * pitch) {
+      clamped += finish_some(&f, mask, output, at, acc, n, 4);
+    }
     for (; at < f.elements; at += step, acc += pitch) clamped += finish_some(&f, mask, output, at, acc, n, 1);
   }
   if (output != NOTHING) *s->clamped += clamped; /* a lane of none stays 0 */

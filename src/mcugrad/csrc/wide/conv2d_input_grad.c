@@ -118,7 +118,8 @@ int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const
   int32_t acc[SUMS], spare[MCG_DEEPEST], ordered[ORDERED];
   mcg_term_t words[MCG_TOGETHER];
   const int32_t groups = mcg_groups(p->out_c), sums = p->in_w * p->in_c, terms = p->in_w * groups * MCG_TERMS;
-  if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST || sums > SUMS || terms > MCG_TOGETHER) return 0;
+  if (!mcg_is_pointwise(p) || p->out_c > MCG_DEEPEST || p->in_c > MCG_DEEPEST) return 0;
+  if (sums > SUMS || terms > MCG_TOGETHER) return 0;
   const int32_t rows = mcg_min(p->in_h, mcg_min(SUMS / sums, MCG_TOGETHER / terms));
   mcg_block_t block = {acc, p->in_c, 0, 0, p->in_w, p->in_c, p->in_c, 0};
   const int in_order = MCG_TERMS == 4 && p->order != NULL && rest != NULL && groups * p->in_c <= ORDERED;
@@ -126,7 +127,8 @@ int32_t mcg_conv2d_input_grad_wide(const mcg_conv2d_t *p, const int8_t *h, const
   for (; block.row < p->in_h; block.row += rows) {
     block.rows = mcg_min(rows, p->in_h - block.row);
     const int32_t positions = block.rows * p->in_w;
-    const block_t b = {p, mcg_word_rows(h + block.row * p->in_w * p->out_c, p->out_c, positions, words), groups, positions, acc};
+    const int8_t *const a = mcg_word_rows(h + block.row * p->in_w * p->out_c, p->out_c, positions, words);
+    const block_t b = {p, a, groups, positions, acc};
     if (in_order) {
       if (block.row == 0) order_words(&b, weight, rest, ordered);
       segment(&b, NULL, ordered, p->in_c, 0, 0);

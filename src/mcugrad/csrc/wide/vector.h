@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "port.h"
+#include "machine.h"
 
 #define MCG_WIDTH 16
 #define MCG_HALF 8
