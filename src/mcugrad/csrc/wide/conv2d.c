@@ -42,7 +42,7 @@ static void pack(const conv_t *f, columns_t *c, int32_t o) {
 
 /* y [4 / vectors rows][out_c] at the columns = v; whole: they are all of a vector's. */
 MCG_INLINE void put_four(mcg_four_t v, int32_t pixel, int vectors, int whole, int32_t n, int8_t *y) {
-  if (whole && pixel == vectors * MCG_WIDTH) {
+  if (MCG_NARROW_BITS > 0 && whole && pixel == vectors * MCG_WIDTH) {
     __builtin_memcpy(y, &v, sizeof v);
     return;
   }

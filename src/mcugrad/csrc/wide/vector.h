@@ -229,7 +229,7 @@ MCG_INLINE mcg_output_scale_t mcg_output_scale_by(mcg_wide_t multiplier, mcg_wid
   const mcg_wide_t all = mcg_crossed(mcg_select(shift < 33, mcg_splat(1), shift - 32));
   const mcg_wide_t far = all > MCG_NARROW_BITS, narrow = mcg_select(far, mcg_splat(MCG_NARROW_BITS), all);
   const mcg_output_scale_t s = {multiplier, mcg_odd_lanes(multiplier), mcg_splat(2 * (zero + MCG_NARROW_LESS) + 1) << (all - 1),
-                                all - narrow, mcg_splat(1 << 16) >> narrow, mcg_any(far)};
+                                all - narrow, mcg_splat(1 << 16) >> narrow, MCG_NARROW_BITS > 0 && mcg_any(far)};
   return s;
 }
 
