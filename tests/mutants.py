@@ -592,7 +592,7 @@ MUTANTS = (
         "csrc/wide/product.h",
         "mcg_load4(a + (2 * i + 1) * pitch)",
         "mcg_load4(a + 2 * i * pitch)",
-        ("tests/test_ops.py", "-k", f"{BITS} Conv2d".replace("zig", "wide")),
+        ("tests/test_wide_kernels.py", "-k", "integer_semantics and portable"),
         "the halves of a vector are two pixels",
     ),
     Mutant(
