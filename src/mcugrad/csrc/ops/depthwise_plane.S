@@ -151,12 +151,14 @@
   sxtab16 \v, r2, \v, ror #8
 .endm
 
-/* r12, lr, r11, r9: the pairs of channels 0 ... 3 of the pixels (r10, r8) and (r11, r9) */
+/* r12, lr, r11, r9: the pairs of channels 0 ... 3 of the pixels r8 and r9, whose bytes are paired first */
 .macro pair
-  pkhbt r12, r10, r11, lsl #16
-  pkhtb r11, r11, r10, asr #16
-  pkhbt lr, r8, r9, lsl #16
+  pkhbt r10, r8, r9, lsl #16
   pkhtb r9, r9, r8, asr #16
+  sxtab16 r12, r2, r10
+  sxtab16 lr, r2, r10, ror #8
+  sxtab16 r11, r2, r9
+  sxtab16 r9, r2, r9, ror #8
 .endm
 
 .macro put c1, c2, c3
@@ -194,18 +196,14 @@ mcg_depthwise_square_rows:
   ldr r8, [r0, r1]
   ldr r9, [r0, r1, lsl #1]
   add r0, r0, r1, lsl #1
-  widen r10, r8
-  widen r11, r9
   pair
   put lr, r11, r9
   str r12, [r4], #4
   ldr r8, [r0, r1]
   subs r3, r3, #1
-  widen r10, r8
   beq 3f
   ldr r9, [r0, r1, lsl #1]
   add r0, r0, r1, lsl #1
-  widen r11, r9
   pair
   put lr, r11, r9
   str r12, [r4]
@@ -214,6 +212,7 @@ mcg_depthwise_square_rows:
   str r12, [r4], #4
   b 2b
 3: /* the last pixel and zeros */
+  widen r10, r8
   uxth r12, r10
   uxth lr, r8
   lsr r10, r10, #16
@@ -271,8 +270,6 @@ mcg_depthwise_widen_columns:
   ldr r8, [r0]
   ldr r9, [r0, r1]
   add r0, r0, r1, lsl #1
-  widen r10, r8
-  widen r11, r9
   pair
   put lr, r11, r9
   str r12, [r4]

@@ -120,14 +120,12 @@ mcg_dot_rows:
 .macro pairs at, c0, c1, c2, c3
   ldr r12, [\at]
   ldr lr, [\at, r2, lsl #1]
-  sxtb16 \c2, lr
-  sxtb16 \c3, lr, ror #8
-  sxtb16 lr, r12
-  sxtb16 r12, r12, ror #8
-  pkhbt \c0, lr, \c2, lsl #16
-  pkhtb \c2, \c2, lr, asr #16
-  pkhbt \c1, r12, \c3, lsl #16
-  pkhtb \c3, \c3, r12, asr #16
+  pkhbt \c1, r12, lr, lsl #16
+  pkhtb \c3, lr, r12, asr #16
+  sxtb16 \c0, \c1
+  sxtb16 \c1, \c1, ror #8
+  sxtb16 \c2, \c3
+  sxtb16 \c3, \c3, ror #8
 .endm
 
 /* void mcg_dot_widen(w, groups, pitch, to) */
