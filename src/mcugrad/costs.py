@@ -23,7 +23,7 @@ DATA = Path(__file__).with_name("costs.json")
 """{core: {kernel: the numbers of a Factor}}, written by benchmarks/costs.py.  After a colon a kernel's name has the kind of its
 nodes (`kind`); without one the numbers are those of all its nodes."""
 
-LIKE = {"cortex-m4": "cortex-m7", "cortex-m33": "cortex-m7", "cortex-m3": "cortex-m0plus"}
+LIKE = {"cortex-m33": "cortex-m7", "cortex-m3": "cortex-m0plus"}
 """Cores without measurements of their own, and whose they borrow: the latter has the same kernels."""
 
 
