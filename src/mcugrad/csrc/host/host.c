@@ -1,4 +1,5 @@
 /* The host twin's entry points: the model's two blocks and its input, so that Python makes one call per sample. */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +9,6 @@ extern const mcg_model_t mcg_model;
 
 typedef struct {
   mcg_context_t context;
-  uint8_t *blocks[2]; /* of malloc: arena and state lie in them */
   const int8_t *sample; /* model->input_bytes, borrowed for the length of a call */
 #if MCG_STORED_LATENTS
   mcg_store_t store;
@@ -39,8 +39,11 @@ static int host_row(void *user, int32_t row, int8_t *dst) {
 
 #define LINE 64u /* bytes of a cache line: vectors then lie in one where the model's addresses let them */
 
-/* The first whole line of a block that malloc returned. */
-static uint8_t *lines(uint8_t *block) { return block + (LINE - (uintptr_t)block % LINE) % LINE; }
+/* Exactly so many bytes, that sanitizers see what is written beyond them. */
+static uint8_t *block(size_t bytes) {
+  void *found = NULL;
+  return posix_memalign(&found, LINE, bytes != 0u ? bytes : 1u) == 0 ? (uint8_t *)found : NULL;
+}
 
 const mcg_model_t *mcg_host_model(void) { return &mcg_model; }
 
@@ -70,19 +73,16 @@ void mcg_host_store(mcg_host_t *h, const int8_t *latents, int (*write)(void *, u
 mcg_host_t *mcg_host_open(void) {
   mcg_host_t *h = (mcg_host_t *)calloc(1, sizeof *h);
   if (h == NULL) return NULL;
-  h->blocks[0] = (uint8_t *)malloc(mcg_model.arena_bytes + LINE);
-  h->blocks[1] = (uint8_t *)malloc(mcg_model.state_bytes + LINE);
-  if (h->blocks[0] != NULL && h->blocks[1] != NULL) {
-    h->context.arena = lines(h->blocks[0]);
-    h->context.state = lines(h->blocks[1]);
-    if (mcg_host_reset(h) == MCG_OK) return h;
-  }
+  h->context.arena = block(mcg_model.arena_bytes);
+  h->context.state = block(mcg_model.state_bytes);
+  if (h->context.arena != NULL && h->context.state != NULL && mcg_host_reset(h) == MCG_OK) return h;
   mcg_host_close(h);
   return NULL;
 }
 
 void mcg_host_close(mcg_host_t *h) {
-  for (int i = 0; i < 2; ++i) free(h->blocks[i]);
+  free(h->context.arena);
+  free(h->context.state);
   free(h);
 }
 
