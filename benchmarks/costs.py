@@ -41,8 +41,9 @@ FITTED = (
 )
 HELD_OUT = (*(Setting("mbv2-w0.35", scheme, SRAM) for scheme in ("49kb", "99kb")), SMALL[0], SMALL[3], SMALL[4])
 STEPS = 3  # at most, until one runs to its end
-FEWEST = 3  # calls from which a factor is fitted
+FEWEST = 3  # calls from which factors are fitted; of fewer, those of MACs and calls alone
 FEWEST_OF_A_KIND = 5
+SIZES = [list(vars(OTHER)).index(n) for n in ("element", "input", "weight", "again", "joined", "rest")]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def fit_one(calls: Sequence[Call]) -> list[float]:
     weight = np.array([1 / max(c.instructions, 1) ** 0.5 for c in calls])
     rows = np.array([c.counts for c in calls], float) * weight[:, None]
     if len(calls) < FEWEST:
-        rows[:, [1, 2, 3, 6, 7, 8]] = 0.0
+        rows[:, SIZES] = 0.0
     solution, _ = nnls(rows, np.array([c.instructions for c in calls]) * weight)
     return [float(f"{v:.4g}") for v in solution]
 

@@ -149,7 +149,7 @@ def speed(known: Mapping[str, Entry]) -> Lines:
             lines.append(
                 f"**Host twin** ({what}): {ours:g} training steps"
                 + (f" or {infers:g} inferences" if infers else "")
-                + " per second of processor time, one core of the measuring machine"
+                + " per second of processor time, one core of the measuring machine ([others](docs/guide/speed.md#host-twin))"
                 + (f". The same scheme, batch 1, one thread: {'; '.join(beside)}." if beside else ".")
             )
     return lines

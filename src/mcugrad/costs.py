@@ -73,12 +73,11 @@ def kind(node: Node) -> str:
 
     Windows of one size and stride have loops of their own, so have weights with one number of residual bits."""
     op = _whole(node).op
-    part_of_sum = isinstance(op, PartOfSum) or (isinstance(op, Accumulate) and not op.last)
-    update = op.update if isinstance(op, Accumulate) else op
-    if part_of_sum:
+    if isinstance(op, PartOfSum) or (isinstance(op, Accumulate) and not op.last):
         return "sum"
-    if isinstance(update, Update):
-        return update_kind(update.step.residual_bits, update.step.centred) if isinstance(update.step, WeightStep) else ""
+    step = op.update.step if isinstance(op, Accumulate) else op.step if isinstance(op, Update) else None
+    if isinstance(step, WeightStep):
+        return update_kind(step.residual_bits, step.centred)
     window = getattr(_producer(op), "window", None)
     if not isinstance(window, Window) or window.kernel == (1, 1):
         return ""

@@ -112,9 +112,7 @@ class Planner:
     def _cheap_reruns(self, cap: int, rows: bool) -> Iterator[Planned]:
         """The cheapest reruns under the cap, and again under a lower one where the plan was too large for its live peak."""
         goal = cap
-        while (found := next(self._fitting(goal, rows, PROBES), None)) is not None:
-            choice, forward = found
-            planned = self._placed(choice, forward, next(iter(forward.candidates(goal))), rows)
+        while (planned := next(self._under(goal, rows, PROBES), None)) is not None:
             yield planned
             goal -= max(planned.arena - cap, 4)
 
@@ -181,9 +179,9 @@ class Planner:
             step = max(min(arenas) - cap, 2 * step)
             goal -= step
 
-    def _under(self, cap: int, rows: bool) -> Iterator[Planned]:
-        """Plans that are alive in `cap` bytes, the fewest instructions first."""
-        found = [(c, f, next(iter(f.candidates(cap)))) for c, f in islice(self._fitting(cap, rows), 2 * TRIES)]
+    def _under(self, cap: int, rows: bool, most: int | None = None) -> Iterator[Planned]:
+        """Plans that are alive in `cap` bytes, the fewest instructions first; of the `most` cheapest backward passes."""
+        found = [(c, f, next(iter(f.candidates(cap)))) for c, f in islice(self._fitting(cap, rows, most), 2 * TRIES)]
         for choice, forward, blocks in sorted(found, key=lambda x: x[0].instructions + sum(b.extra for b in x[2])):
             yield self._placed(choice, forward, blocks, rows)
 

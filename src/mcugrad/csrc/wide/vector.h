@@ -184,12 +184,10 @@ MCG_INLINE void mcg_store_some(int32_t *at, mcg_wide_t lanes, int32_t n) {
 #endif
 }
 
-#define MCG_CROSSED(v) __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15)
-
 /* Lanes 0, 2, 1 and 3 of each four: products of even and of odd lanes come in that order for the least.  Its own inverse. */
-MCG_INLINE mcg_wide_t mcg_crossed(mcg_wide_t v) { return MCG_CROSSED(v); }
-
-MCG_INLINE mcg_bytes_t mcg_crossed_bytes(mcg_bytes_t v) { return MCG_CROSSED(v); }
+MCG_INLINE mcg_wide_t mcg_crossed(mcg_wide_t v) {
+  return __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+}
 
 /* Crossed: the high word of a * b; odd: the odd lanes of b once more in the lanes before. */
 MCG_INLINE mcg_wide_t mcg_mulhi_crossed(mcg_wide_t a, mcg_wide_t b, mcg_wide_t odd) {
