@@ -1,4 +1,4 @@
-"""Plants each known bug of mutants.py in a copy of the package and runs the tests that must catch it.
+"""Plants each known bug of mutants/ in a copy of the package and runs the tests that must catch it.
 
     python tests/mutate.py [NAME ...]
 

@@ -1,0 +1,86 @@
+"""Known bugs of the host twin's vector kernels."""
+
+from mutants.mutant import BITS, Mutant
+
+MUTANTS = (
+    Mutant(
+        "wide-product-without-zero-point",
+        "csrc/wide/conv2d.c",
+        "- sum * (MCG_FLIP + p->x_zero)",
+        "- sum * MCG_FLIP",
+        ("tests/test_ops.py", "-k", f"{BITS} Conv2d".replace("zig", "wide")),
+        "the host's dot product takes the zero point off x",
+    ),
+    Mutant(
+        "wide-strip-padded-with-zeros",
+        "csrc/wide/conv2d.c",
+        "outside = (mcg_term_t)p->x_zero",
+        "outside = 0",
+        ("tests/test_ops.py", "-k", f"{BITS} Conv2d".replace("zig", "wide")),
+        "what lies beside the input is the zero point, in the host's strips too",
+    ),
+    Mutant(
+        "wide-pair-of-one-pixel",
+        "csrc/wide/product.h",
+        "mcg_load4(a + (2 * i + 1) * pitch)",
+        "mcg_load4(a + 2 * i * pitch)",
+        ("tests/test_wide_kernels.py", "-k", "integer_semantics and portable"),
+        "the halves of a vector are two pixels",
+    ),
+    Mutant(
+        "wide-requantization-truncates",
+        "csrc/wide/vector.h",
+        "mcg_splat(2 * (zero + MCG_NARROW_LESS) + 1)",
+        "mcg_splat(2 * (zero + MCG_NARROW_LESS))",
+        ("tests/test_ops.py", "-k", f"{BITS} Conv2d".replace("zig", "wide")),
+        "MBQM rounds to nearest, for the host's vectors too",
+    ),
+    Mutant(
+        "wide-weights-a-bit-late",
+        "csrc/wide/windows.h",
+        "before >> (32 - t * 32 / MCG_TERMS)",
+        "before >> (31 - t * 32 / MCG_TERMS)",
+        ("tests/test_ops.py", "-k", f"{BITS} Depthwise".replace("zig", "wide")),
+        "windows that begin inside a line of the host's meet the weights of their rows",
+    ),
+    Mutant(
+        "wide-clamps-of-the-last-channels",
+        "csrc/wide/chain.c",
+        "*s->clamped += clamped",
+        "*s->clamped = clamped",
+        ("tests/test_backward_kernels.py", "-k", "wide"),
+        "clamped elements of all channels are counted, by the host's vectors too",
+    ),
+    Mutant(
+        "wide-weights-out-of-order",
+        "csrc/wide/conv2d_input_grad.c",
+        "words[p->order[j]] = row[j]",
+        "words[j] = row[j]",
+        ("tests/test_wide_kernels.py", "-k", "integer_semantics and portable"),
+        "the host's gradients of ordered channels go where the order says",
+    ),
+    Mutant(
+        "wide-bias-truncates",
+        "csrc/wide/bias_update.c",
+        "((v >> by) + ((v >> (by - 1)) & 1)) & ~far",
+        "(v >> by) & ~far",
+        ("tests/test_ops.py", "-k", f"{BITS} Update".replace("zig", "wide")),
+        "the step of a bias is rounded to nearest, for the host's vectors too",
+    ),
+    Mutant(
+        "wide-mask-open-above",
+        "csrc/wide/pointwise.c",
+        "next > -127",
+        "next > -128",
+        ("tests/test_ops.py", "-k", f"{BITS} ClampMask".replace("zig", "wide")),
+        "one definition of the mask, for the host's vectors too",
+    ),
+    Mutant(
+        "wide-weight-truncates",
+        "csrc/wide/weight_step.c",
+        "(moved + (1 << bits >> 1)) >> bits",
+        "moved >> bits",
+        ("tests/test_ops.py", "-k", f"{BITS} Update".replace("zig", "wide")),
+        "the int8 weight is the nearest one, for the host's vectors too",
+    ),
+)
