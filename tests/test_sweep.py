@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import blobs, write_model
 from mcugrad.api import Request
 from mcugrad.api import train_request as train
 from mcugrad.errors import McugradError
 from mcugrad.sweep import RESULTS, SUMMARY, Job, Sweep, parse_jobs, read_results, summary, sweep
 from mcugrad.trainer import Course
 from onnx_models import Net
-from test_cli import blobs, write_model
 
 
 @pytest.fixture(scope="module")
