@@ -1,4 +1,4 @@
-"""Fixtures of more than one file: a command as a user runs it."""
+"""Fixtures of more than one file: a command as a user runs it, and models that have learned."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from command_line import CLASSES, Answer, Run, blobs, write_model
+from learned_runs import residual_run, tflite_run
 from mcugrad import cli
 
 
@@ -49,3 +50,24 @@ def build(here: Path) -> tuple[object, ...]:
 @pytest.fixture
 def train(here: Path) -> tuple[object, ...]:
     return ("train", here / "model.onnx", "--data", here / "data.npz")
+
+
+@pytest.fixture(scope="session")
+def onnx_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a float ONNX model with partly updated weights."""
+    return residual_run(tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def int8_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tflite_run(tmp_path_factory.mktemp("int8"), "INT8")
+
+
+@pytest.fixture(scope="session")
+def uint8_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tflite_run(tmp_path_factory.mktemp("uint8"), "UINT8")
+
+
+@pytest.fixture(scope="session")
+def float_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tflite_run(tmp_path_factory.mktemp("float"), "FLOAT32")

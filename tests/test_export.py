@@ -3,135 +3,31 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import mcugrad
 from corpus import NETWORKS, program
-from graphs import random_network, random_training
-from kernels import Case, cases
+from graphs import random_training
+from learned_runs import CLASSES, blobs, copied, initial, weights
 from mcugrad import Course, Request, cli
 from mcugrad.errors import McugradError
 from mcugrad.exporters.compare import compare, device_logits, real_input
 from mcugrad.exporters.graph import DOMAIN
-from mcugrad.exporters.learned import Learned, canonical, read_run
+from mcugrad.exporters.learned import canonical, read_run
 from mcugrad.exporters.onnx import CLASSES_KEY, onnx_model
-from mcugrad.exporters.onnx_build import Pieces, image
-from mcugrad.exporters.onnx_exact import EXACT, ExactPieces
-from mcugrad.exporters.onnx_ops import HANDLERS, OUTPUT
-from mcugrad.exporters.tflite import file_quant
 from mcugrad.graphfile import load_graph, save_graph
-from mcugrad.importers.tflite_read import contents, read
-from mcugrad.ir import Graph, Node, Param, Value, interpret
-from mcugrad.ops.conv2d_sum import Conv2dSum, RequantizeSum
+from mcugrad.ir import interpret
 from mcugrad.ops.example import activation, single
-from mcugrad.ops.head import Head
 from mcugrad.ops.pool import AvgPool, Ties
-from mcugrad.ops.share import Put, Share, Take
 from mcugrad.ops.spatial import Window
 from mcugrad.preprocess import Input, Preprocess
 from mcugrad.program import inference_graph
 from onnx_models import Net as OnnxNet
-from onnx_models import residual_net
-from tflite_models import RELU, SAME
-from tflite_models import Net as TfliteNet
-
-Array = NDArray[Any]
-
-SCHEME = """
-biases = 7
-bias_bits = 16
-residual_bits = 4
-[weights]
-conv1 = 0.5
-conv3 = { channels = [1, 4, 5, 11] }
-conv5 = 1.0
-"""
-CLASSES = 3
-
-
-def blobs(shape: tuple[int, ...], n: int = 90) -> dict[str, Any]:
-    """Images whose brightness tells the class."""
-    y = np.arange(n) % CLASSES
-    x = np.random.default_rng(0).integers(0, 80, (n, *shape)) + 80 * y.reshape(-1, *[1] * len(shape))
-    return {
-        "x": x.astype(np.uint8),
-        "y": y,
-        "split": (np.arange(n) >= 60).astype(np.uint8),
-        "classes": ["dark", "grey", "bright"],
-    }
-
-
-@pytest.fixture(scope="module")
-def onnx_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a float ONNX model with partly updated weights."""
-    folder = tmp_path_factory.mktemp("onnx")
-    net, output = residual_net()
-    net.save(folder / "net.onnx", output)
-    np.savez(folder / "data.npz", **blobs((17, 13, 3)))
-    (folder / "part.toml").write_text(SCHEME, encoding="utf-8")
-    request = Request(folder / "net.onnx", str(folder / "part.toml"), rate=0.1)
-    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
-    return folder / "run"
-
-
-def tflite_net(kind: str) -> tuple[TfliteNet, int]:
-    """Convolution, depthwise, residual addition, mean, classifier and softmax."""
-    net = TfliteNet((1, 9, 8, 3), kind, scale=1.0, zero=-128)
-    first = net.conv(net.input, 6, stride=2, act=RELU, zero=-128)
-    second = net.conv(first, 0, multiplier=1, act=RELU, zero=-128)
-    scale = None if kind == "FLOAT32" else net.step(second) * 1.3
-    x = net.add(first, net.conv(second, 6, 1), RELU, scale=scale, zero=-128)
-    x = net.conv(x, 12, padding=SAME, act=RELU, zero=-128)
-    return net, net.softmax(net.dense(net.mean(x, [1, 2]), 5))
-
-
-def tflite_run(folder: Path, kind: str) -> Path:
-    net, output = tflite_net(kind)
-    net.save(folder / "net.tflite", output)
-    np.savez(folder / "data.npz", **blobs((9, 8, 3)))
-    request = Request(folder / "net.tflite", "full", rate=0.002)
-    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def int8_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tflite_run(tmp_path_factory.mktemp("int8"), "INT8")
-
-
-@pytest.fixture(scope="module")
-def uint8_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tflite_run(tmp_path_factory.mktemp("uint8"), "UINT8")
-
-
-@pytest.fixture(scope="module")
-def float_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tflite_run(tmp_path_factory.mktemp("float"), "FLOAT32")
-
-
-def weights(learned: Learned) -> dict[str, Array]:
-    return {p.value.name: p.data for p in learned.graph.params}
-
-
-def initial(run: Path) -> dict[str, Array]:
-    """Parameters of the canonical graph before learning."""
-    return {p.value.name: p.data for p in canonical(inference_graph(load_graph(run / "network.npz"))).params}
-
-
-def copied(run: Path, to: Path) -> Path:
-    shutil.copytree(run, to)
-    return to
-
 
 # What a run holds
 
@@ -265,190 +161,6 @@ def test_an_int8_model_becomes_one_that_reads_real_numbers(int8_run: Path) -> No
     raw, quant = blobs((9, 8, 3))["x"], learned.input_quant
     assert said.kind is Input.FLOAT
     np.testing.assert_array_equal(said.quantized(raw, quant.scale[0], quant.zero), learned.quantize(raw))
-
-
-def by_onnxruntime(graph: Graph, node: Node, known: Mapping[Value, Array], exact: bool = False) -> Array:
-    """onnxruntime's output, channels first, of one node from the integers `known`."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pieces, fed = (ExactPieces if exact else Pieces)(graph), {v: known[v] for v in node.inputs if graph.param(v) is None}
-    pieces.stored.update({v: v.name for v in fed})
-    (EXACT if exact else HANDLERS)[type(node.op)](pieces, node)
-    (y,) = node.outputs
-    kinds = {"s8": onnx.TensorProto.INT8, "s32": onnx.TensorProto.FLOAT}
-    last = (OUTPUT, [1, y.type.elements]) if y.type.dtype == "s32" else (y.name, image(y))
-    info = [onnx.helper.make_tensor_value_info(v.name, onnx.TensorProto.INT8, image(v)) for v in fed]
-    model = pieces.model(info, [onnx.helper.make_tensor_value_info(last[0], kinds[y.type.dtype], last[1])], {})
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {v.name: first(array) for v, array in fed.items()})[0]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_every_layer_of_a_random_network_is_that_of_onnxruntime(seed: int) -> None:
-    """From the same integers, so that roundings do not add up: a tie or a 15-bit factor makes a difference of one."""
-    net = random_network(seed)
-    (x,) = net.graph.inputs
-    ours = interpret(net.graph, {x.name: net.feeds(0)[x.name]})
-    for node in net.graph.nodes:
-        if node.outputs[0].type.dtype == "s8":
-            found = by_onnxruntime(net.graph, node, {v: ours[v] for v in node.inputs if net.graph.param(v) is None})
-            assert np.abs(found.astype(int) - first(ours[node.outputs[0]]).astype(int)).max() <= 1, node.where
-
-
-BY_THE_PLANNER = (Conv2dSum, RequantizeSum, Share, Take, Put)  # no graph that is exported has them
-
-
-def inferred(case: Case) -> bool:
-    """Does an inference graph hold this op, within the numbers that a runtime can round?"""
-    op, (y, *_) = case.node.op, (*case.node.outputs, None)
-    split = getattr(op, "channels", None) is not None or getattr(op, "delta", False)  # `canonical` makes it whole
-    if op.phase != "forward" or y is None or y.type.dtype == "u1" or split or isinstance(op, BY_THE_PLANNER):
-        return False
-    return y.type.quant is None or y.type.quant.scale[0] > 1e-6
-
-
-WRITTEN = [c for c in cases() if c.node.op.lowers and inferred(c)]
-
-
-@pytest.mark.parametrize("case", WRITTEN, ids=[c.name for c in WRITTEN])
-def test_every_example_of_every_forward_op_is_that_of_onnxruntime(case: Case) -> None:
-    node, known = case.node, case.contents(0)
-    found = by_onnxruntime(with_constants(case, known), node, known)
-    (want,) = node.op.eval(node, *(known[v] for v in node.inputs))
-    if node.outputs[0].type.dtype == "s32":
-        step = node.inputs[0].type.quant.scale[0] / (4096 if isinstance(node.op, Head) else 1)
-        np.testing.assert_allclose(found.reshape(-1), want * step, rtol=1e-4, atol=1e-4 * np.abs(want * step).max())
-    else:
-        assert np.abs(found.astype(int) - first(want).astype(int)).max() <= 1
-
-
-@pytest.mark.parametrize("case", WRITTEN, ids=[c.name for c in WRITTEN])
-def test_every_example_of_every_forward_op_has_an_exact_form_in_onnxruntime(case: Case) -> None:
-    node, known = case.node, case.contents(0)
-    found = by_onnxruntime(with_constants(case, known), node, known, exact=True)
-    (want,) = node.op.eval(node, *(known[v] for v in node.inputs))
-    if node.outputs[0].type.dtype == "s32":
-        step = node.inputs[0].type.quant.scale[0] / (4096 if isinstance(node.op, Head) else 1)
-        np.testing.assert_allclose(found.reshape(-1), want * step, rtol=2e-7)  # float32
-    else:
-        np.testing.assert_array_equal(found, first(want))
-
-
-def with_constants(case: Case, known: Mapping[Value, Array]) -> Graph:
-    """The case's graph, its weights and biases as parameters."""
-    constants = [v for v in case.node.inputs[1:] if case.node.op.weight_axis is not None or isinstance(case.node.op, Head)]
-    inputs = tuple(v for v in case.graph.inputs if v not in constants)
-    return replace(case.graph, inputs=inputs, params=tuple(Param(v, known[v]) for v in constants))
-
-
-def first(array: Array) -> Array:
-    """Channels first, where there are any."""
-    return array.transpose(0, 3, 1, 2).astype(np.int8) if array.ndim == 4 else array.astype(np.int8)
-
-
-# TFLite
-
-
-@pytest.mark.parametrize("kind", ["int8", "uint8", "float"])
-def test_tflite_runs_and_agrees(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    run = request.getfixturevalue(f"{kind}_run")
-    found = mcugrad.export(run, "tflite", tmp_path / "out.tflite", run.parent / "data.npz")["agreement"]
-    assert found["runtime"] == "LiteRT" and found["top1"] >= 0.9
-    assert found["largest"] <= (16 if kind == "float" else 4)
-
-
-def test_tflite_holds_the_learned_integers_and_leaves_the_rest(int8_run: Path, tmp_path: Path) -> None:
-    mcugrad.export(int8_run, "tflite", tmp_path / "out.tflite")
-    old, new = read(int8_run / "source.tflite"), read(tmp_path / "out.tflite")
-    learned, before = read_run(int8_run), initial(int8_run)
-    after = weights(learned)
-    assert [n.op for n in new.nodes] == [*(n.op for n in old.nodes[:-2]), "DEQUANTIZE", "FULLY_CONNECTED"]
-    assert [t.name for t in new.tensors[: len(old.tensors)]] == [t.name for t in old.tensors]
-    layers = [n for n in new.nodes if n.op in ("CONV_2D", "DEPTHWISE_CONV_2D")]
-    assert any(not np.array_equal(after[n], before[n]) for n in after if n.endswith("_weight") and n != "head_weight")
-    for i, node in enumerate(layers):
-        np.testing.assert_array_equal(contents(new.tensors[node.inputs[1]]), after[f"conv{i}_weight"])
-        np.testing.assert_array_equal(contents(new.tensors[node.inputs[2]]), after[f"conv{i}_bias"])
-    head = new.nodes[-1]
-    np.testing.assert_array_equal(contents(new.tensors[head.inputs[1]]) * 4096, after["head_weight"].T)
-    grew = (tmp_path / "out.tflite").stat().st_size - (int8_run / "source.tflite").stat().st_size
-    assert grew < 6000, "only the head and a few tables are new"
-    assert file_quant(new) == file_quant(old)
-
-
-def test_tensors_that_share_a_buffer_get_their_own_when_one_learns(int8_run: Path, tmp_path: Path) -> None:
-    """Converters store equal constants once; a bias that learns must not take the others along."""
-    run = copied(int8_run, tmp_path / "run")
-    source = read(run / "source.tflite")
-    biases = [n.inputs[2] for n in source.nodes if n.op == "CONV_2D"]
-    file = bytearray((run / "source.tflite").read_bytes())
-    shared, other = biases[0], biases[1]
-    import tflite
-
-    tensors = tflite.Model.GetRootAs(file, 0).Subgraphs(0)
-    place = tensors.Tensors(other)._tab
-    at = place.Pos + place.Offset(8)
-    file[at : at + 4] = np.array(tensors.Tensors(shared).Buffer(), "<u4").tobytes()
-    (run / "source.tflite").write_bytes(file)
-    mcugrad.export(run, "tflite", tmp_path / "out.tflite")
-    new, after = read(tmp_path / "out.tflite"), weights(read_run(run))
-    found = [contents(new.tensors[n.inputs[2]]) for n in new.nodes if n.op == "CONV_2D"]
-    np.testing.assert_array_equal(found[0], after["conv0_bias"])
-    np.testing.assert_array_equal(found[1], after["conv2_bias"])
-
-
-def test_a_run_that_did_not_come_from_tflite_is_refused(onnx_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(McugradError, match=r"came from net\.onnx \(onnx\), no TFLite file: use --to onnx"):
-        mcugrad.export(onnx_run, "tflite", tmp_path / "out.tflite")
-    assert not any(tmp_path.iterdir())
-
-
-# PyTorch
-
-
-@pytest.fixture(scope="module")
-def torch_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a PyTorch module with batch norms, in which two layers and the biases of three learned."""
-    torch = pytest.importorskip("torch")
-    import torch_models
-
-    folder = tmp_path_factory.mktemp("torch")
-    module, x = torch_models.build("efficientnet_lite0")
-    torch.export.save(torch.export.export(module, (x,)), folder / "net.pt2")
-    torch.save(module.state_dict(), folder / "before.pt")
-    np.savez(folder / "data.npz", **blobs((32, 32, 3)))
-    (folder / "part.toml").write_text("biases = 3\n[weights]\nconv18 = 1.0\nconv17 = 1.0\n", encoding="utf-8")
-    request = Request(folder / "net.pt2", str(folder / "part.toml"), rate=0.05)
-    mcugrad.train(request, folder / "data.npz", Course(steps=60, skip=2.0), folder=folder / "run")
-    return folder / "run"
-
-
-def test_a_state_dict_has_the_users_names_and_changes_only_what_learned(torch_run: Path, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    import torch_models
-
-    found = mcugrad.export(torch_run, "torch", tmp_path / "out.pt", torch_run.parent / "data.npz")["agreement"]
-    after = torch.load(tmp_path / "out.pt", weights_only=True)
-    before = torch.load(torch_run.parent / "before.pt", weights_only=True)
-    assert set(after) >= {k for k in before if "num_batches" not in k}
-    moved = {k for k in after if after[k].shape != before[k].shape or not torch.equal(after[k], before[k])}
-    assert moved and all(k.startswith(("features.6.", "features.7.", "fc.")) for k in moved), moved
-    assert torch.equal(after["features.7.1.running_mean"], torch.zeros(64))
-    module = torch_models.efficientnet_lite0(CLASSES).eval()
-    module.load_state_dict(after)
-    learned = read_run(torch_run)
-    with torch.no_grad():
-        logits = module(torch.from_numpy(np.moveaxis(real_input(learned, learned.x), -1, 1).copy())).numpy()
-    assert compare(device_logits(learned, learned.x), logits, "torch").top1 >= 0.9
-    assert found["runtime"] == "PyTorch" and found["top1"] >= 0.9
-    with pytest.raises(McugradError, match="exists and mcugrad did not write it"):
-        mcugrad.export(torch_run, "torch", torch_run.parent / "before.pt")
-    mcugrad.export(torch_run, "torch", tmp_path / "out.pt")
-
-
-def test_a_run_that_did_not_come_from_pytorch_has_no_state_dict(onnx_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(McugradError, match=r"came from net\.onnx \(onnx\), not from PyTorch: use --to onnx"):
-        mcugrad.export(onnx_run, "torch", tmp_path / "out.pt")
 
 
 # The training graph

@@ -24,7 +24,7 @@ MUTANTS = (
         "exporters/onnx_exact.py",
         "halves = np.asarray(divisor, np.int64) // 2",
         "halves = np.asarray(divisor, np.int64) // 4",
-        ("tests/test_export.py", "-k", "exact_form"),
+        ("tests/test_export.py", "tests/test_export_layers.py", "-k", "exact_form"),
         "the exact form has the device's rounding",
     ),
     Mutant(
