@@ -9,8 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from graphs import (
-    STAGES,
-    TAILS,
     Network,
     attentive_network,
     calibrated,
@@ -31,6 +29,7 @@ from mcugrad.training.autodiff import TrainingPlan, differentiate
 from mcugrad.training.calibrate import gradient_exponents, temporary_head
 from mcugrad.training.losses import ending
 from mcugrad.training.scheme import resolve
+from stages import STAGES, TAILS
 
 Array = NDArray[Any]
 

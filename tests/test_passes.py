@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphs import STAGES, Network, calibrated, everything, random_network, random_training
+from graphs import Network, calibrated, everything, random_network, random_training
 from mcugrad.ir import Graph, GraphError, Node, Value, interpret, rebuild, verify
 from mcugrad.ops.backprop import Chain, ClampMask, GradMask
 from mcugrad.ops.conv2d import Conv2dWeightGrad
@@ -23,6 +23,7 @@ from mcugrad.training.head import attach_head
 from mcugrad.training.scheme import HEAD_ONLY, UpdateScheme, layers, resolve
 from mcugrad.training.scheme import Update as Part
 from mobile import Net
+from stages import STAGES
 
 SEEDS = range(60)
 
