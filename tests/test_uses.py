@@ -30,7 +30,7 @@ def check(some: list[Case], library: Library) -> None:
 
 
 def test_every_switch_is_tested_by_a_kernel_and_asked_for_by_an_example() -> None:
-    code = "".join(p.read_text(encoding="utf-8") for p in (CSRC / "ops").glob("*.c"))
+    code = "".join(p.read_text(encoding="utf-8") for p in (CSRC / "ops").glob("*.[cS]"))
     assert set(re.findall(r"MCG_USES_(\w+)", code)) == set(NAMES)
     assert {name for _, found in CASES for name in found} == set(NAMES)
 

@@ -178,8 +178,9 @@ void mcg_bias_update(const int8_t *h, int32_t positions, int32_t channels, const
 void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t together,
                        const mcg_weight_step_t *step, void *scratch);
 
-/* The same for a weight [kh][kw][C]; scratch: 16 * taps bytes. */
-void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+/* The same for a weight [kh][kw][C]; rows: of h that are taken apart at once, or 0 to read it as it is; scratch: 16 * taps
+ * bytes, and for such rows what ops/depthwise.py says. */
+void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t rows,
                           const mcg_weight_step_t *step, void *scratch);
 
 /* Where latents of past samples are kept: the buffer lies behind everything else in the arena's block; where they lie in

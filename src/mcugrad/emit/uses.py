@@ -57,6 +57,21 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "DEPTHWISE_QUARTERS"
     if kernel.function == "mcg_depthwise_input_grad" and _has_halves(window):
         yield "DEPTHWISE_HALVES"
+    yield from _of_depthwise_update(kernel, window)
+
+
+def _of_depthwise_update(kernel: Kernel, window: _Fields) -> Iterator[str]:
+    if kernel.function != "mcg_depthwise_update":
+        return
+    rows, few = kernel.args[4], window["in_c"] % _LANES > 0  # rows that are taken apart at once
+    if rows:
+        yield "UPDATE_PLANES"
+    if rows and _has_fives(window):
+        yield "UPDATE_FIVES"
+    if few:
+        yield "UPDATE_FEW"
+    if few or not rows:
+        yield "UPDATE_TAPS"
 
 
 def _has_gaps(p: _Fields) -> bool:
@@ -83,6 +98,12 @@ def _has_halves(p: _Fields) -> bool:
     """has_halves of csrc/ops/depthwise_input_grad.c"""
     taps = p["kernel_h"] == p["kernel_w"] == 3 and not _has_gaps(p)
     return bool(taps and p["stride_h"] == p["stride_w"] == 2 and p["pad_left"] <= 1 and p["in_w"] == 2 * p["out_w"])
+
+
+def _has_fives(p: _Fields) -> bool:
+    """Whether all_taps of csrc/ops/depthwise_update_planes.c takes five taps at once."""
+    taps = (-(-(p["kernel_w"] - first) // p["stride_w"]) for first in range(p["stride_w"]))
+    return any(n % 2 == 1 and n >= 5 for n in taps)
 
 
 def _is_pointwise(p: _Fields) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -357,18 +357,6 @@ def updates() -> Iterator[Graph]:
             bits, centred, base = kinds[(5 * i + 7 * j) % len(kinds)]
             yield weight_update(100 + 3 * i + j, shape, bits, base, centred, separate)
     yield from held_updates(layers)
-    yield from roomy_updates()
-
-
-def roomy_updates() -> Iterator[Graph]:
-    """Weight updates in more scratch memory than they ask for: just enough for one round less, and any."""
-    same = Window((3, 3), (1, 1), (1, 1, 1, 1))
-    wide = Shape(11, 9, 27, 5), Shape(9, 8, 29, 4, channels=tuple(range(2, 27))), Shape(9, 8, 3, 4, same)
-    for i, shape in enumerate(wide):
-        graph = weight_update(500 + i, shape, (4, 8, 0)[i % 3], 2, i % 2 == 0)
-        node = graph.nodes[-1]
-        for op in filter(None, dict.fromkeys(node.op.roomier(node, room) for room in range(1 << 10, 1 << 15, 64))):
-            yield replace(graph, nodes=(*graph.nodes[:-1], replace(node, op=op)))
 
 
 def held_updates(layers: list[tuple[Shape, bool]]) -> Iterator[Graph]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -375,5 +376,6 @@ class Update(Op):
     @classmethod
     def examples(cls) -> Iterable[Graph]:
         from mcugrad.ops.example_grad import updates
+        from mcugrad.ops.example_room import roomy_updates
 
-        return updates()
+        return itertools.chain(updates(), roomy_updates())

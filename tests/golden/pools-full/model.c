@@ -212,7 +212,7 @@ static mcg_status_t mcg_model_train(const mcg_context_t *c, const int32_t *targe
         &conv1_weight_next_0_weight_step_weight_params, .weight = (int8_t *)(S + 120), .residual = NULL,
         .sample_exponent = (const int32_t *)(A + 3376), .exponents = exponents, .mu = conv1_mean, .bias = (int32_t
         *)(S + 16), .c = c};
-    mcg_depthwise_update(&conv1_conv2d, (const int8_t *)(A + 1664), (const int8_t *)(A + 1208), conv1_mean, &conv1_weight_next_0_weight_step, A + 0);
+    mcg_depthwise_update(&conv1_conv2d, (const int8_t *)(A + 1664), (const int8_t *)(A + 1208), conv1_mean, 0, &conv1_weight_next_0_weight_step, A + 0);
   }
   /* %conv0.h.0: s8[1,9,8,4] q(4 scales@3,E4), %conv0.h.1: s32[1] = chain(%max_pool.grad.0, %conv0, %exponents,
    * %conv0) */

@@ -9,6 +9,10 @@
 #define MCG_USES_DEPTHWISE_TAPS 1   /* depthwise input gradients with large strides, gaps, or channels that are no quads */
 #define MCG_USES_DEPTHWISE_HALVES 1 /* 3x3 depthwise input gradients of stride 2 */
 #define MCG_USES_DEPTHWISE_QUARTERS 1 /* larger ones of stride 2 by planes */
+#define MCG_USES_UPDATE_TAPS 1      /* depthwise weight updates that read their operands as they are */
+#define MCG_USES_UPDATE_FEW 1       /* of channels that are no quads */
+#define MCG_USES_UPDATE_PLANES 1    /* others, that have room to take them apart */
+#define MCG_USES_UPDATE_FIVES 1     /* of these, windows with rows of five or more taps */
 #define MCG_USES_POOL_WINDOWS 1     /* gradients of average pools of several windows, or of channels that are no quads */
 #define MCG_USES_BYTE_MASKS 1       /* stages masked by the clamp's output instead of bits */
 #define MCG_USES_WINDOW_UPDATES 1   /* weight updates of convolutions other than 1x1 */

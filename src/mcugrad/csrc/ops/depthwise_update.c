@@ -3,9 +3,12 @@
  */
 #include "backward.h"
 #include "depthwise_update.h"
+#include "uses.h"
 #include "wide.h"
 
 #define CHANNELS 4
+#define FEW (MCG_USES_UPDATE_FEW || !MCG_DUAL_MAC)      /* some channels are no four */
+#define BY_TAPS (MCG_USES_UPDATE_TAPS || !MCG_DUAL_MAC) /* some call reads its operands as they are */
 
 /* Output positions along one side whose tap lies inside the input; {0, 0} for none. */
 static mcg_span_t inside(int32_t tap, int32_t dilation, int32_t stride, int32_t pad, int32_t size, int32_t outputs) {
@@ -53,14 +56,14 @@ typedef struct {
 } channels_t;
 
 static channels_t channels_at(const mcg_conv2d_t *p, const int16_t *mu, int32_t c) {
-  channels_t s = {mcg_min(CHANNELS, p->in_c - c), {0, 0, 0, 0}, 0u, 0u};
+  channels_t s = {FEW ? mcg_min(CHANNELS, p->in_c - c) : CHANNELS, {0, 0, 0, 0}, 0u, 0u};
   for (int32_t j = 0; j < s.n; ++j) s.middle[j] = p->x_zero + (mu != NULL ? mu[c + j] : 0);
   s.even = mcg_pair(-s.middle[0], -s.middle[2]), s.odd = mcg_pair(-s.middle[1], -s.middle[3]);
   return s;
 }
 
 static void tap(const mcg_tap_t *t, const channels_t *s, int32_t *grad) {
-  if (!MCG_DUAL_MAC || s->n < CHANNELS) tap_plain(t, s->n, s->middle, grad);
+  if (!MCG_DUAL_MAC || (FEW && s->n < CHANNELS)) tap_plain(t, s->n, s->middle, grad);
   else if (MCG_ASM) mcg_depthwise_tap(t, s->even, s->odd, grad);
   else tap_packed(t, s->even, s->odd, grad);
 }
@@ -85,14 +88,18 @@ static MCG_APART void tap_row(const mcg_conv2d_t *p, const int8_t *x, const int8
   }
 }
 
-/* x [in_h][in_w][C], h [out_h][out_w][C], mu [C] or null, scratch int32 [kh][kw][4] */
-void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu,
+/* x [in_h][in_w][C], h [out_h][out_w][C], mu [C] or null, scratch int32 [kh][kw][4], then planes for `rows` of h */
+void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t rows,
                           const mcg_weight_step_t *step, void *scratch) {
   if (MCG_WIDE && mcg_depthwise_update_wide(p, x, h, mu, step)) return;
-  int32_t *grad = (int32_t *)scratch;
+  int32_t *const grad = (int32_t *)scratch;
+  const int in_planes = MCG_DUAL_MAC && MCG_USES_UPDATE_PLANES && rows > 0;
+  mcg_update_planes_t g;
+  if (in_planes) mcg_update_planes_begin(&g, p, rows, grad + CHANNELS * p->kernel_h * p->kernel_w);
   for (int32_t c = 0; c < p->in_c; c += CHANNELS) {
     const channels_t s = channels_at(p, mu, c);
-    for (int32_t ky = 0; ky < p->kernel_h; ++ky) tap_row(p, x + c, h + c, ky, &s, grad + ky * p->kernel_w * s.n);
+    if (in_planes && s.n == CHANNELS) mcg_update_planes(&g, x + c, h + c, s.even, s.odd, grad);
+    else if (BY_TAPS) for (int32_t ky = 0; ky < p->kernel_h; ++ky) tap_row(p, x + c, h + c, ky, &s, grad + ky * p->kernel_w * s.n);
     mcg_depthwise_step(step, c, s.n, p->out_h * p->out_w, grad);
   }
 }
