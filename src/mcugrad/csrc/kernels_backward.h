@@ -179,7 +179,7 @@ void mcg_conv2d_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, 
                        const mcg_weight_step_t *step, void *scratch);
 
 /* The same for a weight [kh][kw][C]; rows: of h that are taken apart at once, or 0 to read it as it is; scratch: 16 * taps
- * bytes, and for such rows what ops/depthwise.py says. */
+ * bytes, and for such rows what ops/apart.py says. */
 void mcg_depthwise_update(const mcg_conv2d_t *p, const int8_t *x, const int8_t *h, const int16_t *mu, int32_t rows,
                           const mcg_weight_step_t *step, void *scratch);
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mcugrad.ir import Kernel, Operand, Struct
 from mcugrad.memory.schedule import Step
+from mcugrad.ops.apart import together
 from mcugrad.program import Program
 
 _LANES = 4  # channels that packed kernels take at once
@@ -101,9 +102,8 @@ def _has_halves(p: _Fields) -> bool:
 
 
 def _has_fives(p: _Fields) -> bool:
-    """Whether all_taps of csrc/ops/depthwise_update_planes.c takes five taps at once."""
-    taps = (-(-(p["kernel_w"] - first) // p["stride_w"]) for first in range(p["stride_w"]))
-    return any(n % 2 == 1 and n >= 5 for n in taps)
+    stride = p["stride_w"]
+    return any(5 in together(-(-(p["kernel_w"] - first) // stride)) for first in range(stride))
 
 
 def _is_pointwise(p: _Fields) -> bool:

@@ -79,6 +79,10 @@ class Accumulate(Op):
         grad, needs = self.update.grad.cut(self._parts(node)[0], first, last)
         return replace(self, update=replace(self.update, grad=grad)), needs
 
+    def roomier(self, node: Node, room: int) -> Op | None:
+        grad = self.update.grad.roomier(self._parts(node)[0], room)
+        return None if grad is None else replace(self, update=replace(self.update, grad=grad))
+
     def kernel(self, node: Node) -> Kernel:
         grad, rest, gradient = self._parts(node)
         kernel = self.update.grad.kernel(grad)

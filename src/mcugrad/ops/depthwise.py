@@ -27,6 +27,7 @@ from mcugrad.ir import (
     Value,
     Work,
 )
+from mcugrad.ops.apart import Apart
 from mcugrad.ops.bias import moving_bias, whole_bias, with_bias, without_delta
 from mcugrad.ops.conv2d import (
     block_positions,
@@ -323,36 +324,12 @@ class DepthwiseWeightGrad(WeightGradRows):
             ("x_zero", need_quant(x.type)[0].zero),
         )
         args = (Struct("mcg_conv2d_t", fields), Operand(x), Operand(h), Operand(mu, "int16_t"), self.rows)
-        return Kernel("mcg_depthwise_update", args, scratch=self._scratch(x.type.shape, h.type.shape))
+        return Kernel("mcg_depthwise_update", args, scratch=self._apart(node).scratch)
 
     def roomier(self, node: Node, room: int) -> Op | None:
-        """The fewest rounds that so many bytes allow, with the fewest rows in each; None where these are no fewer."""
+        more = self._apart(node).within(room)
+        return replace(self, rows=more.rows) if more else None
+
+    def _apart(self, node: Node) -> Apart:
         x, h = (v.type.shape for v in node.inputs[:2])
-        now = ceil_div(h[1], self.rows) if self.rows else h[1] + 1
-        for rounds in range(1, now if self._has_planes(x, h) else 0):
-            one = replace(self, rows=ceil_div(h[1], rounds))
-            if one.rows < min(self._least_rows(h), h[1]):
-                break
-            if one._scratch(x, h) <= room:
-                return one
-        return None
-
-    def _has_planes(self, x: tuple[int, ...], h: tuple[int, ...]) -> bool:
-        """Whether it pays to take rows apart: enough taps share them, and short rows cost more than their elements."""
-        stride, kernel = self.window.stride[1], self.window.kernel[1]
-        many = kernel > 4 or (kernel > 2 and (stride == 1 or h[2] in (8, 12) or h[2] > 13))
-        return many and x[3] >= 4 and self.window.dilation == (1, 1) and stride <= 2
-
-    def _least_rows(self, h: tuple[int, ...]) -> int:
-        """Of a round from where on it pays, unless it has all: rows of x under two rounds are taken apart twice."""
-        stride = self.window.stride[1]
-        return stride + 1 if self.window.kernel[1] > 4 else ceil_div(24 if stride == 1 else 128, h[2])
-
-    def _scratch(self, x: tuple[int, ...], h: tuple[int, ...]) -> int:
-        """Of four channels: int32 gradients, what each row of taps meets, int16 of the rows (csrc/ops/depthwise_update.h)."""
-        (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
-        width = round_up(h[2], 4)
-        pitch = width + max(ceil_div(kw, sw) // 2 * 2, 2)
-        under = min((self.rows - 1) * sh + kh, x[1])
-        planes = self.rows * width + sw * under * pitch
-        return 16 * kh * kw + (16 * kh + 8 * planes if self.rows else 0)
+        return Apart(self.window, x, h, self.rows)

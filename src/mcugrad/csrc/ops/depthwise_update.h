@@ -69,7 +69,7 @@ typedef struct {
   mcg_taps_t taps;
 } mcg_update_planes_t;
 
-/* Before the first channels: planes for so many rows of h in `scratch`, whose size is that of ops/depthwise.py. */
+/* Before the first channels: planes for so many rows of h in `scratch`, whose size is that of ops/apart.py. */
 void mcg_update_planes_begin(mcg_update_planes_t *g, const mcg_conv2d_t *p, int32_t rows, void *scratch);
 
 /* grad [kh][kw][4] of four channels, x and h at the first of them; even, odd: as above. */
