@@ -1,4 +1,5 @@
-"""Scratch memory that costs nothing: nodes that run in fewer instructions with more of it take what is free while they run."""
+"""Scratch memory that costs nothing: nodes that run in fewer instructions with more of it take what is free while they run,
+and pieces that share a buffer as much as the largest of them needs."""
 
 from __future__ import annotations
 
@@ -16,11 +17,15 @@ def use_gaps(graph: Graph, schedule: Schedule, plan: MemoryPlan) -> tuple[Graph,
     """The same computation in the same arena, the scratch memory of some nodes larger and elsewhere."""
     grown: dict[Node, Node] = {}
     placed = list(plan.placed)
-    for i, (buffer, _) in enumerate(plan.placed):
+    for i, (buffer, at) in enumerate(plan.placed):
         if len(buffer.scratch) == 1 and buffer.first == buffer.last:
             found = _grow(buffer, _largest_gap(placed[:i] + placed[i + 1 :], buffer, plan.arena))
             if found is not None:
                 grown[buffer.scratch[0]], placed[i] = found
+        elif buffer.scratch:
+            more = {n: replace(n, op=op) for n in buffer.scratch if (op := n.op.roomier(n, buffer.size)) is not None}
+            placed[i] = replace(buffer, scratch=tuple(more.get(n, n) for n in buffer.scratch)), at
+            grown |= more
     if not grown:
         return graph, schedule, plan
     nodes = tuple(grown.get(n, n) for n in graph.nodes)

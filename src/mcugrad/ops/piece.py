@@ -129,6 +129,10 @@ class Piece(Op):
     def work(self, node: Node) -> Work:
         return self.op.work(self.inner(node))
 
+    def roomier(self, node: Node, room: int) -> Op | None:
+        op = self.op.roomier(self.inner(node), room)
+        return None if op is None else replace(self, op=op)
+
     def kernel(self, node: Node) -> Kernel:
         inner = self.inner(node)
         pairs = [*zip(inner.inputs, node.inputs, self.reads, strict=False)]
