@@ -29,8 +29,11 @@ from mcugrad.memory.schedule import (
 )
 from mcugrad.memory.solve import cp_sat, peak, place, solve
 from mcugrad.memory.validate import PlanError
+from mcugrad.ops.backprop import Chain
+from mcugrad.ops.piece import Piece
 from mcugrad.ops.pool import MaxPool
 from mcugrad.ops.reshape import Reshape
+from mcugrad.passes.recompute import Rerun, recompute
 from mobile import Net, chain, check, execute, square, training
 
 # Schedules
@@ -355,3 +358,18 @@ def test_an_update_takes_the_arenas_free_bytes_while_it_runs() -> None:
         assert less is not None and more is not None and less.scratch < more.scratch
     check(roomy, steps, given)
     assert use_gaps(roomy, steps, given) == (roomy, steps, given), "what has all it can use takes no more"
+
+
+def test_pieces_that_share_scratch_memory_use_what_the_largest_of_them_needs() -> None:
+    graph = training(4, size=32, everything=True)
+    cuts = [i for i, n in enumerate(graph.nodes) if isinstance(n.op, Chain)]
+    cut = recompute(graph, [Rerun(cuts[1], cuts[4], frozenset(), 4)])
+    schedule, lean = layerwise(cut), solve(build(cut, layerwise(cut)))
+    roomy, steps, given = use_gaps(cut, schedule, lean)
+    grown = {m for n, m in zip(cut.nodes, roomy.nodes, strict=True) if n is not m and isinstance(m.op, Piece)}
+    shared = [b for b, _ in given.placed if len(b.scratch) > 1 and grown & set(b.scratch)]
+    assert shared and given.arena == lean.arena and given.offsets == lean.offsets
+    for buffer in shared:
+        kernels = [n.op.kernel(n) for n in buffer.scratch]
+        assert max(k.scratch for k in kernels if k is not None) <= buffer.size
+    check(roomy, steps, given)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mcugrad.ir import Graph
-from mcugrad.ops.example_grad import DEPTHWISE, Shape, weight_update
+from mcugrad.ops.depthwise import DepthwiseWeightGrad
+from mcugrad.ops.example_grad import Shape, weight_update
 from mcugrad.ops.spatial import Window
+from mcugrad.ops.update import Update
 
 SAME = Window((3, 3), (1, 1), (1, 1, 1, 1))
 WIDE = (
@@ -16,6 +18,11 @@ WIDE = (
     Shape(9, 8, 3, 4, SAME),
 )
 APART = (
+    Shape(3, 4, 7, 7, Window((7, 7), (1, 1), (3, 3, 3, 3))),
+    Shape(8, 8, 4, 4, Window((5, 5), (2, 2), (1, 1, 2, 2))),
+    Shape(1, 14, 8, 8, Window((1, 5), (1, 1), (0, 2, 0, 2))),
+    Shape(4, 2, 4, 4, SAME),
+    Shape(4, 6, 4, 4, Window((3, 3), (1, 1), (5, 1, 5, 1))),
     Shape(5, 9, 4, 4, SAME),
     Shape(4, 4, 9, 9, Window((5, 5), (1, 1), (2, 2, 2, 2))),
     Shape(5, 13, 8, 8, Window((7, 7), (1, 1), (3, 3, 3, 3))),
@@ -31,16 +38,21 @@ APART = (
 
 
 def roomy_updates() -> Iterator[Graph]:
+    """Of a convolution as much as pays in any room, of a depthwise one any rows at once."""
     for i, shape in enumerate(WIDE):
         graph = weight_update(500 + i, shape, (4, 8, 0)[i % 3], 2, i % 2 == 0)
-        yield from roomier(graph, range(1 << 10, 1 << 15, 64))
-    for i, shape in enumerate((*DEPTHWISE, *APART)):
+        node = graph.nodes[-1]
+        for op in filter(None, dict.fromkeys(node.op.roomier(node, room) for room in range(1 << 10, 1 << 15, 64))):
+            yield replace(graph, nodes=(*graph.nodes[:-1], replace(node, op=op)))
+    for i, shape in enumerate(APART):
         graph = weight_update(600 + i, shape, (4, 8, 0)[i % 3], 2, i % 2 == 0, separate=True)
-        yield from roomier(graph, range(0, 1 << 15, 64))
+        for rows in {1, shape.h[1] // 2 + 1, shape.h[1]}:
+            yield apart(graph, rows)
 
 
-def roomier(graph: Graph, rooms: range) -> Iterator[Graph]:
-    """The graph's one node in each way that so much room allows."""
-    node = graph.nodes[-1]
-    for op in filter(None, dict.fromkeys(node.op.roomier(node, room) for room in rooms)):
-        yield replace(graph, nodes=(*graph.nodes[:-1], replace(node, op=op)))
+def apart(graph: Graph, rows: int) -> Graph:
+    """The update of a depthwise weight which takes so many rows apart at once."""
+    (node,) = graph.nodes
+    assert isinstance(node.op, Update) and isinstance(node.op.grad, DepthwiseWeightGrad)
+    op = replace(node.op, grad=replace(node.op.grad, rows=rows))
+    return replace(graph, nodes=(replace(node, op=op),))
