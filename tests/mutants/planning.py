@@ -164,4 +164,12 @@ MUTANTS = (
         ("tests/test_costs.py::test_kinds_and_parts_of_a_weight_are_told_from_the_node",),
         "a weight in two parts costs more",
     ),
+    Mutant(
+        "pieces-beyond-their-scratch",
+        "memory/gaps.py",
+        "n.op.roomier(n, buffer.size)",
+        "n.op.roomier(n, 2 * buffer.size)",
+        ("tests/test_memory.py", "-k", "pieces_that_share"),
+        "scratch memory that pieces share does not grow",
+    ),
 )

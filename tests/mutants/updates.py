@@ -139,4 +139,20 @@ MUTANTS = (
         (*KERNELS, f"{BITS} Update"),
         "a bias that moves over several rounds is summed up in the scratch memory",
     ),
+    Mutant(
+        "apart-with-odd-quads",
+        "csrc/ops/depthwise_update_planes.S",
+        "  mov r11, r9\n",
+        "",
+        ("tests/test_ops.py", "-k", "on_the_core and m7 and Update"),
+        "rows with an odd number of quads enter their round in the middle, which has its first pair elsewhere",
+    ),
+    Mutant(
+        "apart-by-the-first-round",
+        "csrc/ops/depthwise_update_planes.c",
+        "if (g->first != first) begin_rows",
+        "if (g->first < 0) begin_rows",
+        ("tests/test_ops.py", "-k", "at_every_alignment and packed and Update"),
+        "each round takes rows of its own apart",
+    ),
 )
