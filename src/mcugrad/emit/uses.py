@@ -58,6 +58,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "DEPTHWISE_QUARTERS"
     if kernel.function == "mcg_depthwise_input_grad" and _has_halves(window):
         yield "DEPTHWISE_HALVES"
+        if window["in_h"] % 2:
+            yield "SINGLE_ROWS"
     yield from _of_depthwise_update(kernel, window)
 
 

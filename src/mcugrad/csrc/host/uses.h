@@ -8,6 +8,7 @@
 #define MCG_USES_WINDOW_GRADS 1     /* input gradients of convolutions other than 1x1 */
 #define MCG_USES_DEPTHWISE_TAPS 1   /* depthwise input gradients with large strides, gaps, or channels that are no quads */
 #define MCG_USES_DEPTHWISE_HALVES 1 /* 3x3 depthwise input gradients of stride 2 */
+#define MCG_USES_SINGLE_ROWS 1      /* of these, an odd number of rows */
 #define MCG_USES_DEPTHWISE_QUARTERS 1 /* larger ones of stride 2 by planes */
 #define MCG_USES_UPDATE_TAPS 1      /* depthwise weight updates that read their operands as they are */
 #define MCG_USES_UPDATE_FEW 1       /* of channels that are no quads */
