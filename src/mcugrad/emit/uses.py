@@ -148,6 +148,8 @@ def _of_fields(fields: _Fields) -> Iterator[str]:
         yield "DELTAS"
     if fields.get("residual_bits") in (0, 8):
         yield f"RESIDUAL_{fields['residual_bits']}"
+    if fields.get("residual_bits") == 4 and fields["live"] % 2:
+        yield "ODD_ROWS"
     if "mask" in fields and _present(fields["mask"]) and not dict(fields["p"].fields)["mask_bits"]:
         yield "BYTE_MASKS"
 

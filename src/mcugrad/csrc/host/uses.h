@@ -21,6 +21,7 @@
 #define MCG_USES_HELD 1             /* steps that several samples make */
 #define MCG_USES_MEANS 1            /* centred weights */
 #define MCG_USES_DELTAS 1           /* biases that move by an int16 delta */
+#define MCG_USES_ODD_ROWS 1         /* weights with four, an odd number of channels of each output */
 #define MCG_USES_RESIDUAL_0 1       /* weights without residual bits */
 #define MCG_USES_RESIDUAL_8 1       /* weights with eight */
 

@@ -29,7 +29,7 @@ typedef struct {
   const int32_t *grad; /* [taps][4], >> k within +-2^14 */
   int32_t taps;
   uint32_t key;       /* of the random numbers */
-  int32_t live;       /* even */
+  int32_t live;       /* even; of one tap unused */
 } mcg_columns_t;
 
 /* mcg_step_nibbles for each tap.  Needs MCG_ASM. */
@@ -44,7 +44,7 @@ typedef struct {
   int32_t *grad;          /* [outputs][MCG_GRADS], overwritten */
   const uint32_t *number; /* [n] the channels' share of the random numbers */
   int32_t *moved;         /* [O] sum mu * change of the channels before: a bias is clamped once; unused without mu or before */
-  int32_t nibbles;        /* set by mcg_weight_rows_start: the first channels, for mcg_step_nibbles */
+  int32_t nibbles;        /* set by mcg_weight_rows_start: the first channels, for mcg_step_nibbles; all of several rows, -1 */
   int32_t shift;          /* likewise: k less base[o] */
   uint32_t key;           /* likewise */
 } mcg_weight_rows_t;
