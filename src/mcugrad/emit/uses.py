@@ -13,7 +13,8 @@ from mcugrad.program import Program
 _LANES = 4  # channels that packed kernels take at once
 _MOST_TAPS = 7  # MCG_MOST_TAPS of csrc/ops/depthwise_span.h
 _POSITIONS = 128  # POSITIONS of csrc/ops/depthwise_input_grad.c
-_LEAST_SHIFT = 33  # of those of a requantization that the packed kernels take
+_LEAST_SHIFT, _MOST_SCALED = 33, 54  # shifts of a requantization that the packed kernels take, and those of 3x3 windows
+_SMALL = 64  # SMALL of csrc/ops/depthwise_packed.c
 _Fields = dict[str, Any]
 
 
@@ -46,6 +47,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "GAPS"
     if kernel.function == "mcg_depthwise" and not (kernel.scratch and _is_packed(window)):
         yield "DEPTHWISE_PLAIN"
+    if kernel.function in ("mcg_depthwise", "mcg_depthwise_input_grad") and _has_rows(kernel.function, window):
+        yield f"ROWS_{window['stride_w']}{window['kernel_w'] // 2 + 1}"
     if kernel.function == "mcg_conv2d_input_grad" and not _is_pointwise(window):
         yield "WINDOW_GRADS"
     if kernel.function == "mcg_conv2d_update" and not _is_pointwise(window):
@@ -75,6 +78,19 @@ def _of_depthwise_update(kernel: Kernel, window: _Fields) -> Iterator[str]:
         yield "UPDATE_FEW"
     if few or not rows:
         yield "UPDATE_TAPS"
+
+
+def _has_rows(function: str, p: _Fields) -> bool:
+    """Whether mcg_depthwise_line may take part in the call."""
+    if p["stride_w"] > 2 or not 2 <= p["kernel_w"] <= _MOST_TAPS:
+        return False
+    forward = function == "mcg_depthwise"
+    square = p["kernel_h"] == p["kernel_w"] == 3 and not (forward and max(p["shift"].data) > _MOST_SCALED)
+    whole = p["in_w"] == p["out_w"] and p["in_w"] % _LANES == 0 and p["pad_left"] == 1 and p["stride_h"] == p["stride_w"] == 1
+    if not forward:
+        return bool(p["stride_h"] == p["stride_w"] == 1 and not _has_gaps(p) and not (square and whole))
+    small = p["in_h"] <= p["kernel_h"] or p["in_h"] * p["in_w"] <= _SMALL
+    return not square or (small and not whole)
 
 
 def _has_gaps(p: _Fields) -> bool:

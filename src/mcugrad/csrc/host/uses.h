@@ -5,6 +5,12 @@
 
 #define MCG_USES_GAPS 1             /* convolutions whose windows have gaps */
 #define MCG_USES_DEPTHWISE_PLAIN 1  /* depthwise convolutions that mcg_depthwise_packed may refuse */
+#define MCG_USES_ROWS_12 1          /* rows of depthwise windows of 2 or 3 columns */
+#define MCG_USES_ROWS_13 1          /* of 4 or 5 */
+#define MCG_USES_ROWS_14 1          /* of 6 or 7 */
+#define MCG_USES_ROWS_22 1          /* of stride 2, of 2 or 3 */
+#define MCG_USES_ROWS_23 1          /* of 4 or 5 */
+#define MCG_USES_ROWS_24 1          /* of 6 or 7 */
 #define MCG_USES_WINDOW_GRADS 1     /* input gradients of convolutions other than 1x1 */
 #define MCG_USES_DEPTHWISE_TAPS 1   /* depthwise input gradients with large strides, gaps, or channels that are no quads */
 #define MCG_USES_DEPTHWISE_HALVES 1 /* 3x3 depthwise input gradients of stride 2 */

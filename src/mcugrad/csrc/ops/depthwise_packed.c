@@ -9,6 +9,7 @@
 #include "ops/depthwise_plane.h"
 #include "ops/depthwise_row.h"
 #include "ops/rows.h"
+#include "uses.h"
 
 #define SMALL 64 /* positions of a map that is kept as a whole; ops/depthwise.py sizes the scratch by it */
 
@@ -163,12 +164,12 @@ static void row_in_c(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps
 
 void mcg_depthwise_line(const mcg_depthwise_row_t *s, int32_t stride, int32_t steps) {
   if (!MCG_ASM) row_in_c(s, stride, steps);
-  else if (stride == 1 && steps == 2) mcg_depthwise_row_12(s);
-  else if (stride == 1 && steps == 3) mcg_depthwise_row_13(s);
-  else if (stride == 1) mcg_depthwise_row_14(s);
-  else if (steps == 2) mcg_depthwise_row_22(s);
-  else if (steps == 3) mcg_depthwise_row_23(s);
-  else mcg_depthwise_row_24(s);
+  else if (MCG_USES_ROWS_12 && stride == 1 && steps == 2) mcg_depthwise_row_12(s);
+  else if (MCG_USES_ROWS_13 && stride == 1 && steps == 3) mcg_depthwise_row_13(s);
+  else if (MCG_USES_ROWS_14 && stride == 1 && steps == 4) mcg_depthwise_row_14(s);
+  else if (MCG_USES_ROWS_22 && stride == 2 && steps == 2) mcg_depthwise_row_22(s);
+  else if (MCG_USES_ROWS_23 && stride == 2 && steps == 3) mcg_depthwise_row_23(s);
+  else if (MCG_USES_ROWS_24) mcg_depthwise_row_24(s);
 }
 
 static void row(const block_t *b, const mcg_depthwise_row_t *s) {
