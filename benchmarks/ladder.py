@@ -100,7 +100,7 @@ def built(rung: Rung, network: Prepared, folder: Path) -> tuple[Program, Firmwar
 def in_rows(graph: Graph) -> Schedule:
     """The forward pass as far in rows as is nearly free, the image pulled."""
     blocks = next(iter(Forward(graph, rows=True, costs=Costs()).candidates(ROOMY)))
-    return arrange(graph, [(b.start, b.stop) for b in blocks], input_rows=True)
+    return arrange(graph, [b.segment for b in blocks], input_rows=True)
 
 
 def measure(rung: Rung, network: Prepared) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mcugrad.memory.problem import Home, MemoryProblemError, build, state_layout
 from mcugrad.memory.schedule import (
     LoadRows,
     ScheduleError,
+    Segment,
     Step,
     arrange,
     layerwise,
@@ -262,11 +263,12 @@ def networks(draw: st.DrawFn) -> Graph:
 @settings(max_examples=60, deadline=None)
 def test_every_schedule_of_a_random_network_gives_the_same_bytes(graph: Graph, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(graph.nodes)), min_size=2, max_size=4)))
-    segments = list(zip(cuts[::2], cuts[1::2], strict=False))
+    rounds = data.draw(st.lists(st.integers(0, 3), min_size=2, max_size=2))
+    segments = [Segment(*s) for s in zip(cuts[::2], cuts[1::2], rounds, strict=False)]
     image = np.random.default_rng(0).integers(-128, 128, graph.inputs[0].type.shape).astype(np.int8)
     expected = interpret(graph, {"image": image})
     pulled = graph.consumers()[graph.inputs[0]] == [graph.nodes[0]] and data.draw(st.booleans())
-    segments = [(0, cuts[1]), *segments[1:]] if pulled else segments
+    segments = [Segment(0, cuts[1], rounds[0]), *segments[1:]] if pulled else segments
     schedule = arrange(graph, segments, input_rows=pulled)
     problem = build(graph, schedule)
     plan = solve(problem)

@@ -9,6 +9,7 @@ from mcugrad.costs import Costs
 from mcugrad.ir import Graph
 from mcugrad.memory.floor import drafts, least_peak, smallest_peak
 from mcugrad.memory.forward import Forward, can_pull
+from mcugrad.memory.schedule import Segment
 from mcugrad.passes import TRAIN, run
 from mobile import mobile
 
@@ -29,10 +30,10 @@ def test_the_search_measures_few_blocks() -> None:
     forward = Forward(graph, True, Costs())
     found = forward.row_peak
 
-    def counted(start: int, stop: int, pull: bool) -> object:
+    def counted(segment: Segment, pull: bool) -> object:
         nonlocal count
         count += 1
-        return found(start, stop, pull)
+        return found(segment, pull)
 
     forward.row_peak = counted  # type: ignore[method-assign, assignment]
     least_peak(forward, drafts(forward))

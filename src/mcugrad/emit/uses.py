@@ -47,21 +47,28 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "GAPS"
     if kernel.function == "mcg_depthwise" and not (kernel.scratch and _is_packed(window)):
         yield "DEPTHWISE_PLAIN"
-    if kernel.function in ("mcg_depthwise", "mcg_depthwise_input_grad") and _has_rows(kernel.function, window):
-        yield f"ROWS_{window['stride_w']}{window['kernel_w'] // 2 + 1}"
+    if kernel.function == "mcg_depthwise" and _has_rows(window):
+        yield _rows(window)
     if kernel.function == "mcg_conv2d_input_grad" and not _is_pointwise(window):
         yield "WINDOW_GRADS"
     if kernel.function == "mcg_conv2d_update" and not _is_pointwise(window):
         yield "WINDOW_UPDATES"
     if kernel.function == "mcg_avg_pool_grad_s32" and not _is_global(window):
         yield "POOL_WINDOWS"
-    if kernel.function == "mcg_depthwise_input_grad" and not (_has_spans(window) and window["in_c"] % _LANES == 0):
+    if kernel.function == "mcg_depthwise_input_grad":
+        yield from _of_depthwise_grad(window)
+
+
+def _of_depthwise_grad(p: _Fields) -> Iterator[str]:
+    if not (_has_spans(p) and p["in_c"] % _LANES == 0):
         yield "DEPTHWISE_TAPS"
-    if kernel.function == "mcg_depthwise_input_grad" and _has_quarters(window):
+    if p["stride_h"] == p["stride_w"] == 1 and not _has_gaps(p) and 2 <= p["kernel_w"] <= _MOST_TAPS and not _is_square(p):
+        yield _rows(p)
+    if _has_quarters(p):
         yield "DEPTHWISE_QUARTERS"
-    if kernel.function == "mcg_depthwise_input_grad" and _has_halves(window):
+    if _has_halves(p):
         yield "DEPTHWISE_HALVES"
-        if window["in_h"] % 2:
+        if p["in_h"] % 2:
             yield "SINGLE_ROWS"
     yield from _of_depthwise_update(kernel, window)
 
@@ -80,17 +87,24 @@ def _of_depthwise_update(kernel: Kernel, window: _Fields) -> Iterator[str]:
         yield "UPDATE_TAPS"
 
 
-def _has_rows(function: str, p: _Fields) -> bool:
-    """Whether mcg_depthwise_line may take part in the call."""
+def _rows(p: _Fields) -> str:
+    """Rows that mcg_depthwise_line takes."""
+    return f"ROWS_{p['stride_w']}{p['kernel_w'] // 2 + 1}"
+
+
+def _has_rows(p: _Fields) -> bool:
+    """Whether mcg_depthwise_line may take part in a forward call."""
     if p["stride_w"] > 2 or not 2 <= p["kernel_w"] <= _MOST_TAPS:
         return False
-    forward = function == "mcg_depthwise"
-    square = p["kernel_h"] == p["kernel_w"] == 3 and not (forward and max(p["shift"].data) > _MOST_SCALED)
-    whole = p["in_w"] == p["out_w"] and p["in_w"] % _LANES == 0 and p["pad_left"] == 1 and p["stride_h"] == p["stride_w"] == 1
-    if not forward:
-        return bool(p["stride_h"] == p["stride_w"] == 1 and not _has_gaps(p) and not (square and whole))
     small = p["in_h"] <= p["kernel_h"] or p["in_h"] * p["in_w"] <= _SMALL
-    return not square or (small and not whole)
+    three = p["kernel_h"] == p["kernel_w"] == 3 and max(p["shift"].data) <= _MOST_SCALED
+    return not three or (small and not _is_square(p))
+
+
+def _is_square(p: _Fields) -> bool:
+    """MCG_SQUARE or a 3x3 MCG_FOUR of csrc/ops/depthwise_plane.c"""
+    around = p["kernel_h"] == p["kernel_w"] == 3 and p["stride_h"] == p["stride_w"] == 1 and p["pad_left"] == 1
+    return bool(around and p["in_w"] == p["out_w"] and p["in_w"] % _LANES == 0)
 
 
 def _has_gaps(p: _Fields) -> bool:

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from mcugrad.costs import Costs
 from mcugrad.ir import Graph
 from mcugrad.memory.forward import Forward, can_pull
+from mcugrad.memory.schedule import Segment
 
 
 def smallest_peak(graph: Graph, *, input_rows: bool | None = False) -> int:
@@ -87,4 +88,4 @@ def _between(forward: Forward) -> list[int]:
 
 
 def _row_peak(forward: Forward, start: int, stop: int, pull: bool) -> int:
-    return forward.row_peak(start, stop, pull)[0]
+    return forward.row_peak(Segment(start, stop), pull)[0]

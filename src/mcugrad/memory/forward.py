@@ -14,10 +14,13 @@ from mcugrad.ir import Graph, Node, Value
 from mcugrad.memory.certificate import live
 from mcugrad.memory.live import Lives
 from mcugrad.memory.problem import Home, build, storage
-from mcugrad.memory.schedule import Schedule, ScheduleError, Step, arrange, layerwise, node_rows, stream_block
+from mcugrad.memory.schedule import Schedule, ScheduleError, Segment, Step, arrange, layerwise, node_rows, stream_block
 from mcugrad.passes.chunk import chunk_widths
 from mcugrad.passes.chunk_forward import Expansion, expansions, in_chunks
 from mcugrad.passes.recompute import taken_names
+
+ROUNDS = (1, 2, 4, 8)
+"""Rows of a row-streamed block's output that are computed at a time, where not each row as late as possible."""
 
 WORTH = 0.03
 """Share of the forward pass's instructions that less memory may cost when the cap does not ask for it."""
@@ -37,7 +40,7 @@ class Mode(Enum):
 @dataclass(frozen=True)
 class Block:
     """nodes[start:stop) in one mode; peak: live bytes while they run, steps: calls beyond one per node, extra:
-    estimated instructions of these calls.  channels: expanded ones per chunk of `expansion`."""
+    estimated instructions of these calls.  channels: expanded ones per chunk of `expansion`.  rounds: see Segment."""
 
     start: int
     stop: int
@@ -47,6 +50,11 @@ class Block:
     extra: int = 0
     channels: int | None = None
     expansion: Expansion | None = None
+    rounds: int = 0
+
+    @property
+    def segment(self) -> Segment:
+        return Segment(self.start, self.stop, self.rounds)
 
 
 class Forward:
@@ -65,7 +73,7 @@ class Forward:
     def blocks(self) -> list[Block]:
         """In order of their end."""
         blocks = [Block(i, i + 1, Mode.LAYERWISE, int(self.live[i])) for i in range(int(self.rows), self.stop)]
-        return sorted([*blocks, *(self._row_block(*cut) for cut in self.row_cuts())], key=lambda b: b.stop)
+        return sorted([*blocks, *(b for cut in self.row_cuts() for b in self._row_blocks(*cut))], key=lambda b: b.stop)
 
     def row_cuts(self) -> Iterator[tuple[int, int, bool]]:
         """(start, stop, is the input pulled) of what may run row by row."""
@@ -109,6 +117,14 @@ class Forward:
             found = [self._path(c, self.leaner) for c in (max(cap, self.floor()), self.floor())]
         yield from dict.fromkeys(f for f in found if f is not None)
 
+    def cuts(self, cap: int) -> list[tuple[Block, ...]]:
+        """The best candidate, and the cheapest cuts in rounds of fewer and fewer rows: these leave more room beside what is
+        kept meanwhile."""
+        best = next(iter(self.candidates(cap)))
+        blocks = self.blocks if cap >= self._floor(self.blocks) else self.leaner
+        smaller = (self._path(cap, [b for b in blocks if b.rounds <= rounds]) for rounds in (*reversed(ROUNDS[:-1]), 0))
+        return list(dict.fromkeys([best, *(path for path in smaller if path is not None)]))
+
     def floor(self) -> int:
         """Bytes alive at most under the leanest cut; what follows the forward nodes counts too."""
         floor = self._floor(self.blocks)
@@ -148,17 +164,29 @@ class Forward:
                     best[block.stop] = extra + block.extra, (*before, block)
         return tuple(b for b in best[self.stop][1] if b.mode is not Mode.LAYERWISE) if self.stop in best else None
 
-    def _row_block(self, start: int, stop: int, pull: bool) -> Block:
-        peak, steps = self.row_peak(start, stop, pull)
+    def _row_blocks(self, start: int, stop: int, pull: bool) -> Iterator[Block]:
+        """Row by row, then in rounds of more and more rows as long as that saves calls."""
+        least: int | None = None
+        for rounds in (0, *(r for r in ROUNDS if 2 * r <= node_rows(self.graph.nodes[stop - 1]))):
+            block = self._row_block(Segment(start, stop, rounds), pull)
+            if least is not None and block.extra >= least:
+                continue
+            yield block
+            least = block.extra
+
+    def _row_block(self, segment: Segment, pull: bool) -> Block:
+        peak, steps = self.row_peak(segment, pull)
         calls = Counter(s.node for s in steps if isinstance(s, Step))
         extra = sum(self.costs(node, n) - self.costs(node) for node, n in calls.items())
-        return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra))
+        start, stop, rounds = segment
+        return Block(start, stop, Mode.ROWS, peak, len(steps) - (stop - start), round(extra), rounds=rounds)
 
-    def row_peak(self, start: int, stop: int, pull: bool) -> tuple[int, Schedule]:
-        """Bytes alive at most while nodes[start:stop) run row by row, and their steps."""
+    def row_peak(self, segment: Segment, pull: bool) -> tuple[int, Schedule]:
+        """Bytes alive at most while a segment runs in rows, and its steps."""
+        start, stop, _ = segment
         nodes = self.graph.nodes[start:stop]
         kept = {v for n in nodes for v in n.outputs if self.lives.last.get(v, -1) >= stop}
-        steps, rings = stream_block(self.graph, start, stop, kept, input_rows=pull)
+        steps, rings = stream_block(self.graph, segment, kept, input_rows=pull)
         return self.lives.peak(start, stop, steps, rings) + self.lives.passing(start, stop, self.lives.touched(nodes)), steps
 
     def _narrow_block(self, index: int) -> Block | None:
@@ -238,7 +266,7 @@ def crossing_values(graph: Graph) -> list[list[Value]]:
 def can_pull(graph: Graph) -> bool:
     """Can the input be pulled row by row?"""
     try:
-        arrange(graph, [(0, 1)], input_rows=True)
+        arrange(graph, [Segment(0, 1)], input_rows=True)
     except ScheduleError:
         return False
     return True

@@ -14,7 +14,7 @@ from mcugrad.memory.backward import Backward, Way, Ways
 from mcugrad.memory.forward import Block, Forward, Mode, can_pull
 from mcugrad.memory.gaps import use_gaps
 from mcugrad.memory.problem import build, state_layout
-from mcugrad.memory.schedule import Schedule, arrange, verify_schedule
+from mcugrad.memory.schedule import Schedule, Segment, arrange, verify_schedule
 from mcugrad.memory.solve import MemoryPlan, solve
 from mcugrad.memory.validate import validate
 from mcugrad.ops.backprop import Chain
@@ -73,7 +73,7 @@ class Planner:
 
     def __init__(self, graph: Graph, input_rows: bool | None = False, seed: int = 0, target: Target | None = None) -> None:
         if input_rows:
-            arrange(graph, [(0, 1)], input_rows=True)
+            arrange(graph, [Segment(0, 1)], input_rows=True)
         self.graph, self.seed, self.costs = graph, seed, Costs(target)
         self.choices = [False, True] if input_rows is None and can_pull(graph) else [bool(input_rows)]
         self.forward: dict[bool, Forward] = {}
@@ -136,7 +136,7 @@ class Planner:
         while high - low > high // 100:
             middle = (low + high) // 2
             low, high = (middle, high) if next(self._fitting(middle, rows), None) is None else (low, middle)
-        return next(self._under(high, rows))
+        return min(islice(self._under(high, rows), TRIES), key=lambda p: p.arena)
 
     def floor(self) -> int:
         """A cap below which no plan is likely to fit, bytes: the least that is alive at once."""
@@ -181,7 +181,8 @@ class Planner:
 
     def _under(self, cap: int, rows: bool, most: int | None = None) -> Iterator[Planned]:
         """Plans that are alive in `cap` bytes, the fewest instructions first; of the `most` cheapest backward passes."""
-        found = [(c, f, next(iter(f.candidates(cap)))) for c, f in islice(self._fitting(cap, rows, most), 2 * TRIES)]
+        fitting = islice(self._fitting(cap, rows, most), 2 * TRIES)
+        found = [(c, f, blocks) for c, f in fitting for blocks in f.cuts(cap)]
         for choice, forward, blocks in sorted(found, key=lambda x: x[0].instructions + sum(b.extra for b in x[2])):
             yield self._placed(choice, forward, blocks, rows)
 
@@ -221,12 +222,12 @@ def _place(graph: Graph, blocks: tuple[Block, ...], rows: bool, seed: int, ways:
     return Planned(Scheduled(graph, schedule, plan), blocks, rows, ways)
 
 
-def _rewritten(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, list[tuple[int, int]]]:
+def _rewritten(graph: Graph, blocks: tuple[Block, ...]) -> tuple[Graph, list[Segment]]:
     """The graph with its blocks of channels in chunks and its narrow layers, and where its row-streamed blocks are then."""
-    nodes, segments, moved = list(graph.nodes), list[tuple[int, int]](), 0
+    nodes, segments, moved = list(graph.nodes), list[Segment](), 0
     for block in blocks:
         if block.mode is Mode.ROWS:
-            segments.append((block.start + moved, block.stop + moved))
+            segments.append(Segment(block.start + moved, block.stop + moved, block.rounds))
         elif block.mode is Mode.NARROW and (op := nodes[block.start].op.leaner()) is not None:
             nodes[block.start] = replace(nodes[block.start], op=op)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from mcugrad.errors import McugradError
 from mcugrad.ir import Graph, Node, TensorType, Value
@@ -81,22 +82,31 @@ def streamed(graph: Graph, start: int, stop: int, *, input_rows: bool = False) -
     With `input_rows` the segment begins with the input's only reader and pulls the input through the row source.
     Raises ScheduleError when a node of the segment cannot be split or the input has another reader.
     """
-    return arrange(graph, [(start, stop)], input_rows=input_rows)
+    return arrange(graph, [Segment(start, stop)], input_rows=input_rows)
 
 
-def arrange(graph: Graph, segments: Sequence[tuple[int, int]], *, input_rows: bool = False) -> Schedule:
-    """Every nodes[start:stop) of `segments` (ascending, disjoint) row-streamed, everything else layerwise.
+class Segment(NamedTuple):
+    """nodes[start:stop), row-streamed: each row as late as possible or, with `rounds`, so many rows of the last node's output
+    at a time, for which every other node first computes at once what is missing."""
+
+    start: int
+    stop: int
+    rounds: int = 0
+
+
+def arrange(graph: Graph, segments: Sequence[Segment], *, input_rows: bool = False) -> Schedule:
+    """Every segment (ascending, disjoint) row-streamed, everything else layerwise.
 
     `input_rows`: the first segment pulls the graph's input.  Raises ScheduleError as `streamed` does.
     """
     steps: list[Step | LoadRows] = []
     at = 0
-    for index, (start, stop) in enumerate(segments):
+    for index, (start, stop, rounds) in enumerate(segments):
         if not at <= start < stop <= len(graph.nodes):
             raise ScheduleError(f"segment [{start}, {stop}) is empty or overlaps the one before it, which ends at {at}")
         steps += (Step(n, 0, node_rows(n)) for n in graph.nodes[at:start])
         pulled = graph.inputs[0] if input_rows and index == 0 else None
-        steps += _stream(graph, graph.nodes[start:stop], index, pulled)
+        steps += _stream(graph, graph.nodes[start:stop], index, pulled, rounds)
         at = stop
     if input_rows and not segments:
         raise ScheduleError("the input can only be pulled row by row into a row-streamed segment")
@@ -105,17 +115,18 @@ def arrange(graph: Graph, segments: Sequence[tuple[int, int]], *, input_rows: bo
 
 
 def stream_block(
-    graph: Graph, start: int, stop: int, whole: Set[Value], *, input_rows: bool = False
+    graph: Graph, segment: Segment, whole: Set[Value], *, input_rows: bool = False
 ) -> tuple[Schedule, dict[Value, int]]:
-    """The steps of nodes[start:stop) alone, row-streamed, and the rings of their values but for those in `whole`.
+    """The steps of a segment alone, and the rings of their values but for those in `whole`.
 
     Raises ScheduleError as `streamed` does."""
-    steps = _stream(graph, graph.nodes[start:stop], 0, graph.inputs[0] if input_rows else None)
+    nodes = graph.nodes[segment.start : segment.stop]
+    steps = _stream(graph, nodes, 0, graph.inputs[0] if input_rows else None, segment.rounds)
     rings = {v: n for v, n in ring_rows(graph, tuple(steps)).items() if v not in whole}
     return _join(steps, rings), rings
 
 
-def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | None) -> list[Step | LoadRows]:
+def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | None, rounds: int) -> list[Step | LoadRows]:
     for node in nodes:
         if not node.op.splits_rows or len(node.outputs) != 1 or len(node.outputs[0].type.shape) != 4:
             raise ScheduleError(f"{node.where} cannot be split into rows: end the streamed segment before it")
@@ -126,7 +137,10 @@ def _stream(graph: Graph, nodes: Sequence[Node], segment: int, pulled: Value | N
             raise ScheduleError(
                 f"{pulled.name} cannot be pulled row by row: it is read by {names}, not by {nodes[0].where} alone"
             )
-    stream = _Stream({n.outputs[0]: n for n in nodes}, _aside(nodes), segment, pulled)
+    stream = _Stream({n.outputs[0]: n for n in nodes}, _aside(nodes), segment, pulled, rounds > 0)
+    last = nodes[-1].outputs[0]
+    for stop in range(rounds, height(last.type), rounds) if rounds else ():
+        stream.advance(last, stop)
     for node in reversed(nodes):
         stream.advance(node.outputs[0], height(node.outputs[0].type))
     if pulled is not None:
@@ -146,7 +160,8 @@ def _aside(nodes: Sequence[Node]) -> dict[Value, list[Node]]:
 
 @dataclass
 class _Stream:
-    """Computes each row as late as possible: only when a row that reads it is about to be computed.
+    """Computes each row as late as possible: only when a row that reads it is about to be computed; `at_once`: all rows that
+    are missing then.
 
     What is computed aside follows its input at once, or the input would have to be kept for it."""
 
@@ -154,22 +169,24 @@ class _Stream:
     aside: Mapping[Value, Sequence[Node]]
     segment: int
     pulled: Value | None
+    at_once: bool = False
     steps: list[Step | LoadRows] = field(default_factory=list)
     done: dict[Value, int] = field(default_factory=dict)
 
     def advance(self, value: Value, stop: int) -> None:
         """Computes the rows of `value` below `stop` that are still missing, and all that they need."""
-        for row in range(self.done.get(value, 0), stop):
+        while (row := self.done.get(value, 0)) < stop:
+            last = stop if self.at_once else row + 1
             if value is self.pulled:
-                self.steps.append(LoadRows(value, row, row + 1, self.segment))
+                self.steps.append(LoadRows(value, row, last, self.segment))
             elif value in self.producer:
                 node = self.producer[value]
-                for need in node.op.needs(node, row, row + 1):
+                for need in node.op.needs(node, row, last):
                     self.advance(node.inputs[need.index], need.last)
-                self.steps.append(Step(node, row, row + 1, self.segment))
-            self.done[value] = row + 1
+                self.steps.append(Step(node, row, last, self.segment))
+            self.done[value] = last
             for node in self.aside.get(value, ()):
-                self._follow(node, row + 1)
+                self._follow(node, last)
 
     def _follow(self, node: Node, available: int) -> None:
         """Computes the rows of `node` for which its input has enough rows."""
