@@ -13,10 +13,11 @@ import pytest
 from matplotlib.image import imread
 
 from graphs import random_training
-from mcugrad.costs import counts, factor, kind
+from mcugrad.costs import Costs, counts, factor, kind
 from mcugrad.errors import BudgetError
 from mcugrad.memory import modes, problem
 from mcugrad.memory.certificate import live
+from mcugrad.memory.forward import Forward
 from mcugrad.memory.live import Lives
 from mcugrad.memory.modes import Mode, Planner, plan
 from mcugrad.memory.problem import Problem
@@ -111,13 +112,31 @@ def test_rows_cost_what_the_cost_model_says_of_their_further_calls() -> None:
 
 
 def test_the_fewest_instructions_of_both_passes_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    def way(backward: int, forward: int) -> tuple[SimpleNamespace, SimpleNamespace]:
-        blocks = (SimpleNamespace(extra=forward),)
-        return SimpleNamespace(instructions=backward), SimpleNamespace(candidates=lambda cap: iter([blocks]))
+    def way(backward: int, *forward: int) -> tuple[SimpleNamespace, SimpleNamespace]:
+        cuts = [(SimpleNamespace(extra=extra),) for extra in forward]
+        return SimpleNamespace(instructions=backward), SimpleNamespace(cuts=lambda cap: cuts)
 
-    monkeypatch.setattr(Planner, "_fitting", lambda *_: iter([way(10, 100), way(20, 5), way(30, 70)]))
+    monkeypatch.setattr(Planner, "_fitting", lambda *_: iter([way(10, 100), way(20, 5, 85), way(30, 70)]))
     monkeypatch.setattr(Planner, "_placed", lambda _, choice, forward, blocks, rows: choice.instructions + blocks[0].extra)
-    assert list(Planner(mobile())._under(1 << 20, False)) == [25, 100, 110]
+    assert list(Planner(mobile())._under(1 << 20, False)) == [25, 100, 105, 110]
+
+
+def test_rounds_of_rows_take_fewer_calls_and_no_less_memory() -> None:
+    forward = Forward(mobile(), False, Costs())
+    rounds = [b for b in forward.blocks if b.rounds]
+    assert {b.rounds for b in rounds} > {1, 2}
+    for block in rounds:
+        (plain,) = [b for b in forward.blocks if (b.start, b.stop, b.mode, b.rounds) == (block.start, block.stop, Mode.ROWS, 0)]
+        assert block.peak >= plain.peak and block.steps <= plain.steps and block.extra < plain.extra
+
+
+def test_cuts_end_with_one_that_computes_each_row_as_late_as_possible() -> None:
+    forward = Forward(mobile(), False, Costs())
+    cap = (forward.floor() + max(b.peak for b in forward.blocks)) // 2
+    cuts = forward.cuts(cap)
+    assert any(b.rounds for b in cuts[0]) and not any(b.rounds for b in cuts[-1])
+    extra = [sum(b.extra for b in cut) for cut in cuts[1:]]
+    assert extra == sorted(extra)
 
 
 def test_caps_go_down_faster_where_plans_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

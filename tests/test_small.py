@@ -23,7 +23,7 @@ def test_the_least_memory_learns_the_bits_of_the_layerwise_build(setting: Settin
     small = compiled(setting, tmp_path / "small")
     roomy = compiled(layerwise(setting), tmp_path / "roomy")
     assert small.firmware.facts.sram_total <= setting.sram << 10
-    assert small.program.plan.arena < roomy.program.plan.arena
+    assert small.program.plan.arena <= roomy.program.plan.arena
     assert learned(small, "host") == learned(roomy, "host")
     steps = STEPS if setting == SMALLEST else FEW
     assert learned(small, "vm", steps) == learned(small, "host", steps)

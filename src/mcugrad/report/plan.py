@@ -94,8 +94,15 @@ class Plans:
     def _forward(self, block: Block) -> dict[str, Any]:
         nodes = self.graph.nodes
         names = nodes[block.start].outputs[0].name, nodes[block.stop - 1].outputs[0].name
-        size = {"channels": block.channels, "bytes": block.peak, "extra_calls": block.steps, "extra_instructions": block.extra}
-        return {"layers": " .. ".join(names), "mode": block.mode.value, **size}
+        return {
+            "layers": " .. ".join(names),
+            "mode": block.mode.value,
+            "rows": block.rounds or None,
+            "channels": block.channels,
+            "bytes": block.peak,
+            "extra_calls": block.steps,
+            "extra_instructions": block.extra,
+        }
 
     def _backward(self, way: Way) -> dict[str, Any]:
         return {
@@ -216,9 +223,12 @@ def _mode_table(result: dict[str, Any]) -> Table:
     table = Table("part", "mode", "bytes alive", "kept", "extra instructions", title=title)
     for block in result["modes"]["forward"]:
         row = (f"{block['bytes']:,}", "", f"{block['extra_instructions']:,} ({block['extra_calls']:,} calls)")
-        table.add_row(f"forward {block['layers']}", block["mode"], *row)
+        table.add_row(f"forward {block['layers']}", _rounds(block), *row)
     for way in result["modes"]["backward"]:
-        mode = way["mode"] if way["rows"] is None else f"{way['mode']} ({way['rows']} a round)"
         row = (f"{way['bytes']:,}", f"{way['kept']:,}", f"{way['extra_instructions']:,}")
-        table.add_row(f"backward {way['layers']}", mode, *row)
+        table.add_row(f"backward {way['layers']}", _rounds(way), *row)
     return table
+
+
+def _rounds(part: dict[str, Any]) -> str:
+    return str(part["mode"]) if part["rows"] is None else f"{part['mode']} ({part['rows']} a round)"
