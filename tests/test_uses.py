@@ -16,6 +16,14 @@ EVERYTHING = (CSRC / "host" / "uses.h").read_text(encoding="utf-8")
 NAMES = re.findall(r"#define MCG_USES_(\w+) 1 ", EVERYTHING)
 CASES = [(case, used([kernel])) for case in cases() if (kernel := case.node.op.kernel(case.node)) is not None]
 PLAIN = [case for case, found in CASES if not found]
+# What only kernels in assembler take, or leave to others there: the host cannot tell whether it is missing.
+ON_THE_CORE = {n for n in NAMES if n.startswith(("ROWS_", "UPDATE_"))} | {
+    "DEPTHWISE_HALVES",
+    "DEPTHWISE_QUARTERS",
+    "SINGLE_ROWS",
+    "ODD_ROWS",
+}
+ASKED = sorted({tuple(sorted(found & ON_THE_CORE)) for _, found in CASES})
 
 
 def prepare(folder: Path, *names: str) -> Path:
@@ -58,3 +66,9 @@ def test_calls_that_ask_for_one_thing_have_their_bits(name: str, tmp_path: Path)
     some = [case for case, found in CASES if name in found]
     others = {other for case, found in CASES if name in found for other in found}
     check(some, Host(build(prepare(tmp_path, *others), some, toolchain.zig(), ("-O2", "-DMCG_DUAL_MAC=1"))))
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda names: "-".join(names) or "nothing")
+def test_a_core_has_all_that_its_calls_ask_for(asked: tuple[str, ...], tmp_path: Path) -> None:
+    some = [case for case, found in CASES if found & ON_THE_CORE == set(asked)]
+    check(some, core_of(prepare(tmp_path, *(set(NAMES) - ON_THE_CORE), *asked), some, "cortex-m7"))

@@ -172,4 +172,12 @@ MUTANTS = (
         ("tests/test_memory.py", "-k", "pieces_that_share"),
         "scratch memory that pieces share does not grow",
     ),
+    Mutant(
+        "only-the-cheapest-cut",
+        "memory/forward.py",
+        "return list(dict.fromkeys([best, *(path for path in smaller if path is not None)]))",
+        "return [best]",
+        ("tests/test_memory_modes.py", "-k", "cuts_end"),
+        "rounds of many rows may leave no room for what is kept",
+    ),
 )

@@ -57,6 +57,8 @@ def _of_window(kernel: Kernel) -> Iterator[str]:
         yield "POOL_WINDOWS"
     if kernel.function == "mcg_depthwise_input_grad":
         yield from _of_depthwise_grad(window)
+    if kernel.function == "mcg_depthwise_update":
+        yield from _of_depthwise_update(kernel, window)
 
 
 def _of_depthwise_grad(p: _Fields) -> Iterator[str]:
@@ -70,12 +72,9 @@ def _of_depthwise_grad(p: _Fields) -> Iterator[str]:
         yield "DEPTHWISE_HALVES"
         if p["in_h"] % 2:
             yield "SINGLE_ROWS"
-    yield from _of_depthwise_update(kernel, window)
 
 
 def _of_depthwise_update(kernel: Kernel, window: _Fields) -> Iterator[str]:
-    if kernel.function != "mcg_depthwise_update":
-        return
     rows, few = kernel.args[4], window["in_c"] % _LANES > 0  # rows that are taken apart at once
     if rows:
         yield "UPDATE_PLANES"
