@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "ops/depthwise_mve.h"
 #include "ops/depthwise_row.h"
+#include "ops/depthwise_tile_mve.h"
 #include "ops/rows.h"
 #include "uses.h"
 #include "wide.h"
@@ -170,6 +171,7 @@ static MCG_APART void by_channels(const mcg_conv2d_t *p, const mcg_rows_t *r, co
 void mcg_depthwise(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                    const int32_t *bias, int8_t *y, void *scratch) {
   if (MCG_WIDE && mcg_depthwise_wide(p, r, x, weight, bias, y)) return;
+  if (MCG_MVE && scratch != NULL && mcg_depthwise_tile(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_MVE && scratch != NULL && mcg_depthwise_mve(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_DUAL_MAC && scratch != NULL && mcg_depthwise_packed(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_PLAIN) return; /* it refuses none of them */

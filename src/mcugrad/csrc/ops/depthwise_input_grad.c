@@ -5,6 +5,7 @@
 #include "depthwise_input_grad_mve.h"
 #include "depthwise_plane.h"
 #include "depthwise_span.h"
+#include "depthwise_tile_mve.h"
 #include "uses.h"
 #include "wide.h"
 
@@ -198,10 +199,13 @@ static MCG_APART void by_spans(const mcg_conv2d_t *p, const int8_t *h, const int
   for (b->acc = (int32_t *)scratch; b->row < bottom; b->row += rows) {
     b->rows = mcg_min(rows, bottom - b->row);
     const int vectors = MCG_MVE && mcg_depthwise_input_grad_open(&f, p, s.wide, room(p, rows), b->rows);
+    const int tile = MCG_MVE && b->rows == p->in_h && mcg_tile_grad_open((mcg_tile_t *)(void *)s.wide, p);
     if (packed && !vectors) clear_plane(p, b, &s), place_spans(p, b, &s);
     for (b->first = first; b->first < last; b->first += CHANNELS) {
       b->n = b->pitch = mcg_min(CHANNELS, last - b->first);
-      if (vectors && b->n == CHANNELS) {
+      if (tile && b->n == CHANNELS) {
+        mcg_tile_grad((mcg_tile_t *)(void *)s.wide, p, h + b->first, weight + b->first, b->acc);
+      } else if (vectors && b->n == CHANNELS) {
         mcg_depthwise_input_grad_mve(&f, h, weight, b);
       } else if ((MCG_DUAL_MAC && !MCG_USES_DEPTHWISE_TAPS) || (packed && b->n == CHANNELS)) {
         widen_weight(p, weight + b->first, &s);
