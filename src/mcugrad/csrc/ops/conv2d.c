@@ -5,6 +5,7 @@
  */
 #include "fixed.h"
 #include "kernels.h"
+#include "ops/conv2d_colour_mve.h"
 #include "ops/conv2d_columns.h"
 #include "ops/conv2d_groups.h"
 #include "ops/conv2d_mve.h"
@@ -369,6 +370,7 @@ void mcg_conv2d(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, con
                 const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live;
   if (MCG_WIDE && is_dense(p) && mcg_conv2d_wide(p, r, x, weight, rest, bias, y)) return;
+  if (MCG_MVE && is_dense(p) && mcg_conv2d_colour_mve(p, r, x, weight, bias, y, scratch)) return;
   if (MCG_MVE && is_dense(p) && mcg_conv2d_mve(p, r, x, weight, rest, bias, y, scratch)) return;
   by_strips(p, r, x, weight, rest, bias, y, scratch,
             round4(live) + round4(taps * p->in_c - live) > MCG_MANY_INPUTS ? MCG_PIXELS_OF_MANY : MCG_PIXELS);
