@@ -110,10 +110,7 @@ static int32_t strip(int32_t left) { return left <= STRIP ? left : left < STRIP 
 int32_t mcg_conv2d_colour_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                               const int32_t *bias, int8_t *y, void *scratch) {
   if (p->kernel_h != 3 || p->kernel_w != 3 || p->stride_h != 2 || p->stride_w != 2 || p->in_c != 3 || p->live != 3) return 0;
-  if (p->order != NULL || p->out_w < 4) return 0;
-  MCG_ROLLED for (int32_t o = 0; o < p->out_c; ++o) {
-    if (p->shift[o] < 33) return 0;
-  }
+  if (p->order != NULL || p->out_w < 4 || mcg_least_lanes(p->shift, p->out_c) < 33) return 0;
   int8_t *const columns = (int8_t *)scratch;
   for (int32_t oy = r->first; oy < r->last; ++oy) {
     int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);

@@ -127,9 +127,7 @@ int32_t mcg_depthwise_tile(const mcg_conv2d_t *p, const mcg_rows_t *r, const int
   const int32_t channels = p->in_c, stride = p->stride_h, row = p->in_w * channels;
   mcg_tile_t *const s = (mcg_tile_t *)scratch;
   if (r->first > 0 || r->last < SIDE || r->x_rows < p->in_h || r->y_rows < SIDE) return 0;
-  MCG_ROLLED for (int32_t c = 0; c < channels; ++c) {
-    if (p->shift[c] < 33) return 0;
-  }
+  if (mcg_least_lanes(p->shift, channels) < 33) return 0;
   if (!open(s, p, 0)) return 0;
   const uint32x4_t from = apart(stride * channels), to = apart(channels);
   for (int32_t c = 0; c < channels; ++c) {

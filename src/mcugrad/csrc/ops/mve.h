@@ -71,6 +71,16 @@ MCG_INLINE int32_t mcg_sum_lanes(const int8_t *at, int32_t n) {
   return sum;
 }
 
+/* The least of n bytes. */
+MCG_INLINE int32_t mcg_least_lanes(const uint8_t *at, int32_t n) {
+  uint32_t least = 255u;
+  for (; n > 0; n -= 16, at += 16) {
+    const mve_pred16_t some = vctp8q((uint32_t)n);
+    least = vminvq_p_u8((uint8_t)least, vldrbq_z_u8(at, some), some);
+  }
+  return (int32_t)least;
+}
+
 #endif
 
 #endif
