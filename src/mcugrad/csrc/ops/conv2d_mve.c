@@ -170,36 +170,33 @@ static MCG_APART void stay_3_whole(const conv_t *f, const run_t *run, int32_t n)
   stays(f, run, 3, mcg_first_bytes(n - 2 * VECTOR), 1);
 }
 
-/* acc [2 pixels][2 outputs] += n inputs. */
-MCG_INLINE void square(const int8_t *x0, const int8_t *x1, const int8_t *w0, const int8_t *w1, int32_t n, int32_t acc[4]) {
-  int32_t a = acc[0], b = acc[1], c = acc[2], d = acc[3];
-  for (; n > 0; n -= VECTOR, x0 += VECTOR, x1 += VECTOR, w0 += VECTOR, w1 += VECTOR) {
-    const mve_pred16_t some = vctp8q((uint32_t)n);
-    const int8x16_t u = vldrbq_z_s8(x0, some), v = vldrbq_z_s8(w0, some), w = vldrbq_z_s8(w1, some);
-    a = vmladavaq_p_s8(a, u, v, some), b = vmladavaq_p_s8(b, u, w, some);
-    const int8x16_t t = vldrbq_z_s8(x1, some);
-    c = vmladavaq_p_s8(c, t, v, some), d = vmladavaq_p_s8(d, t, w, some);
-  }
-  acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
-}
-
 /* Outputs o and o2 from any number of inputs; `parted` says whether some of them rest. */
 MCG_INLINE void pass(const conv_t *f, const run_t *run, int32_t o, int32_t o2, int parted) {
   const int32_t live = f->live, resting = parted ? f->resting : 0, zero = f->p->y_zero;
-  const int8_t *w0 = f->weight + o * live, *w1 = f->weight + o2 * live;
-  const int8_t *rest0 = f->rest + o * resting, *rest1 = f->rest + o2 * resting;
-  int32_t sum = mcg_sum_lanes(w0, live), sum2 = mcg_sum_lanes(w1, live);
-  if (parted) sum += mcg_sum_lanes(rest0, resting), sum2 += mcg_sum_lanes(rest1, resting);
+  const int32_t whole = (live + VECTOR - 1) & ~(VECTOR - 1), all = (resting + VECTOR - 1) & ~(VECTOR - 1);
+  const int8_t *w[2] = {f->weight + o * live, f->weight + o2 * live};
+  const int8_t *rest[2] = {f->rest + o * resting, f->rest + o2 * resting};
+  int32_t sum = mcg_sum_lanes(w[0], live), sum2 = mcg_sum_lanes(w[1], live);
+  if (parted) sum += mcg_sum_lanes(rest[0], resting), sum2 += mcg_sum_lanes(rest[1], resting);
   pair_t pair = pair_of(f, run, o, o2, sum, sum2);
+  const int32_t on = 2 * pair.pitch - (parted ? live + all : whole);
   do {
-    for (int32_t i = pair.count; i > 0; --i, pair.x += 2 * pair.pitch, pair.y += 2 * pair.step) {
-      const int8_t *x = pair.x, *x2 = x + pair.pitch;
+    const int8_t *x[2] = {pair.x, pair.x + pair.pitch};
+    int8_t *y = pair.y;
+    for (int32_t i = pair.count; i > 0; --i, y += 2 * pair.step) {
       int32_t acc[4] = {0, 0, 0, 0};
-      square(x, x2, w0, w1, live, acc);
-      if (parted) square(x + live, x2 + live, rest0, rest1, resting, acc);
+      mcg_multiply_2x2(x, w, live, acc);
+      w[0] -= whole, w[1] -= whole;
+      if (parted) {
+        x[0] += live - whole, x[1] += live - whole;
+        mcg_multiply_2x2(x, rest, resting, acc);
+        rest[0] -= all, rest[1] -= all;
+      }
+      x[0] += on, x[1] += on;
       const int32x4_t sums = mcg_words(acc[0], acc[1], acc[2], acc[3]);
-      vstrbq_scatter_offset_s32(pair.y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
+      vstrbq_scatter_offset_s32(y, pair.offsets, mcg_requantize_lanes(sums, &pair.lanes, zero));
     }
+    pair.x = x[0], pair.y = y;
   } while (again(&pair));
 }
 
@@ -347,9 +344,7 @@ static void over_input(const conv_t *f, int8_t *y) {
 int32_t mcg_conv2d_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                        const int8_t *rest, const int32_t *bias, int8_t *y, void *scratch) {
   const int32_t taps = p->kernel_h * p->kernel_w, live = taps * p->live, resting = taps * p->in_c - live;
-  for (int32_t o = 0; o < p->out_c; ++o) {
-    if (p->shift[o] < 33) return 0;
-  }
+  if (mcg_least_lanes(p->shift, p->out_c) < 33) return 0;
   const int pointwise = taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->in_h == p->out_h && p->in_w == p->out_w &&
                         p->pad_top == 0 && p->pad_left == 0;
   const int32_t inputs = ((live + 3) & ~3) + ((resting + 3) & ~3);

@@ -58,43 +58,52 @@ static MCG_APART void middle_whole(const mcg_products_t *s) {
   middle_rows(s, s->columns + 2 * s->next, s->out + 2 * s->across, 1);
 }
 
-/* Two columns from `column` on, any number of elements, by two rows (the last one alone twice). */
-MCG_INLINE void long_rows(const mcg_products_t *s, const int8_t *column, int32_t *out, int keep) {
-  const int8_t *row = s->rows, *const other = column + s->next;
-  const int32_t n = s->n, pitch = s->pitch, down = s->down, across = s->across;
-  int32_t after = down, second = pitch;
-  for (int32_t i = s->count; i > 0; i -= 2, row += 2 * pitch, out += 2 * down) {
-    if (i == 1) after = 0, second = 0;
-    int32_t a = 0, b = 0, c = 0, d = 0;
-    if (keep) a = out[0], b = out[across], c = out[after], d = out[after + across];
-    const int8_t *x0 = row, *x1 = row + second, *w0 = column, *w1 = other;
-    for (int32_t left = n; left > 0; left -= VECTOR, x0 += VECTOR, x1 += VECTOR, w0 += VECTOR, w1 += VECTOR) {
-      const mve_pred16_t some = vctp8q((uint32_t)left);
-      const int8x16_t u = vldrbq_z_s8(x0, some), v = vldrbq_z_s8(w0, some), w = vldrbq_z_s8(w1, some);
-      a = vmladavaq_p_s8(a, u, v, some), b = vmladavaq_p_s8(b, u, w, some);
-      const int8x16_t t = vldrbq_z_s8(x1, some);
-      c = vmladavaq_p_s8(c, t, v, some), d = vmladavaq_p_s8(d, t, w, some);
-    }
-    out[0] = a, out[across] = b, out[after] = c, out[after + across] = d;
+/* Two columns from `column` on, any number of elements, by two rows and perhaps a last one; across and down as in s. */
+MCG_INLINE void long_rows(const mcg_products_t *s, const int8_t *column, int32_t *out, int32_t across, int32_t down, int keep) {
+  const int32_t n = s->n, whole = (n + VECTOR - 1) & ~(VECTOR - 1), on = 2 * s->pitch - whole;
+  const int8_t *x[2] = {s->rows, s->rows + s->pitch}, *w[2] = {column, column + s->next};
+  for (int32_t i = s->count >> 1; i > 0; --i, out += 2 * down) {
+    int32_t sum[4] = {0, 0, 0, 0};
+    if (keep) sum[0] = out[0], sum[1] = out[across], sum[2] = out[down], sum[3] = out[down + across];
+    mcg_multiply_2x2(x, w, n, sum);
+    out[0] = sum[0], out[across] = sum[1], out[down] = sum[2], out[down + across] = sum[3];
+    x[0] += on, x[1] += on, w[0] -= whole, w[1] -= whole;
+  }
+  if ((s->count & 1) == 0) return;
+  int32_t sum[4] = {keep ? out[0] : 0, keep ? out[across] : 0, 0, 0};
+  x[1] = x[0];
+  mcg_multiply_2x2(x, w, n, sum);
+  out[0] = sum[0], out[across] = sum[1];
+}
+
+static MCG_APART void long_beside(const mcg_products_t *s, const int8_t *column, int32_t *out) {
+  long_rows(s, column, out, 1, MCG_COLUMNS_MVE, 0);
+}
+
+static MCG_APART void long_new(const mcg_products_t *s, const int8_t *column, int32_t *out) {
+  long_rows(s, column, out, s->across, s->down, 0);
+}
+
+static MCG_APART void long_kept(const mcg_products_t *s, const int8_t *column, int32_t *out) {
+  long_rows(s, column, out, s->across, s->down, 1);
+}
+
+/* Columns two by two. */
+static void long_columns(const mcg_products_t *s) {
+  const int8_t *column = s->columns;
+  int32_t *out = s->out;
+  MCG_ROLLED for (int k = 0; k < MCG_COLUMNS_MVE; k += 2, column += 2 * s->next, out += 2 * s->across) {
+    if (s->keep) long_kept(s, column, out);
+    else if (s->across == 1 && s->down == MCG_COLUMNS_MVE) long_beside(s, column, out);
+    else long_new(s, column, out);
   }
 }
 
-static MCG_APART void long_new(const mcg_products_t *s) {
-  long_rows(s, s->columns, s->out, 0);
-  long_rows(s, s->columns + 2 * s->next, s->out + 2 * s->across, 0);
-}
-
-static MCG_APART void long_kept(const mcg_products_t *s) {
-  long_rows(s, s->columns, s->out, 1);
-  long_rows(s, s->columns + 2 * s->next, s->out + 2 * s->across, 1);
-}
-
 void mcg_products(const mcg_products_t *s) {
-  if (s->keep) long_kept(s);
+  if (s->keep || s->n > STAY) long_columns(s);
   else if (s->n <= VECTOR) short_rows(s);
   else if (s->n == STAY) middle_whole(s);
-  else if (s->n < STAY) middle(s);
-  else long_new(s);
+  else middle(s);
 }
 
 #endif

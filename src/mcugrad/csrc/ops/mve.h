@@ -71,6 +71,20 @@ MCG_INLINE int32_t mcg_sum_lanes(const int8_t *at, int32_t n) {
   return sum;
 }
 
+/* sum [4] += n > 0 bytes at x[0] and x[1] times those at w[0] and w[1]: products x0 w0, x0 w1, x1 w0, x1 w1.  The pointers go on
+ * by whole vectors.  In assembly, so that they and the sums stay in registers from one call to the next. */
+MCG_INLINE void mcg_multiply_2x2(const int8_t *x[2], const int8_t *w[2], int32_t n, int32_t sum[4]) {
+  int8x16_t a, b, c;
+  __asm__("dlstp.8 lr, %11\n"
+          "1:\n\tvldrb.8 %q4, [%7], #16\n\tvldrb.8 %q5, [%9], #16\n\tvmladava.s8 %0, %q4, %q5\n\t"
+          "vldrb.8 %q6, [%10], #16\n\tvmladava.s8 %1, %q4, %q6\n\tvldrb.8 %q4, [%8], #16\n\t"
+          "vmladava.s8 %2, %q4, %q5\n\tvmladava.s8 %3, %q4, %q6\n\tletp lr, 1b"
+          : "+Te"(sum[0]), "+Te"(sum[1]), "+Te"(sum[2]), "+Te"(sum[3]), "=&w"(a), "=&w"(b), "=&w"(c), "+r"(x[0]), "+r"(x[1]),
+            "+r"(w[0]), "+r"(w[1])
+          : "r"(n)
+          : "lr", "memory");
+}
+
 /* The least of n bytes. */
 MCG_INLINE int32_t mcg_least_lanes(const uint8_t *at, int32_t n) {
   uint32_t least = 255u;
