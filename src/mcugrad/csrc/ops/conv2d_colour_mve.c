@@ -60,9 +60,7 @@ static MCG_APART void two_outputs(const mcg_conv2d_t *p, const int8_t *weight, c
       int32x4_t g = vaddq_n_s32(mcg_words(s[0], s[1], s[2], s[3]), a.bias);
       int32x4_t h = vaddq_n_s32(mcg_words(t[0], t[1], t[2], t[3]), b.bias);
       g = vrshlq_n_s32(vqdmulhq_n_s32(g, a.multiplier), a.shift), h = vrshlq_n_s32(vqdmulhq_n_s32(h, b.multiplier), b.shift);
-      const int16x8_t both = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(g), g), h);
-      const int16x8_t moved = vqaddq_n_s16(both, (int16_t)zero);
-      vstrbq_scatter_offset_s16(y, offsets, vreinterpretq_s16_s8(vqmovnbq_s16(vreinterpretq_s8_s16(moved), moved)));
+      mcg_store_pairs(y, offsets, g, h, zero);
     }
     const int32_t lacking = -left & 3;
     columns -= lacking * PITCH, y -= lacking * channels;

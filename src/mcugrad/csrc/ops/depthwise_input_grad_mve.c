@@ -27,15 +27,15 @@ static MCG_APART void fetch(const planes_t *f, int32_t oy, int32_t at) {
   const int32x4_t none = vdupq_n_s32(0);
   int8_t *to = f->planes + at;
   if (oy < 0 || oy >= p->out_h) {
-    for (int32_t i = f->width; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
+    MCG_ROLLED for (int32_t i = f->width; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
     return;
   }
   const int8_t *from = f->h + (oy * p->out_w + f->first + f->left) * channels;
-  for (int32_t i = f->first; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
+  MCG_ROLLED for (int32_t i = f->first; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
   for (int32_t i = f->last - f->first; i > 0; --i, to += deep, from += channels) {
     vstrbq_scatter_offset_s32(to, offsets, vldrbq_s32(from));
   }
-  for (int32_t i = f->width - f->last; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
+  MCG_ROLLED for (int32_t i = f->width - f->last; i > 0; --i, to += deep) vstrbq_scatter_offset_s32(to, offsets, none);
 }
 
 /* acc [count][4 pixels][4 channels] of one channel, stride 1, one row; `vectors` is a constant of each call. */

@@ -34,7 +34,8 @@ typedef struct {
 /* What the outputs of eight channels need. */
 typedef struct {
   int8_t weight[CHANNELS * MOST * VECTOR]; /* [8][rows][vectors][16]: windows in columns, zeros where a row does not reach */
-  int32_t bias[CHANNELS], multiplier[CHANNELS], shift[CHANNELS];
+  int32_t bias[CHANNELS], multiplier[CHANNELS];
+  int8_t shift[CHANNELS];
 } channels_t;
 
 /* Eight outputs at a time, as lanes in pairs: four pixels of two rows, or of one row and the four pixels `gap` on. */
@@ -107,8 +108,8 @@ MCG_INLINE void line(const line_t *l, const channels_t *c, int32_t plane, int32_
   const uint16x8_t offsets = l->offsets;
   const int8_t *x = l->x, *weight = c->weight;
   int8_t *y = l->y;
-  for (const int32_t *q = c->bias; q < c->bias + CHANNELS; ++q, x += plane, ++y) {
-    const int32_t bias = q[0], multiplier = q[CHANNELS], shift = q[2 * CHANNELS];
+  for (int32_t k = 0; k < CHANNELS; ++k, x += plane, ++y) {
+    const int32_t bias = c->bias[k], multiplier = c->multiplier[k], shift = c->shift[k];
     const int8_t *at = x, *second = x + gap;
     int8_t *to = y;
     int8x16_t w[MOST];
@@ -125,9 +126,7 @@ MCG_INLINE void line(const line_t *l, const channels_t *c, int32_t plane, int32_
         at = quads(at, w, vectors, rows, pitch, &low, &high) + (rows == 1 ? 4 * pitch : 0);
       }
       low = moved(low, bias, multiplier, shift), high = moved(high, bias, multiplier, shift);
-      const int16x8_t both = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(low), low), high);
-      const int16x8_t sum = vqaddq_n_s16(both, (int16_t)zero);
-      vstrbq_scatter_offset_s16(to, offsets, vreinterpretq_s16_s8(vqmovnbq_s16(vreinterpretq_s8_s16(sum), sum)));
+      mcg_store_pairs(to, offsets, low, high, zero);
       to += next;
     } while (--i != 0);
   }
@@ -172,7 +171,7 @@ static MCG_APART void fetch(const block_t *b, int32_t iy, int32_t at) {
   const uint16x8_t offsets = b->offsets;
   const int8_t *from = mcg_row(b->x, iy, b->r->x_rows, p->in_w * channels);
   int8_t *to = b->planes + b->first * deep + at;
-  for (int32_t i = b->last - b->first; i > 0; --i, from += channels, to += deep) {
+  MCG_ROLLED for (int32_t i = b->last - b->first; i > 0; --i, from += channels, to += deep) {
     vstrbq_scatter_offset_s16(to, offsets, vldrbq_s16(from));
   }
   if (b->first > 0) blank(b, at, 0, b->first);
@@ -198,11 +197,11 @@ static line_t line_in(const block_t *b) {
   return l;
 }
 
-/* Output rows oy ... oy + rows - 1 from row `at` of the planes on. */
-static MCG_APART void compute(const block_t *b, line_t *l, const channels_t *c, int32_t oy, int32_t at) {
+/* Output rows oy ... oy + rows - 1 from x of the line on. */
+static MCG_APART void compute(const block_t *b, line_t *l, const channels_t *c, int32_t oy) {
   const mcg_conv2d_t *p = b->p;
   const int32_t step = p->out_c, row = p->out_w * step;
-  l->x = b->planes + at, l->y = mcg_row_out(b->y, oy, b->r->y_rows, row);
+  l->y = mcg_row_out(b->y, oy, b->r->y_rows, row);
   if (b->rows > 1) {
     const int32_t below = (int32_t)(mcg_row_out(b->y, oy + 1, b->r->y_rows, row) - l->y), up = below < 0 ? -below : 0;
     l->y -= up, l->offsets = lanes(l->pitch > 0 ? step : 0, up, below);
@@ -245,7 +244,8 @@ static void all_rows(const block_t *b, line_t *l, const channels_t *c) {
     }
     const int32_t at = (oy - start) * p->stride_h, top = start * p->stride_h - p->pad_top;
     for (; next < at + b->deep; ++next) fetch(b, top + next, next);
-    compute(b, l, c, oy, at);
+    l->x = b->planes + at;
+    compute(b, l, c, oy);
   }
 }
 
@@ -279,7 +279,7 @@ static MCG_APART void load_channels(const block_t *b, const int8_t *weight, cons
     const int32x4_t shift = vreinterpretq_s32_u32(vldrbq_u32(p->shift + first));
     vstrwq_s32(c->bias + i, vmlaq_n_s32(vldrwq_s32(bias + first), vldrhq_s32(sum + i), -p->x_zero));
     vstrwq_s32(c->multiplier + i, vldrwq_s32(p->multiplier + first));
-    vstrwq_s32(c->shift + i, vsubq_s32(vdupq_n_s32(31), shift));
+    vstrbq_s32(c->shift + i, vsubq_s32(vdupq_n_s32(31), shift));
   }
 }
 

@@ -36,6 +36,13 @@ MCG_INLINE int32x4_t mcg_requantize_lanes(int32x4_t acc, const mcg_lanes_t *l, i
   return mcg_clamp8_lanes(vaddq_n_s32(mcg_mbqm_lanes(vaddq_s32(acc, l->bias), l->multiplier, l->shift), zero));
 }
 
+/* y at 8 offsets = clamp8(v + zero) of v in low (even lanes) and high (odd lanes). */
+MCG_INLINE void mcg_store_pairs(int8_t *y, uint16x8_t offsets, int32x4_t low, int32x4_t high, int32_t zero) {
+  const int16x8_t both = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(low), low), high);
+  const int16x8_t sum = vqaddq_n_s16(both, (int16_t)zero);
+  vstrbq_scatter_offset_s16(y, offsets, vreinterpretq_s16_s8(vqmovnbq_s16(vreinterpretq_s8_s16(sum), sum)));
+}
+
 MCG_INLINE int32x4_t mcg_words(int32_t a, int32_t b, int32_t c, int32_t d) {
   int32x4_t v = vdupq_n_s32(a);
   v = vsetq_lane_s32(b, v, 1);
