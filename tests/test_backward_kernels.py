@@ -63,6 +63,8 @@ HALVES = (  # of stride 2: 2x2 gradients at every position, by planes where wind
     Shape(2, 8, 8, 8, Window((5, 5), (2, 2), (2, 1, 2, 1))),
     Shape(8, 8, 16, 16, Window((7, 7), (2, 2), (3, 3, 2, 2))),
     Shape(8, 8, 8, 8, Window((6, 5), (2, 2), (1, 2, 3, 1))),
+    Shape(8, 8, 8, 8, Window((7, 7), (2, 2), (3, 3, 3, 3))),
+    Shape(8, 8, 8, 8, Window((8, 7), (2, 2), (3, 3, 3, 3))),
     Shape(8, 8, 8, 8, Window((5, 5), (2, 2), (3, 2, 0, 1))),
     Shape(8, 8, 16, 16, Window((3, 3), (2, 2), (1, 1, 0, 0))),
     Shape(24, 24, 8, 8, Window((3, 3), (2, 2), (1, 1, 1, 1))),

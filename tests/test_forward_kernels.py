@@ -54,6 +54,8 @@ GRAPHS = {
     "first-layer-padded": convolution(13, 27, 3, 5, Window((3, 3), (2, 2), (1, 1, 1, 1))),
     "first-layer-dense": convolution(7, 19, 3, 4, SAME),
     "first-layer-narrow": convolution(9, 7, 3, 4, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    **{f"first-layer-{w}": convolution(5, w, 3, 5, Window((3, 3), (2, 2), (1, 1, 1, 1))) for w in (54, 131)},  # strips
+    "first-layer-outside": convolution(5, 9, 3, 3, Window((3, 3), (2, 2), (5, 0, 13, 12))),
     "3x3": convolution(5, 19, 8, 9, SAME),
     **{f"depthwise-{h}x{w}": depthwise(h, w, 9, SAME) for h, w in ((4, 1), (4, 4), (5, 9), (11, 15))},
     **{f"depthwise-2-{h}x{w}": depthwise(h, w, 6, HALF) for h, w in ((4, 2), (5, 9), (8, 8), (9, 31))},
@@ -61,6 +63,16 @@ GRAPHS = {
     **{f"depthwise-{k}-{n}x{n}": depthwise(n, n, 8, Window((k, k), (1, 1), (k // 2,) * 4)) for k in (3, 5, 7) for n in (4, 8)},
     "depthwise-7-half": depthwise(8, 8, 8, Window((7, 7), (2, 2), (3, 3, 3, 3))),
     "depthwise-even": depthwise(6, 8, 8, Window((2, 4), (1, 1), (0, 1, 1, 2))),
+    **{f"depthwise-row-{w}": depthwise(1, w, 9, SAME) for w in (5, 9)},  # lines of one row
+    **{f"depthwise-2-row-{w}": depthwise(2, w, 9, HALF) for w in (12, 27)},
+    **{f"depthwise-2-rows-{w}": depthwise(9, w, 9, HALF) for w in (5, 8, 31)},  # 5: no quad
+    **{f"depthwise-7-{h}x{w}": depthwise(h, w, 8, Window((7, 7), (1, 1), (3, 3, 3, 3))) for h, w in ((7, 7), (9, 13))},
+    "depthwise-5-row": depthwise(1, 9, 8, Window((5, 5), (1, 1), (2, 2, 2, 2))),
+    "depthwise-steps": depthwise(7, 12, 9, Window((3, 3), (1, 2), (1, 1, 1, 1))),
+    "depthwise-steps-down": depthwise(9, 12, 9, Window((3, 3), (2, 1), (1, 1, 1, 1))),
+    "depthwise-tile-even": depthwise(4, 4, 9, Window((4, 4), (1, 1), (1, 2, 2, 1))),
+    "depthwise-tile-even-below": depthwise(4, 4, 9, Window((4, 4), (1, 1), (2, 1, 1, 2))),
+    "depthwise-tile-half": depthwise(8, 8, 9, Window((8, 8), (2, 2), (3, 3, 3, 3))),
     "depthwise-windows-outside": depthwise(4, 4, 4, Window((3, 3), (1, 1), (4, 1, 5, 1))),
     "depthwise-scales": depthwise(6, 6, 8, SAME, tuple(2.0**e for e in (-24, -23, -22, -21, -9, -8, -6, -2))),
 }
@@ -79,8 +91,11 @@ def test_kernel_gives_the_bits_of_the_integer_semantics(case, core):
         assert same(run(case, core, contents, alignment=seed + 1), expected(case, contents)), seed
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("first-layer")], ids=lambda c: c.name)
-def test_first_layers_in_pieces_and_rings_give_the_same_bits(case, core):
+STREAMED = [c for c in CASES if c.name.startswith(("first-layer", "depthwise-11", "depthwise-2-rows"))]
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=lambda c: c.name)
+def test_layers_in_pieces_and_rings_give_the_same_bits(case, core):
     contents = case.contents(0)
     for size, spare in ((1, 0), (2, 1), (3, 2)):
         assert np.array_equal(stream(case, core, contents, size, spare), expected(case, contents)[0][0]), (size, spare)

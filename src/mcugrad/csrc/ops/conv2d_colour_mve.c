@@ -1,11 +1,12 @@
-/* Convolution of three channels by 3x3 windows of stride 2 by MVE: VMLADAVA multiplies the 27 inputs of a pixel with the weights
- * of an output, four pixels and two outputs at a time.
+/* Convolution of three channels by 3x3 windows of stride 2 by MVE: VMLADAVA multiplies the 27 inputs of a pixel with the
+ * weights of an output, four pixels and two outputs at a time.
  *
  * The three rows under a strip of pixels are copied as columns of nine bytes, so that a window is one piece, and neighbours
  * share what their windows share.
  */
 #include "conv2d_colour_mve.h"
 
+#include "fixed.h"
 #include "ops/mve.h"
 #include "ops/rows.h"
 
@@ -50,7 +51,7 @@ static MCG_APART void two_outputs(const mcg_conv2d_t *p, const int8_t *weight, c
   const uint16x8_t offsets = vmlaq_n_u16(vmulq_n_u16(pixel, (uint16_t)channels),
                                          vandq_u16(vidupq_n_u16(0u, 1), vdupq_n_u16(1u)), (uint16_t)(o2 - o));
   y += o;
-  for (int32_t left = pixels; left > 0;) {
+  for (int32_t left = pixels; left > 0;) { /* whole groups, then one more */
     for (int32_t i = left >> 2; i > 0; --i, columns += 4 * PITCH, y += 4 * channels) {
       int32_t s[4], t[4];
       for (int j = 0; j < 4; ++j) {
@@ -73,7 +74,7 @@ static MCG_APART void blank(int8_t *to, int32_t count, int32_t value) {
   MCG_ROLLED for (; count > 0; --count, to += COLUMN) to[0] = to[1] = to[2] = (int8_t)value;
 }
 
-/* to: three bytes of columns = `count` pixels */
+/* to: three bytes of columns = `count` pixels; a third is a byte's pixel: i * 86 / 256 */
 static MCG_APART void copy(int8_t *to, const int8_t *from, int32_t count) {
   const uint8x16_t i = vidupq_n_u8(0u, 1), third = vmulhq_u8(i, vdupq_n_u8(86u));
   const uint8x16_t offsets = vmlaq_n_u8(i, third, COLUMN - 3);
@@ -86,10 +87,10 @@ static MCG_APART void copy(int8_t *to, const int8_t *from, int32_t count) {
 }
 
 /* The columns under `pixels` outputs from (oy, ox) on. */
-static MCG_APART void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox, int32_t pixels,
-                             int8_t *to) {
+static MCG_APART void gather(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, int32_t oy, int32_t ox,
+                             int32_t pixels, int8_t *to) {
   const int32_t left = 2 * ox - p->pad_left, count = 2 * pixels + 1, width = p->in_w;
-  const int32_t first = left < 0 ? -left : 0, last = left + count > width ? width - left : count;
+  const int32_t first = mcg_between(-left, 0, count), last = mcg_between(width - left, first, count);
   MCG_ROLLED for (int32_t ky = 0; ky < 3; ++ky, to += 3) {
     const int32_t iy = 2 * oy + ky - p->pad_top;
     if (iy < 0 || iy >= p->in_h) {
@@ -108,7 +109,7 @@ static int32_t strip(int32_t left) { return left <= STRIP ? left : left < STRIP 
 int32_t mcg_conv2d_colour_mve(const mcg_conv2d_t *p, const mcg_rows_t *r, const int8_t *x, const int8_t *weight,
                               const int32_t *bias, int8_t *y, void *scratch) {
   if (p->kernel_h != 3 || p->kernel_w != 3 || p->stride_h != 2 || p->stride_w != 2 || p->in_c != 3 || p->live != 3) return 0;
-  if (p->order != NULL || p->out_w < 4 || mcg_least_lanes(p->shift, p->out_c) < 33) return 0;
+  if (p->order != NULL || p->out_w < 4 || p->out_c > UINT16_MAX / 4 || mcg_least_lanes(p->shift, p->out_c) < 33) return 0;
   int8_t *const columns = (int8_t *)scratch;
   for (int32_t oy = r->first; oy < r->last; ++oy) {
     int8_t *to = mcg_row_out(y, oy, r->y_rows, p->out_w * p->out_c);

@@ -80,8 +80,8 @@ MCG_INLINE void quads_of_ones(const int8_t **x, int8x16_t w, int8x16_t w2, int32
 }
 
 /* Windows of some vectors, a constant of each call, times weights of `rows` rows. */
-MCG_INLINE const int8_t *quads(const int8_t *x, const int8x16_t *w, int32_t vectors, int32_t rows, int32_t pitch, int32x4_t *low,
-                               int32x4_t *high) {
+MCG_INLINE const int8_t *quads(const int8_t *x, const int8x16_t *w, int32_t vectors, int32_t rows, int32_t pitch,
+                               int32x4_t *low, int32x4_t *high) {
   int32_t a[4], b[4] = {0, 0, 0, 0};
   for (int32_t j = 0; j < 4; ++j, x += pitch) {
     MCG_STEPPED(x);
@@ -140,7 +140,7 @@ static MCG_APART void line_21(const line_t *l, const channels_t *c, int32_t plan
 static MCG_APART void line_22(const line_t *l, const channels_t *c, int32_t plane) { line(l, c, plane, 2, 2, 0); }
 static MCG_APART void line_41(const line_t *l, const channels_t *c, int32_t plane) { line(l, c, plane, 4, 1, 0); }
 
-/* One vector is for 3x3 windows alone. */
+/* Of one vector there are only the pitches of 3x3 windows: see choose_rows. */
 static void line_of(const block_t *b, const line_t *l, const channels_t *c) {
   if (b->vectors == 1 && b->rows == 1 && l->pitch == 3) line_3(l, c, b->plane);
   else if (b->vectors == 1 && b->rows == 1) line_6(l, c, b->plane);
@@ -283,7 +283,8 @@ static MCG_APART void load_channels(const block_t *b, const int8_t *weight, cons
   }
 }
 
-/* Two rows share a load where the planes have room for one row more and the weights stay in registers. */
+/* Two rows share a load where the planes have room for one row more and the weights stay in registers.  One vector is for the
+ * pitches that its lines are made for; a second one of zeros serves the others. */
 static void choose_rows(block_t *b, int32_t rows) {
   const mcg_conv2d_t *p = b->p;
   b->rows = rows, b->deep = p->kernel_h + (rows - 1) * p->stride_h;

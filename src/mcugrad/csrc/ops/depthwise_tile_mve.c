@@ -86,9 +86,9 @@ static MCG_APART int32_t open(mcg_tile_t *s, const mcg_conv2d_t *p, int gradient
   if (p->out_h != SIDE || p->out_w != SIDE || p->in_h != side || p->in_w != side) return 0;
   if (stride > 2 || p->stride_w != stride || p->dilation_h > 1 || p->dilation_w > 1) return 0;
   mcg_tile_part_t *t = s->part;
-  for (int32_t i = 0; i < stride; ++i) {
+  MCG_ROLLED for (int32_t i = 0; i < stride; ++i) {
     const axis_t rows = axis(p->kernel_h, stride, p->pad_top, i, gradient);
-    for (int32_t j = 0; j < stride; ++j, ++t) {
+    MCG_ROLLED for (int32_t j = 0; j < stride; ++j, ++t) {
       const axis_t columns = axis(p->kernel_w, stride, p->pad_left, j, gradient);
       if (!has_near(&rows) || columns.low < -MARGIN || columns.low + columns.count - 1 > MARGIN) return 0;
       t->right = next * channels, t->down = next * p->kernel_w * channels;

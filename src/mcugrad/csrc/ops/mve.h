@@ -78,8 +78,8 @@ MCG_INLINE int32_t mcg_sum_lanes(const int8_t *at, int32_t n) {
   return sum;
 }
 
-/* sum [4] += n > 0 bytes at x[0] and x[1] times those at w[0] and w[1]: products x0 w0, x0 w1, x1 w0, x1 w1.  The pointers go on
- * by whole vectors.  In assembly, so that they and the sums stay in registers from one call to the next. */
+/* sum [4] += n > 0 bytes at x[0] and x[1] times those at w[0] and w[1]: products x0 w0, x0 w1, x1 w0, x1 w1.  The pointers
+ * go on by whole vectors.  In assembly, so that they and the sums stay in registers from one call to the next. */
 MCG_INLINE void mcg_multiply_2x2(const int8_t *x[2], const int8_t *w[2], int32_t n, int32_t sum[4]) {
   int8x16_t a, b, c;
   __asm__("dlstp.8 lr, %11\n"
