@@ -71,13 +71,15 @@ def factor(core: str, function: str, kind: str = "") -> Factor:
 def kind(node: Node) -> str:
     """In which of its ways a kernel runs a node, where they differ by more than a node's counts say; "" where they do not.
 
-    Windows of one size and stride have loops of their own, so have weights with one number of residual bits."""
+    Windows of one size and stride have loops of their own, so have weights with one number of residual bits, and gradients
+    whose operands are taken apart."""
     op = _whole(node).op
+    update = op.update if isinstance(op, Accumulate) else op if isinstance(op, Update) else None
+    apart = " apart" if update is not None and getattr(update.grad, "rows", 0) else ""
     if isinstance(op, PartOfSum) or (isinstance(op, Accumulate) and not op.last):
-        return "sum"
-    step = op.update.step if isinstance(op, Accumulate) else op.step if isinstance(op, Update) else None
-    if isinstance(step, WeightStep):
-        return update_kind(step.residual_bits, step.centred)
+        return f"sum{apart}"
+    if update is not None and isinstance(update.step, WeightStep):
+        return update_kind(update.step.residual_bits, update.step.centred) + apart
     window = getattr(_producer(op), "window", None)
     if not isinstance(window, Window) or window.kernel == (1, 1):
         return ""
