@@ -75,7 +75,7 @@ def kind(node: Node) -> str:
     whose operands are taken apart."""
     op = _whole(node).op
     update = op.update if isinstance(op, Accumulate) else op if isinstance(op, Update) else None
-    apart = " apart" if update is not None and getattr(update.grad, "rows", 0) else ""
+    apart = " apart" if update is not None and getattr(update.grad, "rows", None) else ""
     if isinstance(op, PartOfSum) or (isinstance(op, Accumulate) and not op.last):
         return f"sum{apart}"
     if update is not None and isinstance(update.step, WeightStep):

@@ -152,7 +152,7 @@ MUTANTS = (
     ),
     Mutant(
         "odd-rows-of-one-shift",
-        "csrc/ops/weight_step.c",
+        "csrc/ops/weight_odd_rows.c",
         "s.factor[lane] = factor[i];",
         "s.factor[lane] = factor[0];",
         ("tests/test_backward_kernels.py", "-k", "Update and m7"),

@@ -9,8 +9,6 @@
 #include "uses.h"
 #include "wide.h"
 
-#define FOURS 4 /* outputs, or weights, at once */
-
 /* Elements of a weight that share their shift. */
 typedef struct {
   int8_t *weight; /* the first element */
@@ -213,11 +211,6 @@ void mcg_weight_rows_start(const mcg_weight_step_t *step, mcg_weight_rows_t *row
   else if (MCG_USES_ODD_ROWS && rows->n == p->live) rows->nibbles = -1;
 }
 
-/* Whether the step (gradient + r) >> k stays within 2^14; each position adds less than 2^16 to the gradient. */
-static inline int is_bounded(int32_t k, int32_t positions) {
-  return (uint32_t)(k - 2) <= 28u && positions <= 1 << (k - 2);
-}
-
 /* sum mu * w of n weights, a multiple of four, at most MCG_GRADS. */
 static MCG_APART int32_t weigh_fours(const int16_t *mu, const int8_t *w, int32_t n) {
   int32_t sum = 0;
@@ -239,52 +232,11 @@ static int32_t step_nibbles(const mcg_nibbles_t *s, const int16_t *mu) {
   return mu != NULL ? weigh_fours(mu, s->weight, s->n) - before : 0;
 }
 
-/* by [FOURS] += sign times the sum mu * w of each row of n weights */
-static MCG_APART void weigh_rows(const int16_t *mu, const int8_t *w, int32_t n, int32_t sign, int64_t *by) {
-  for (int32_t i = 0; i < FOURS; ++i, w += n) {
-    int32_t sum = 0;
-    MCG_ROLLED for (int32_t j = 0; j < n; ++j) sum += mu[j] * w[j];
-    by[i] += sign * sum;
-  }
-}
-
-/* Moves the weights of outputs o ... o + 3, of which each has all channels, an odd number; a quad of them may belong to two outputs.
- * Returns whether it could. */
-static MCG_APART int step_odd_rows(const mcg_weight_step_t *step, int32_t o, const mcg_weight_rows_t *rows, const int16_t *mu) {
-  const mcg_weight_params_t *p = step->p;
-  const int32_t n = p->live, at = o * n;
-  mcg_columns_t s = {{0u}, {0}, step->weight + at, (uint8_t *)step->residual + (at >> 1), rows->grad, 1, rows->key, 0};
-  int32_t factor[FOURS];
-  int64_t by[FOURS] = {0, 0, 0, 0};
-  for (int32_t i = 0; i < FOURS; ++i) {
-    const int32_t k = mcg_base(p->rate, o + i) + rows->shift;
-    if (!is_bounded(k, rows->positions)) return 0;
-    factor[i] = -(int32_t)(1u << (32 - k));
-  }
-  if (mu != NULL) weigh_rows(mu, s.weight, n, -1, by);
-  int32_t *grad = rows->grad;
-  uint32_t key = mcg_random_number((uint32_t)(o * p->total));
-  for (int32_t i = 0, lane = 0; i < FOURS; ++i, key += mcg_random_number((uint32_t)p->total)) {
-    MCG_ROLLED for (int32_t j = 0; j < n; ++j) {
-      *grad++ = rows->grad[i * MCG_GRADS + j];
-      s.number[lane] = key + rows->number[j], s.factor[lane] = factor[i];
-      lane = (lane + 1) & (FOURS - 1);
-      if (lane != 0) continue;
-      if (MCG_ASM) mcg_step_columns(&s);
-      s.weight += FOURS, s.residual += FOURS / 2, s.grad += FOURS;
-    }
-  }
-  if (mu == NULL) return 1;
-  weigh_rows(mu, step->weight + at, n, 1, by);
-  for (int32_t i = 0; i < FOURS; ++i) mcg_centre(step, o + i, by[i]);
-  return 1;
-}
-
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
                      const int16_t *mu) {
   const mcg_weight_params_t *p = step->p;
   if (!MCG_USES_MEANS) mu = NULL;
-  if (MCG_USES_ODD_ROWS && rows->nibbles < 0 && outputs == FOURS && step_odd_rows(step, o, rows, mu)) return;
+  if (MCG_USES_ODD_ROWS && rows->nibbles < 0 && outputs == MCG_FOURS && mcg_weight_odd_rows(step, o, rows, mu)) return;
   int32_t *grad = rows->grad, at = o * p->live + rows->first;
   mcg_nibbles_t s = {NULL, NULL, grad, rows->number, rows->nibbles, 0, rows->key + mcg_random_number((uint32_t)(o * p->total))};
   MCG_ROLLED for (int32_t last = o + outputs; o < last; ++o, at += p->live, grad += MCG_GRADS) {
@@ -292,7 +244,7 @@ void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, 
     int64_t by = 0;
     if (MCG_ASM && s.n > 0) {
       s.k = mcg_base(p->rate, o) + rows->shift;
-      if (is_bounded(s.k, rows->positions)) {
+      if (mcg_step_is_bounded(s.k, rows->positions)) {
         done = s.n, s.weight = step->weight + at, s.residual = (uint8_t *)step->residual + (at >> 1), s.grad = grad;
         by = step_nibbles(&s, mu);
       }
@@ -368,7 +320,7 @@ static MCG_APART int step_columns(const mcg_weight_step_t *step, int32_t first, 
   int32_t channel[4], before[4], after[4];
   MCG_ROLLED for (int32_t i = 0; i < 4; ++i) {
     const int32_t k = mcg_base(p->rate, first + i) + shift;
-    if (!is_bounded(k, positions)) return 0;
+    if (!mcg_step_is_bounded(k, positions)) return 0;
     channel[i] = p->order != NULL ? p->order[first + i] : first + i;
     s.number[i] = mcg_random_number((uint32_t)(channel[i] * p->taps));
     s.factor[i] = -(int32_t)(1u << (32 - k));

@@ -57,6 +57,16 @@ void mcg_weight_rows_start(const mcg_weight_step_t *step, mcg_weight_rows_t *row
 void mcg_weight_rows(const mcg_weight_step_t *step, int32_t o, int32_t outputs, const mcg_weight_rows_t *rows,
                      const int16_t *mu);
 
+#define MCG_FOURS 4 /* outputs, or weights, at once */
+
+/* The same for outputs o ... o + 3, of which each has all channels, an odd number; returns whether it could. */
+int mcg_weight_odd_rows(const mcg_weight_step_t *step, int32_t o, const mcg_weight_rows_t *rows, const int16_t *mu);
+
+/* Whether the step (gradient + r) >> k stays within 2^14; each position adds less than 2^16 to the gradient. */
+static inline int mcg_step_is_bounded(int32_t k, int32_t positions) {
+  return (uint32_t)(k - 2) <= 28u && positions <= 1 << (k - 2);
+}
+
 /* A block of gradients; conv2d_update.S knows the order of the fields. */
 typedef struct {
   const int16_t *x; /* [channels / 2][.][2][2]: pairs of positions of pairs of channels */
