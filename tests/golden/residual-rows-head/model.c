@@ -41,8 +41,8 @@ static const int8_t conv4_weight[20] =
 static const int32_t conv4_bias[5] =
     {-1983, -1945, -1845, -1683, -1459};
 /* Pieces of a segment: number of rows << 1 | call. */
-static const uint8_t segment0[8] =
-    {4, 3, 4, 3, 4, 3, 4, 3};
+static const uint8_t segment0[4] =
+    {8, 5, 8, 5};
 static const int32_t conv0_conv2d_multiplier[4] = {1073741824, 1073741824, 1610612736, 1073741824};
 static const uint8_t conv0_conv2d_shift[4] = {40, 39, 39, 40};
 static const mcg_conv2d_t conv0_conv2d = {.in_h = 8, .in_w = 8, .in_c = 3, .out_h = 4, .out_w = 4, .out_c = 4,
@@ -91,20 +91,20 @@ mcg_status_t mcg_model_forward(const mcg_context_t *c) {
   uint8_t *const S = c->state;
   {
     int16_t next[2] = {0, 0};
-    for (int32_t i = 0; i < 8; ++i) {
+    for (int32_t i = 0; i < 4; ++i) {
       const int32_t call = segment0[i] & 1, first = next[call];
       const int32_t last = first + (segment0[i] >> 1);
       next[call] = (int16_t)last;
       switch (call) {
         case 0: {
           /* rows of %input: s8[1,8,8,3] q(0.015625,-3) */
-          const mcg_rows_t r = {first, last, 0, 3, 0};
+          const mcg_rows_t r = {first, last, 0, 5, 0};
           if (mcg_load_rows(c, &r, (int8_t *)(A + 536), 24)) return MCG_E_ROW;
           break;
         }
         case 1: {
           /* %conv0: s8[1,4,4,4] q(0.03125,-128) = conv2d(%input, %conv0_weight, %conv0_bias) */
-          const mcg_rows_t r = {first, last, 3, 4, 0};
+          const mcg_rows_t r = {first, last, 5, 4, 0};
           mcg_conv2d(&conv0_conv2d, &r, (const int8_t *)(A + 536), conv0_weight, NULL, conv0_bias, (int8_t *)(A + 720), A + 0);
           break;
         }
