@@ -122,7 +122,7 @@ class Forward:
         kept meanwhile."""
         best = next(iter(self.candidates(cap)))
         blocks = self.blocks if cap >= self._floor(self.blocks) else self.leaner
-        smaller = (self._path(cap, [b for b in blocks if b.rounds <= rounds]) for rounds in (*reversed(ROUNDS[:-1]), 0))
+        smaller = (self._path(cap, [b for b in blocks if b.rounds <= rounds]) for rounds in (1, 0))
         return list(dict.fromkeys([best, *(path for path in smaller if path is not None)]))
 
     def floor(self) -> int:

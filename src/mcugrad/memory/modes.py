@@ -22,8 +22,14 @@ from mcugrad.passes.chunk_forward import chunk_forward
 from mcugrad.passes.recompute import recompute
 from mcugrad.targets import Target
 
-TRIES = 3
-"""Plans that are placed under one cap, of twice as many ways of the backward pass that are looked at."""
+TRIES = 9
+"""Plans that are placed under one cap."""
+
+WAYS = 6
+"""Ways of the backward pass that are looked at for them."""
+
+LEAST = 3
+"""Plans of which the smallest of all is taken."""
 
 PROBES = 2
 """Plans that a probe tries as the backward pass stands, and with reruns; ways that it looks at for each of these."""
@@ -136,7 +142,7 @@ class Planner:
         while high - low > high // 100:
             middle = (low + high) // 2
             low, high = (middle, high) if next(self._fitting(middle, rows), None) is None else (low, middle)
-        return min(islice(self._under(high, rows), TRIES), key=lambda p: p.arena)
+        return min(islice(self._under(high, rows), LEAST), key=lambda p: p.arena)
 
     def floor(self) -> int:
         """A cap below which no plan is likely to fit, bytes: the least that is alive at once."""
@@ -181,7 +187,7 @@ class Planner:
 
     def _under(self, cap: int, rows: bool, most: int | None = None) -> Iterator[Planned]:
         """Plans that are alive in `cap` bytes, the fewest instructions first; of the `most` cheapest backward passes."""
-        fitting = islice(self._fitting(cap, rows, most), 2 * TRIES)
+        fitting = islice(self._fitting(cap, rows, most), WAYS)
         found = [(c, f, blocks) for c, f in fitting for blocks in f.cuts(cap)]
         for choice, forward, blocks in sorted(found, key=lambda x: x[0].instructions + sum(b.extra for b in x[2])):
             yield self._placed(choice, forward, blocks, rows)
