@@ -79,8 +79,8 @@ RUNGS = (
     Rung("in place", overlaps=False),
     Rung("sliding overlaps"),
     Rung("longer runs of rows, at more calls", sram=80 << 10),
-    Rung("biases as int16 beside their first values", sram=80 << 10, bias_bits=16),
-    Rung("backward pass in rows, values computed again", sram=69 << 10, bias_bits=16),
+    Rung("biases as int16 beside their first values", sram=70 << 10, bias_bits=16),
+    Rung("backward pass in rows, values computed again", sram=66 << 10, bias_bits=16),
 )
 
 
