@@ -118,6 +118,8 @@ def updates():
         around = Window((3, 3), (1, 1), (1, 1, 1, 1))
         yield weight_update(2200 + i, Shape(size, size, 12, 8), 4, base, i % 2 == 1)
         yield weight_update(2300 + i, Shape(size, size, 8, 8, around), 4, base, i % 2 == 0, True)
+    for i, (size, kept) in enumerate(product((1, 4, 8), (1, 3, 7, 13))):  # quads of weights that belong to two outputs
+        yield weight_update(2400 + i, Shape(size, size, 14, 10, channels=tuple(range(kept))), 4, 6 * (i % 3) - 6, i % 2 == 1)
 
 
 CASES = [

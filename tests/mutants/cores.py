@@ -32,7 +32,7 @@ MUTANTS = (
     ),
     Mutant(
         "step-beyond-its-lane",
-        "csrc/ops/weight_step.c",
+        "csrc/ops/weight_step.h",
         "positions <= 1 << (k - 2)",
         "positions <= 1 << (k + 2)",
         LIMITS,

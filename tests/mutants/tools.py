@@ -30,8 +30,8 @@ MUTANTS = (
     Mutant(
         "uses-forgets-odd-channels",
         "emit/uses.py",
-        'and not (_has_spans(window) and window["in_c"] % _LANES == 0)',
-        "and not _has_spans(window)",
+        'if not (_has_spans(p) and p["in_c"] % _LANES == 0)',
+        "if not _has_spans(p)",
         ("tests/test_uses.py",),
         "a device keeps every part of a kernel that some call takes",
     ),
