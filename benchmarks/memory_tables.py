@@ -64,7 +64,7 @@ def same_bits_table(found: Mapping[str, Any]) -> Lines:
     rows = [_pair(name, result) for name, result in found.items()]
     return [
         "**The same bits in less memory**: hash of the parameters after some steps of the lean build, in the virtual MCU and",
-        "on the host, and of the same network built layer by layer.",
+        "on the host, and of the same network planned with room to spare.",
         "",
         *table(heads, rows),
     ]

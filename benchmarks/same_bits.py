@@ -42,7 +42,7 @@ def learned(build: Compiled, kind: str, steps: int = STEPS) -> tuple[list[float]
 
 
 def layerwise(setting: Setting) -> Setting:
-    """The same network and scheme with room for every value whole."""
+    """The same network and scheme as they are planned with room for every value whole: rows only where they are nearly free."""
     return replace(setting, sram=ROOMY, input_mode="resident")
 
 
