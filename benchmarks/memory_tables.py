@@ -57,10 +57,10 @@ def _peak(peak: Mapping[str, Any]) -> list[str]:
 
 
 def same_bits_table(found: Mapping[str, Any]) -> Lines:
-    """Builds in little memory and their layerwise twins; none before they were compared."""
+    """Builds in little memory and their twins with room to spare; none before they were compared."""
     if not found:
         return []
-    heads = ["build", "SRAM, bytes", "layerwise", "steps", "same hash"]
+    heads = ["build", "SRAM, bytes", "with room", "steps", "same hash"]
     rows = [_pair(name, result) for name, result in found.items()]
     return [
         "**The same bits in less memory**: hash of the parameters after some steps of the lean build, in the virtual MCU and",
